@@ -1,0 +1,79 @@
+#ifndef MAGMAX_COMM_COMM_H
+#define MAGMAX_COMM_COMM_H
+
+#include "src/base/status.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/**
+ * What ranks say to each other, on hosts. All collectives are blocking unless
+ * said otherwise, must be called by every rank in the same order, and return
+ * the same status everywhere. Counts are int64_t whatever the transport takes.
+ * A failure of the transport is MM_E_COMM, after which only mm_comm_abort is
+ * left.
+ */
+typedef struct mm_comm mm_comm;
+
+/**
+ * Join the job. Works under a launcher and, as one rank, without.
+ *
+ * Memory   Gives *comm, freed by mm_comm_destroy, which leaves the job.
+ * Ranks    Collective, once a process, first of all.
+ * Errors   MM_E_COMM.
+ */
+mm_status mm_comm_create(int *argc, char ***argv, mm_comm **comm);
+void mm_comm_destroy(mm_comm **comm);
+
+int mm_comm_rank(const mm_comm *comm);
+int mm_comm_n_ranks(const mm_comm *comm);
+
+/** Ranks that share this one's host, and this one's place among them. */
+int mm_comm_node_rank(const mm_comm *comm);
+int mm_comm_n_node_ranks(const mm_comm *comm);
+
+/**
+ * This rank's share of the host's cores: each core that the process may run on
+ * counts 1 / (ranks of this host that may run on it); the sum, rounded down, at
+ * least 1. OMP_NUM_THREADS, where set, wins.
+ */
+int mm_comm_n_threads(const mm_comm *comm);
+
+/** Cores that this process may run on, and cores of the host. */
+int mm_comm_n_cores(const mm_comm *comm);
+int mm_comm_n_host_cores(const mm_comm *comm);
+
+/** End every rank at once; for a broken transport only. */
+_Noreturn void mm_comm_abort(mm_comm *comm, int exit_code);
+
+/**
+ * Agree on how a step went: every rank gets the status and the message of the
+ * lowest rank that failed, its message prefixed with "rank N: " where the job
+ * has several ranks and not all of them failed; MM_OK where none failed.
+ */
+mm_status mm_comm_agree(mm_comm *comm, mm_status status);
+
+mm_status mm_comm_barrier(mm_comm *comm);
+
+/** Copy root's bytes to every rank. */
+mm_status mm_comm_broadcast(mm_comm *comm, void *data, int64_t n_bytes,
+                            int root);
+
+/** recv[n_ranks * n_bytes] on every rank, in rank order. */
+mm_status mm_comm_allgather(mm_comm *comm, const void *send, int64_t n_bytes,
+                            void *recv);
+
+/**
+ * Bring every rank's bytes together on rank 0, in rank order; the counts may
+ * differ.
+ *
+ * Memory   recv: rank 0, [sum of all n_bytes]; ignored elsewhere.
+ */
+mm_status mm_comm_collect(mm_comm *comm, const void *send, int64_t n_bytes,
+                          void *recv);
+
+/** Element-wise sums over ranks, in place, same bits on every rank. */
+mm_status mm_comm_sum_double(mm_comm *comm, double *values, int64_t n);
+mm_status mm_comm_sum_int64(mm_comm *comm, int64_t *values, int64_t n);
+
+#endif

@@ -1,0 +1,260 @@
+#include "comm/comm.h"
+#include "comm/mpi/mpi_comm.h"
+
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* MPI counts are int: larger messages go in pieces. */
+enum { PIECE = 1 << 30 };
+
+mm_status mm_mpi_failed(int code, const char *call)
+{
+    if (code == MPI_SUCCESS)
+        return MM_OK;
+    char text[MPI_MAX_ERROR_STRING] = "";
+    int length = 0;
+    MPI_Error_string(code, text, &length);
+    return mm_fail(MM_E_COMM, "%.60s: %.300s", call, text);
+}
+
+static int int_piece(int64_t left)
+{
+    return (int)(left < PIECE ? left : PIECE);
+}
+
+/** Sum over this process's cores of 1 / (ranks of the node that may run there),
+ * so that bound and unbound ranks alike get what is theirs. */
+static mm_status share_cores(mm_comm *comm, MPI_Comm node)
+{
+    cpu_set_t mine;
+    CPU_ZERO(&mine);
+    if (sched_getaffinity(0, sizeof mine, &mine))
+        return mm_fail_errno("cannot read the processor affinity");
+    cpu_set_t *all = calloc((size_t)comm->n_node_ranks, sizeof *all);
+    if (!all)
+        return mm_fail(MM_E_MEMORY, "no memory for processor masks");
+    mm_status st = MM_MPI(MPI_Allgather(&mine, sizeof mine, MPI_BYTE, all,
+                                        sizeof mine, MPI_BYTE, node));
+    double share = 0;
+    for (int core = 0; st == MM_OK && core < CPU_SETSIZE; core++) {
+        if (!CPU_ISSET(core, &mine))
+            continue;
+        int n_sharing = 0;
+        for (int i = 0; i < comm->n_node_ranks; i++)
+            n_sharing += CPU_ISSET(core, &all[i]) != 0;
+        share += 1.0 / n_sharing;
+    }
+    free(all);
+    comm->n_cores = CPU_COUNT(&mine);
+    comm->n_host_cores = (int)sysconf(_SC_NPROCESSORS_ONLN);
+    comm->n_threads = share + 1e-9 < 1 ? 1 : (int)(share + 1e-9);
+    const char *chosen = getenv("OMP_NUM_THREADS");
+    if (chosen && atoi(chosen) > 0)
+        comm->n_threads = atoi(chosen);
+    return st;
+}
+
+static mm_status join(mm_comm *comm, int *argc, char ***argv)
+{
+    int provided;
+    MM_TRY(MM_MPI(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided)));
+    MM_TRY(MM_MPI(MPI_Comm_dup(MPI_COMM_WORLD, &comm->world)));
+    MM_TRY(MM_MPI(MPI_Comm_set_errhandler(comm->world, MPI_ERRORS_RETURN)));
+    MM_TRY(MM_MPI(MPI_Comm_rank(comm->world, &comm->rank)));
+    MM_TRY(MM_MPI(MPI_Comm_size(comm->world, &comm->n_ranks)));
+    MPI_Comm node;
+    MM_TRY(MM_MPI(MPI_Comm_split_type(comm->world, MPI_COMM_TYPE_SHARED, 0,
+                                      MPI_INFO_NULL, &node)));
+    MM_TRY(MM_MPI(MPI_Comm_rank(node, &comm->node_rank)));
+    MM_TRY(MM_MPI(MPI_Comm_size(node, &comm->n_node_ranks)));
+    MM_TRY(share_cores(comm, node));
+    return MM_MPI(MPI_Comm_free(&node));
+}
+
+mm_status mm_comm_create(int *argc, char ***argv, mm_comm **comm)
+{
+    mm_comm *c = calloc(1, sizeof *c);
+    if (!c)
+        return mm_fail(MM_E_MEMORY, "no memory for a communicator");
+    mm_status st = join(c, argc, argv);
+    if (st != MM_OK) {
+        free(c);
+        return st;
+    }
+    *comm = c;
+    return MM_OK;
+}
+
+void mm_comm_destroy(mm_comm **comm)
+{
+    if (!*comm)
+        return;
+    MPI_Comm_free(&(*comm)->world);
+    MPI_Finalize();
+    free(*comm);
+    *comm = NULL;
+}
+
+int mm_comm_rank(const mm_comm *comm)
+{
+    return comm->rank;
+}
+
+int mm_comm_n_ranks(const mm_comm *comm)
+{
+    return comm->n_ranks;
+}
+
+int mm_comm_node_rank(const mm_comm *comm)
+{
+    return comm->node_rank;
+}
+
+int mm_comm_n_node_ranks(const mm_comm *comm)
+{
+    return comm->n_node_ranks;
+}
+
+int mm_comm_n_threads(const mm_comm *comm)
+{
+    return comm->n_threads;
+}
+
+int mm_comm_n_cores(const mm_comm *comm)
+{
+    return comm->n_cores;
+}
+
+int mm_comm_n_host_cores(const mm_comm *comm)
+{
+    return comm->n_host_cores;
+}
+
+_Noreturn void mm_comm_abort(mm_comm *comm, int exit_code)
+{
+    MPI_Abort(comm->world, exit_code);
+    _Exit(exit_code);
+}
+
+mm_status mm_comm_agree(mm_comm *comm, mm_status status)
+{
+    if (status == MM_E_COMM)
+        return status;
+    /* The lowest failed rank, and how many failed, in one reduction each way:
+     * the maximum of n_ranks - rank names the lowest. */
+    int mine[2] = {status ? comm->n_ranks - comm->rank : 0,
+                   status ? comm->rank + 1 : comm->n_ranks + 1};
+    int worst[2];
+    MM_TRY(
+        MM_MPI(MPI_Allreduce(mine, worst, 2, MPI_INT, MPI_MAX, comm->world)));
+    if (worst[0] == 0)
+        return MM_OK;
+    int root = comm->n_ranks - worst[0];
+    bool all_failed = worst[1] != comm->n_ranks + 1;
+
+    struct {
+        int status;
+        char text[2048];
+    } note = {.status = status};
+    if (comm->rank == root)
+        strncpy(note.text, mm_fail_message(), sizeof note.text - 1);
+    MM_TRY(mm_comm_broadcast(comm, &note, sizeof note, root));
+    if (all_failed)
+        return mm_fail((mm_status)note.status, "%s", note.text);
+    return mm_fail((mm_status)note.status, "rank %d: %.2000s", root, note.text);
+}
+
+mm_status mm_comm_barrier(mm_comm *comm)
+{
+    return MM_MPI(MPI_Barrier(comm->world));
+}
+
+mm_status mm_comm_broadcast(mm_comm *comm, void *data, int64_t n_bytes,
+                            int root)
+{
+    for (char *at = data; n_bytes > 0;) {
+        int piece = int_piece(n_bytes);
+        MM_TRY(MM_MPI(MPI_Bcast(at, piece, MPI_BYTE, root, comm->world)));
+        at += piece;
+        n_bytes -= piece;
+    }
+    return MM_OK;
+}
+
+mm_status mm_comm_allgather(mm_comm *comm, const void *send, int64_t n_bytes,
+                            void *recv)
+{
+    if (n_bytes > PIECE)
+        return mm_fail(MM_E_ARG, "allgather of %lld bytes a rank",
+                       (long long)n_bytes);
+    return MM_MPI(MPI_Allgather(send, (int)n_bytes, MPI_BYTE, recv,
+                                (int)n_bytes, MPI_BYTE, comm->world));
+}
+
+static mm_status receive(mm_comm *comm, char *at, int64_t n_bytes, int from)
+{
+    while (n_bytes > 0) {
+        int piece = int_piece(n_bytes);
+        MM_TRY(MM_MPI(MPI_Recv(at, piece, MPI_BYTE, from, 0, comm->world,
+                               MPI_STATUS_IGNORE)));
+        at += piece;
+        n_bytes -= piece;
+    }
+    return MM_OK;
+}
+
+static mm_status transmit(mm_comm *comm, const char *at, int64_t n_bytes,
+                          int to)
+{
+    while (n_bytes > 0) {
+        int piece = int_piece(n_bytes);
+        MM_TRY(MM_MPI(MPI_Send(at, piece, MPI_BYTE, to, 0, comm->world)));
+        at += piece;
+        n_bytes -= piece;
+    }
+    return MM_OK;
+}
+
+mm_status mm_comm_collect(mm_comm *comm, const void *send, int64_t n_bytes,
+                          void *recv)
+{
+    if (comm->rank != 0) {
+        MM_TRY(transmit(comm, (const char *)&n_bytes, sizeof n_bytes, 0));
+        return transmit(comm, send, n_bytes, 0);
+    }
+    char *at = recv;
+    if (n_bytes > 0)
+        memcpy(at, send, (size_t)n_bytes);
+    at += n_bytes;
+    for (int from = 1; from < comm->n_ranks; from++) {
+        int64_t theirs;
+        MM_TRY(receive(comm, (char *)&theirs, sizeof theirs, from));
+        MM_TRY(receive(comm, at, theirs, from));
+        at += theirs;
+    }
+    return MM_OK;
+}
+
+mm_status mm_comm_sum_double(mm_comm *comm, double *values, int64_t n)
+{
+    for (int64_t at = 0; at < n;) {
+        int piece = int_piece(n - at);
+        MM_TRY(MM_MPI(MPI_Allreduce(MPI_IN_PLACE, values + at, piece,
+                                    MPI_DOUBLE, MPI_SUM, comm->world)));
+        at += piece;
+    }
+    return MM_OK;
+}
+
+mm_status mm_comm_sum_int64(mm_comm *comm, int64_t *values, int64_t n)
+{
+    for (int64_t at = 0; at < n;) {
+        int piece = int_piece(n - at);
+        MM_TRY(MM_MPI(MPI_Allreduce(MPI_IN_PLACE, values + at, piece,
+                                    MPI_INT64_T, MPI_SUM, comm->world)));
+        at += piece;
+    }
+    return MM_OK;
+}

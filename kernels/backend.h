@@ -1,0 +1,46 @@
+#ifndef MAGMAX_KERNELS_BACKEND_H
+#define MAGMAX_KERNELS_BACKEND_H
+
+#include "kernels/ops.h"
+
+/*
+ * What a backend gives kernels/device.c; private to kernels/. Device and
+ * stream structs of a backend begin with the ones here.
+ */
+
+typedef struct mm_backend mm_backend;
+
+struct mm_device {
+    const mm_backend *backend;
+    const mm_ops *ops;
+    char description[96];
+};
+
+struct mm_stream {
+    mm_device *device;
+    void (*poll)(void *context);
+    void *poll_context;
+};
+
+/** `variant` is what follows "name:" in the name given to mm_device_open, or
+ * NULL. The other members mean what device.h says of the functions that call
+ * them. */
+struct mm_backend {
+    const char *name;
+    mm_status (*open)(const char *variant, int n_threads, mm_device **device);
+    void (*close)(mm_device *device);
+    mm_status (*alloc)(mm_device *device, int64_t n_bytes, void **memory);
+    void (*release)(mm_device *device, void *memory);
+    mm_status (*stream_create)(mm_device *device, mm_stream **stream);
+    void (*stream_destroy)(mm_stream *stream);
+    mm_status (*stream_reserve)(mm_stream *stream, int64_t n_bytes);
+    mm_status (*stream_sync)(mm_stream *stream);
+    mm_status (*copy_to_device)(mm_stream *stream, void *device_memory,
+                                const void *host, int64_t n_bytes);
+    mm_status (*copy_to_host)(mm_stream *stream, void *host,
+                              const void *device_memory, int64_t n_bytes);
+};
+
+extern const mm_backend mm_backend_cpu;
+
+#endif

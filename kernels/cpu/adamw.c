@@ -1,0 +1,27 @@
+#include "kernels/cpu/flat.h"
+
+#include <math.h>
+
+mm_status MM_CPU(adamw)(mm_stream *stream, float *theta, float *m, float *v,
+                        const float *grad, const mm_adamw *step,
+                        int64_t n_elems)
+{
+    MM_CPU_REQUIRE("adamw", stream && step && n_elems >= 0);
+    MM_CPU_REQUIRE("adamw", n_elems == 0 || (theta && m && v && grad));
+    const mm_adamw s = *step;
+    const float decay = s.lr * s.weight_decay;
+    MM_CPU_FOR_CHUNKS(stream, n_elems, lo, hi, {
+        _Pragma("omp simd") for (int64_t i = lo; i < hi; i++)
+        {
+            float g = grad[i] * s.grad_scale;
+            float t = theta[i] - decay * theta[i];
+            float mi = s.beta1 * m[i] + (1.0f - s.beta1) * g;
+            float vi = s.beta2 * v[i] + (1.0f - s.beta2) * (g * g);
+            m[i] = mi;
+            v[i] = vi;
+            theta[i] =
+                t - s.lr * (mi / s.bias1) / (sqrtf(vi / s.bias2) + s.eps);
+        }
+    });
+    return MM_OK;
+}

@@ -1,0 +1,18 @@
+#include "kernels/cpu/cpu.h"
+
+#include <string.h>
+
+mm_status MM_CPU(copy_rows)(mm_stream *stream, float *to, int64_t to_stride,
+                            const float *from, int64_t from_stride,
+                            int64_t n_rows, int64_t width)
+{
+    MM_CPU_REQUIRE("copy_rows", stream && n_rows >= 0 && width >= 0);
+    MM_CPU_REQUIRE("copy_rows", n_rows == 0 || (to && from));
+    MM_CPU_REQUIRE("copy_rows", to_stride >= width && from_stride >= width);
+    int team = mm_cpu_team(mm_cpu_stream_of(stream), n_rows * width);
+#pragma omp parallel for num_threads(team) schedule(static)
+    for (int64_t i = 0; i < n_rows; i++)
+        memcpy(to + i * to_stride, from + i * from_stride,
+               (size_t)width * sizeof *to);
+    return MM_OK;
+}

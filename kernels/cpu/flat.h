@@ -1,0 +1,37 @@
+#ifndef MAGMAX_KERNELS_CPU_FLAT_H
+#define MAGMAX_KERNELS_CPU_FLAT_H
+
+#include "kernels/cpu/cpu.h"
+
+#include <omp.h>
+
+/** Elements that a thread takes at a time from a flat buffer. */
+enum { MM_CPU_FLAT_CHUNK = 32 << 10 };
+
+/**
+ * Run statements for each chunk [lo, hi) of [0, n_elems) on the stream's
+ * threads, letting the transport move in between. Chunks do not depend on the
+ * number of threads.
+ */
+#define MM_CPU_FOR_CHUNKS(stream, n_elems, lo, hi, ...)                    \
+    do {                                                                   \
+        const int64_t n_chunks_ = mm_ceil_div(n_elems, MM_CPU_FLAT_CHUNK); \
+        const int team_ = mm_cpu_team(mm_cpu_stream_of(stream), n_elems);  \
+        _Pragma("omp parallel num_threads(team_)")                         \
+        {                                                                  \
+            int64_t done_ = 0;                                             \
+            _Pragma("omp for schedule(static)") for (int64_t chunk_ = 0;   \
+                                                     chunk_ < n_chunks_;   \
+                                                     chunk_++)             \
+            {                                                              \
+                const int64_t lo = chunk_ * MM_CPU_FLAT_CHUNK;             \
+                const int64_t hi =                                         \
+                    mm_min_i64(n_elems, lo + MM_CPU_FLAT_CHUNK);           \
+                __VA_ARGS__                                                \
+                mm_cpu_poll(stream, omp_get_thread_num(), &done_,          \
+                            16 * (hi - lo));                               \
+            }                                                              \
+        }                                                                  \
+    } while (0)
+
+#endif

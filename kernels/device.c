@@ -1,0 +1,116 @@
+#include "kernels/backend.h"
+
+#include <string.h>
+
+static const mm_backend *const backends[] = {&mm_backend_cpu};
+
+enum { N_BACKENDS = sizeof backends / sizeof backends[0] };
+
+mm_status mm_device_open(const char *name, int n_threads, mm_device **device)
+{
+    if (!name || !device || n_threads < 1)
+        return mm_fail(MM_E_ARG, "opening a device needs a name and at least "
+                                 "one thread");
+    *device = NULL;
+    size_t n_chars = strcspn(name, ":");
+    const char *variant = name[n_chars] ? name + n_chars + 1 : NULL;
+    char known[128] = "";
+    for (int i = 0; i < N_BACKENDS; i++) {
+        const char *candidate = backends[i]->name;
+        if (strlen(candidate) == n_chars && !strncmp(candidate, name, n_chars))
+            return backends[i]->open(variant, n_threads, device);
+        if (i > 0)
+            strncat(known, ", ", sizeof known - strlen(known) - 1);
+        strncat(known, candidate, sizeof known - strlen(known) - 1);
+    }
+    return mm_fail(MM_E_ARG, "no device '%s' in this build; it has: %s", name,
+                   known);
+}
+
+void mm_device_close(mm_device **device)
+{
+    if (*device)
+        (*device)->backend->close(*device);
+    *device = NULL;
+}
+
+const mm_ops *mm_device_ops(const mm_device *device)
+{
+    return device->ops;
+}
+
+const char *mm_device_describe(const mm_device *device)
+{
+    return device->description;
+}
+
+mm_status mm_device_alloc(mm_device *device, int64_t n_bytes, void **memory)
+{
+    *memory = NULL;
+    if (n_bytes < 0)
+        return mm_fail(MM_E_ARG, "cannot allocate %lld bytes",
+                       (long long)n_bytes);
+    return device->backend->alloc(device, n_bytes, memory);
+}
+
+void mm_device_release(mm_device *device, void **memory)
+{
+    if (*memory)
+        device->backend->release(device, *memory);
+    *memory = NULL;
+}
+
+mm_status mm_stream_create(mm_device *device, mm_stream **stream)
+{
+    *stream = NULL;
+    return device->backend->stream_create(device, stream);
+}
+
+void mm_stream_destroy(mm_stream **stream)
+{
+    if (*stream)
+        (*stream)->device->backend->stream_destroy(*stream);
+    *stream = NULL;
+}
+
+mm_status mm_stream_reserve(mm_stream *stream, int64_t n_bytes)
+{
+    if (n_bytes < 0)
+        return mm_fail(MM_E_ARG, "cannot reserve %lld bytes of scratch",
+                       (long long)n_bytes);
+    return stream->device->backend->stream_reserve(stream, n_bytes);
+}
+
+void mm_stream_set_poll(mm_stream *stream, void (*poll)(void *context),
+                        void *context)
+{
+    stream->poll = poll;
+    stream->poll_context = context;
+}
+
+mm_status mm_stream_sync(mm_stream *stream)
+{
+    return stream->device->backend->stream_sync(stream);
+}
+
+mm_status mm_copy_to_device(mm_stream *stream, void *device_memory,
+                            const void *host, int64_t n_bytes)
+{
+    if (n_bytes == 0)
+        return MM_OK;
+    if (!device_memory || !host || n_bytes < 0)
+        return mm_fail(MM_E_ARG, "copy to device: NULL or negative size");
+    return stream->device->backend->copy_to_device(stream, device_memory, host,
+                                                   n_bytes);
+}
+
+mm_status mm_copy_to_host(mm_stream *stream, void *host,
+                          const void *device_memory, int64_t n_bytes)
+{
+    if (n_bytes == 0)
+        return MM_OK;
+    if (!device_memory || !host || n_bytes < 0)
+        return mm_fail(MM_E_ARG, "copy to host: NULL or negative size");
+    return stream->device->backend->copy_to_host(stream, host, device_memory,
+                                                 n_bytes);
+}

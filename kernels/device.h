@@ -1,0 +1,71 @@
+#ifndef MAGMAX_KERNELS_DEVICE_H
+#define MAGMAX_KERNELS_DEVICE_H
+
+#include "src/base/status.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+/** A place that computes: its memory, its streams, its table of ops. */
+typedef struct mm_device mm_device;
+
+/** Ops enqueued on one stream run in order. The CPU's stream runs each op
+ * before the call returns. */
+typedef struct mm_stream mm_stream;
+
+struct mm_ops;
+
+/**
+ * Open a backend by name ("cpu").
+ *
+ * Memory   Gives *device, freed by mm_device_close, after all its streams.
+ * Ranks    Local. `n_threads` is this rank's share of the cores, at least 1.
+ * Errors   MM_E_ARG for a name that is not built in (known ones are listed);
+ *          MM_E_DEVICE if the backend refuses to start.
+ */
+mm_status mm_device_open(const char *name, int n_threads, mm_device **device);
+void mm_device_close(mm_device **device);
+
+const struct mm_ops *mm_device_ops(const mm_device *device);
+
+/** One line for people: "cpu, 2 threads, AVX2, oneDNN 2.6.3". */
+const char *mm_device_describe(const mm_device *device);
+
+/**
+ * Device memory, 64-byte aligned, contents undefined.
+ *
+ * Memory   Gives *memory, returned by mm_device_release, which takes NULL.
+ * Errors   MM_E_MEMORY naming the size.
+ */
+mm_status mm_device_alloc(mm_device *device, int64_t n_bytes, void **memory);
+void mm_device_release(mm_device *device, void **memory);
+
+mm_status mm_stream_create(mm_device *device, mm_stream **stream);
+void mm_stream_destroy(mm_stream **stream);
+
+/**
+ * Make sure that ops on this stream find `n_bytes` of scratch (for the CPU: in
+ * each thread). Call before the first step; ops never allocate.
+ */
+mm_status mm_stream_reserve(mm_stream *stream, int64_t n_bytes);
+
+/**
+ * Have long-running CPU ops call `poll(context)` from the calling thread every
+ * few milliseconds of work, so that a transport without its own progress can
+ * move while we compute. NULL turns it off. Devices with asynchronous streams
+ * ignore it. `poll` must not call ops.
+ */
+void mm_stream_set_poll(mm_stream *stream, void (*poll)(void *context),
+                        void *context);
+
+/** Wait until everything enqueued has finished; reports deferred errors. */
+mm_status mm_stream_sync(mm_stream *stream);
+
+/** Copy between host and device in stream order. Borrowed until the stream
+ * passes this call. */
+mm_status mm_copy_to_device(mm_stream *stream, void *device_memory,
+                            const void *host, int64_t n_bytes);
+mm_status mm_copy_to_host(mm_stream *stream, void *host,
+                          const void *device_memory, int64_t n_bytes);
+
+#endif

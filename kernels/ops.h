@@ -1,0 +1,32 @@
+#ifndef MAGMAX_KERNELS_OPS_H
+#define MAGMAX_KERNELS_OPS_H
+
+#include "kernels/device.h"
+
+#include <stdbool.h>
+
+/** The activation inside a block's MLP. */
+typedef enum mm_activation {
+    MM_GELU,      /* x Phi(x), the erf form      */
+    MM_QUICK_GELU /* x sigmoid(1.702 x)          */
+} mm_activation;
+
+/** AdamW's scalars for one step (Loshchilov and Hutter 2019, algorithm 2). */
+typedef struct mm_adamw {
+    float lr;
+    float beta1, beta2;
+    float eps;
+    float weight_decay;
+    float bias1, bias2; /* 1 - beta1^step, 1 - beta2^step, step from 1 */
+    float grad_scale;   /* the clipping factor, multiplies every gradient */
+} mm_adamw;
+
+/** One backend: every op of kernels/ops_list.h, documented there. */
+typedef struct mm_ops {
+    const char *backend;
+#define MM_OP(op, args) mm_status(*op) args;
+#include "kernels/ops_list.h"
+#undef MM_OP
+} mm_ops;
+
+#endif

@@ -1,0 +1,44 @@
+#ifndef MAGMAX_SRC_EVAL_ENCODE_H
+#define MAGMAX_SRC_EVAL_ENCODE_H
+
+#include "comm/comm.h"
+#include "io/dataset_file.h"
+#include "src/base/log.h"
+#include "src/model/head.h"
+#include "src/model/model.h"
+
+/** What came out for a run of consecutive samples of one rank's share. */
+typedef struct mm_encoded {
+    const int64_t *samples; /* [n] indices into the split             */
+    int64_t n;
+    const float *features; /* [n, embed_dim] before normalising      */
+    const float *logits;   /* [n, n_classes], or NULL without a head */
+} mm_encoded;
+
+/** What is to be encoded, and who takes the results. */
+typedef struct mm_encode_plan {
+    mm_comm *comm;
+    mm_log *log;
+    mm_device *device;
+    const mm_model *model;
+    const mm_head *head; /* or NULL: features only */
+    const mm_split *split;
+    const int64_t *samples; /* [n_samples] the same on every rank */
+    int64_t n_samples;
+    int64_t batch_size; /* images at a time on a rank */
+    mm_status (*take)(void *context, const mm_encoded *encoded);
+    void *context;
+} mm_encode_plan;
+
+/**
+ * Run the image tower over samples, each rank over its contiguous share
+ * (mm_partition of n_samples), images as the evaluation transform makes them.
+ *
+ * Memory   What `take` is given is borrowed for that call.
+ * Ranks    Collective; `take` is called on the rank that has the samples.
+ * Repeat   A sample's features do not depend on the number of ranks.
+ * Errors   Agreed: MM_E_MEMORY, MM_E_VALUE naming an image, or take's own.
+ */
+mm_status mm_encode(const mm_encode_plan *plan);
+
+#endif

@@ -1,0 +1,28 @@
+#ifndef MAGMAX_SRC_EVAL_PROTOTYPES_H
+#define MAGMAX_SRC_EVAL_PROTOTYPES_H
+
+#include "src/eval/encode.h"
+#include "src/tasks/task.h"
+
+/**
+ * A head from class means: of every class the training images' normalised
+ * features are averaged, normalised, and scaled.
+ *
+ * Memory   Fills *head, freed by mm_head_clear. plan->head, samples, take and
+ *          context are set here.
+ * Ranks    Collective; the same bits on every rank.
+ * Errors   As mm_encode; MM_E_VALUE for a class without images or without
+ *          direction.
+ */
+mm_status mm_prototypes_make(mm_encode_plan *plan, const mm_task *task,
+                             double scale, mm_head *head);
+
+/**
+ * A fixed head of orthonormal rows times `scale`: a function of the seed.
+ *
+ * Errors   MM_E_ARG for more classes than embed_dim.
+ */
+mm_status mm_orthonormal_make(int64_t n_classes, int64_t embed_dim,
+                              double scale, uint64_t seed, mm_head *head);
+
+#endif

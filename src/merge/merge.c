@@ -1,0 +1,322 @@
+#include "src/merge/merge.h"
+
+#include "io/checkpoint.h"
+#include "io/file.h"
+#include "io/weights.h"
+#include "src/merge/plan.h"
+#include "src/merge/record.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Elements that go through at once: few enough for the caches to hold a block
+ * of every array, enough for a read to be worth its call. */
+enum { BLOCK_ELEMS = 1 << 16 };
+
+/* A task's index is 16 bits wide in the ops. */
+enum { MOST_INPUTS = 1 << 16 };
+
+typedef struct engine {
+    mm_comm *comm;
+    mm_log *log;
+    const mm_merge_request *request;
+    mm_merge_settings settings;
+
+    mm_weights *pretrained;
+    mm_weights **inputs; /* [n_inputs] */
+    mm_merge_plan plan;
+    mm_range own; /* elements of the output */
+    mm_checkpoint *checkpoint;
+
+    mm_device *device;
+    mm_stream *stream;
+    const mm_ops *ops;
+    float *base, *tuned, *tau, *out; /* [BLOCK_ELEMS] */
+    uint16_t *winner;
+    int64_t *n_won; /* [n_inputs] */
+} engine;
+
+static mm_status check_output(const mm_merge_request *request,
+                              const char *input)
+{
+    const char *output = request->output;
+    char *tmp_output; /* what a checkpoint is called while it is written */
+    if (asprintf(&tmp_output, "%s.tmp", output) < 0)
+        return mm_fail(MM_E_MEMORY, "no memory for a file name");
+    bool same = mm_file_same(output, input) || mm_file_same(tmp_output, input);
+    free(tmp_output);
+    if (same)
+        return mm_fail(MM_E_ARG,
+                       "the output %.600s would overwrite the input %.600s: "
+                       "choose another name",
+                       output, input);
+    return MM_OK;
+}
+
+static mm_status check_request(const mm_merge_request *request)
+{
+    if (request->n_inputs < 1)
+        return mm_fail(MM_E_ARG,
+                       "no inputs: name the tasks' checkpoints, in task order");
+    if (request->n_inputs >= MOST_INPUTS)
+        return mm_fail(MM_E_ARG, "%d inputs, at most %d", request->n_inputs,
+                       MOST_INPUTS - 1);
+    if (!isfinite((float)request->coef))
+        return mm_fail(MM_E_ARG, "the scaling coefficient %g is no fp32 number",
+                       request->coef);
+    static const char *const other_formats[] = {".safetensors", ".pt", ".pth",
+                                                ".bin"};
+    const char *ending = strrchr(request->output, '.');
+    for (size_t i = 0; ending && i < 4; i++)
+        if (strcmp(ending, other_formats[i]) == 0)
+            return mm_fail(MM_E_ARG,
+                           "the output %.600s must end in .h5: a merge writes "
+                           "a checkpoint, which magmax_convert turns into "
+                           "other formats",
+                           request->output);
+    MM_TRY(check_output(request, request->pretrained));
+    for (int i = 0; i < request->n_inputs; i++)
+        MM_TRY(check_output(request, request->inputs[i]));
+    return MM_OK;
+}
+
+static mm_status make_plan(engine *e)
+{
+    const mm_merge_request *request = e->request;
+    mm_merge_source pretrained = {request->pretrained,
+                                  mm_weights_table(e->pretrained)};
+    mm_merge_source *inputs = calloc((size_t)request->n_inputs, sizeof *inputs);
+    if (!inputs)
+        return mm_fail(MM_E_MEMORY, "no memory for the plan of a merge");
+    for (int i = 0; i < request->n_inputs; i++) {
+        inputs[i].path = request->inputs[i];
+        inputs[i].table = mm_weights_table(e->inputs[i]);
+    }
+    mm_status st =
+        mm_merge_plan_make(&e->plan, &pretrained, inputs, request->n_inputs);
+    free(inputs);
+    return st;
+}
+
+static mm_status open_files(engine *e)
+{
+    const mm_merge_request *request = e->request;
+    e->inputs = calloc((size_t)request->n_inputs, sizeof(mm_weights *));
+    e->n_won = calloc((size_t)request->n_inputs, sizeof *e->n_won);
+    if (!e->inputs || !e->n_won)
+        return mm_fail(MM_E_MEMORY, "no memory for %d inputs",
+                       request->n_inputs);
+    MM_TRY(mm_weights_open(request->pretrained, &e->pretrained));
+    for (int i = 0; i < request->n_inputs; i++)
+        MM_TRY(mm_weights_open(request->inputs[i], &e->inputs[i]));
+    MM_TRY(make_plan(e));
+    for (int i = 0; i < request->n_inputs; i++)
+        MM_TRY(mm_weights_bind(e->inputs[i], &e->plan.folded));
+    e->own = mm_merge_plan_range(&e->plan, mm_comm_rank(e->comm),
+                                 mm_comm_n_ranks(e->comm));
+    return MM_OK;
+}
+
+/* Always on the CPU, whose memory files can be read into: for every number
+ * that it reads a merge does one subtraction and one comparison, so the way to
+ * another device and back would cost more than all of them. */
+static mm_status open_device(engine *e)
+{
+    MM_TRY(mm_device_open("cpu", mm_comm_n_threads(e->comm), &e->device));
+    MM_TRY(mm_stream_create(e->device, &e->stream));
+    e->ops = mm_device_ops(e->device);
+    float **blocks[] = {&e->base, &e->tuned, &e->tau, &e->out};
+    for (int i = 0; i < 4; i++)
+        MM_TRY(mm_device_alloc(e->device, BLOCK_ELEMS * (int64_t)sizeof(float),
+                               (void **)blocks[i]));
+    return mm_device_alloc(e->device, BLOCK_ELEMS * (int64_t)sizeof(uint16_t),
+                           (void **)&e->winner);
+}
+
+static mm_status prepare(engine *e)
+{
+    MM_TRY(check_request(e->request));
+    MM_TRY(open_files(e));
+    return open_device(e);
+}
+
+/* Ranks on several hosts may see different files under one name. */
+static mm_status check_same_plan(const engine *e)
+{
+    int n_ranks = mm_comm_n_ranks(e->comm);
+    uint64_t own = mm_merge_plan_fingerprint(&e->plan);
+    uint64_t *all = calloc((size_t)n_ranks, sizeof *all);
+    mm_status st = MM_OK;
+    if (!all)
+        st = mm_fail(MM_E_MEMORY, "no memory for %d ranks", n_ranks);
+    MM_TRY_GOTO(st, done, mm_comm_agree(e->comm, st));
+    MM_TRY_GOTO(st, done, mm_comm_allgather(e->comm, &own, sizeof own, all));
+    for (int rank = 1; rank < n_ranks && st == MM_OK; rank++)
+        if (all[rank] != all[0])
+            st = mm_fail(MM_E_FORMAT,
+                         "ranks 0 and %d see files of different content under "
+                         "the same names, as %.600s",
+                         rank, e->request->inputs[0]);
+done:
+    free(all);
+    return st;
+}
+
+/* Four counters a task, so that neighbours with one winner need not wait for
+ * each other. */
+static void count_winners(engine *e, int64_t n_elems)
+{
+    enum { FEW = 256, WAYS = 4 };
+    if (e->request->n_inputs > FEW) {
+        for (int64_t i = 0; i < n_elems; i++)
+            e->n_won[e->winner[i]]++;
+        return;
+    }
+    int32_t counts[WAYS][FEW] = {{0}};
+    int64_t i = 0;
+    for (; i + WAYS <= n_elems; i += WAYS)
+        for (int way = 0; way < WAYS; way++)
+            counts[way][e->winner[i + way]]++;
+    for (; i < n_elems; i++)
+        counts[0][e->winner[i]]++;
+    for (int task = 0; task < e->request->n_inputs; task++)
+        for (int way = 0; way < WAYS; way++)
+            e->n_won[task] += counts[way][task];
+}
+
+/** Elements [first, first + n) of those that are folded, into e->out. */
+static mm_status fold_block(engine *e, int64_t first, int64_t n_elems)
+{
+    const mm_merge_method *method = e->request->method;
+    mm_merge_block block = {.ops = e->ops,
+                            .stream = e->stream,
+                            .first_elem = first,
+                            .n_elems = n_elems,
+                            .base = e->base,
+                            .tau = e->tau,
+                            .winner = e->winner};
+    MM_TRY(e->ops->fill(e->stream, e->tau, 0, n_elems));
+    for (int task = 0; task < e->request->n_inputs; task++) {
+        MM_TRY(
+            mm_weights_read(e->inputs[task], first, first + n_elems, e->tuned));
+        MM_TRY(method->fold(&e->settings, &block, e->tuned, task));
+        /* The next task is read into the same memory. */
+        MM_TRY(mm_stream_sync(e->stream));
+    }
+    MM_TRY(method->finish(&e->settings, &block, e->out));
+    MM_TRY(mm_stream_sync(e->stream));
+    if (method->picks_winner)
+        count_winners(e, n_elems);
+    return MM_OK;
+}
+
+static mm_status merge_block(engine *e, const mm_merge_run *run, int64_t lo,
+                             int64_t hi)
+{
+    MM_TRY(mm_weights_read(e->pretrained, lo, hi, e->base));
+    if (!run->folded)
+        return mm_checkpoint_write(e->checkpoint, lo, hi, e->base);
+    MM_TRY(fold_block(e, run->folded_lo + (lo - run->lo), hi - lo));
+    return mm_checkpoint_write(e->checkpoint, lo, hi, e->out);
+}
+
+/** Of all elements, by how far this rank has come. */
+static void show_progress(const engine *e, int64_t at)
+{
+    double share = (double)(at - e->own.lo) / (double)(e->own.hi - e->own.lo);
+    mm_progress_update(
+        e->log, (int64_t)(share * (double)e->plan.output->n_elems), NULL);
+}
+
+/** This rank's elements, run by run, block by block. */
+static mm_status merge_own(engine *e)
+{
+    for (int i = 0; i < e->plan.n_runs; i++) {
+        const mm_merge_run *run = &e->plan.runs[i];
+        int64_t at = run->lo > e->own.lo ? run->lo : e->own.lo;
+        int64_t end = run->hi < e->own.hi ? run->hi : e->own.hi;
+        while (at < end) {
+            int64_t n = end - at < BLOCK_ELEMS ? end - at : BLOCK_ELEMS;
+            MM_TRY(merge_block(e, run, at, at + n));
+            at += n;
+            show_progress(e, at);
+        }
+    }
+    return MM_OK;
+}
+
+/** Checksums of all files over all ranks. */
+static mm_status verify(const engine *e)
+{
+    MM_TRY(mm_weights_verify(e->pretrained, e->comm));
+    for (int i = 0; i < e->request->n_inputs; i++)
+        MM_TRY(mm_weights_verify(e->inputs[i], e->comm));
+    return MM_OK;
+}
+
+static mm_status commit(engine *e, mm_status st)
+{
+    char *record = NULL;
+    const mm_merge_result result = {e->plan.folded.n_elems, e->n_won};
+    if (st == MM_OK)
+        st = mm_merge_record(e->request, &result, &record);
+    st = mm_checkpoint_commit(&e->checkpoint, st,
+                              mm_weights_model(e->pretrained), record);
+    free(record);
+    return st;
+}
+
+static mm_status write_merged(engine *e)
+{
+    MM_TRY(mm_checkpoint_create(e->comm, e->request->output, e->plan.output,
+                                &e->checkpoint));
+    mm_progress_begin(e->log, "merging", "elements", e->plan.output->n_elems);
+    mm_status st = mm_comm_agree(e->comm, merge_own(e));
+    if (st == MM_OK)
+        st = verify(e);
+    if (st == MM_OK)
+        st = mm_comm_sum_int64(e->comm, e->n_won, e->request->n_inputs);
+    MM_TRY(commit(e, st));
+    mm_progress_update(e->log, e->plan.output->n_elems, NULL);
+    mm_progress_end(e->log);
+    return MM_OK;
+}
+
+static void close_all(engine *e)
+{
+    void **blocks[] = {(void **)&e->base, (void **)&e->tuned, (void **)&e->tau,
+                       (void **)&e->out, (void **)&e->winner};
+    for (int i = 0; e->device && i < 5; i++)
+        mm_device_release(e->device, blocks[i]);
+    mm_stream_destroy(&e->stream);
+    mm_device_close(&e->device);
+    mm_merge_plan_clear(&e->plan);
+    for (int i = 0; e->inputs && i < e->request->n_inputs; i++)
+        mm_weights_close(&e->inputs[i]);
+    mm_weights_close(&e->pretrained);
+    free(e->inputs);
+    free(e->n_won);
+}
+
+mm_status mm_merge(mm_comm *comm, mm_log *log, const mm_merge_request *request,
+                   mm_merge_result *result)
+{
+    engine e = {.comm = comm,
+                .log = log,
+                .request = request,
+                .settings = {.n_tasks = request->n_inputs,
+                             .coef = (float)request->coef,
+                             .seed = request->seed}};
+    mm_status st = prepare(&e);
+
+    MM_TRY_GOTO(st, done, mm_comm_agree(comm, st));
+    MM_TRY_GOTO(st, done, check_same_plan(&e));
+    MM_TRY_GOTO(st, done, write_merged(&e));
+    result->n_elems = e.plan.folded.n_elems;
+    memcpy(result->n_won, e.n_won, (size_t)request->n_inputs * sizeof *e.n_won);
+done:
+    close_all(&e);
+    return st;
+}

@@ -1,0 +1,25 @@
+#ifndef MAGMAX_SRC_MODEL_HEAD_H
+#define MAGMAX_SRC_MODEL_HEAD_H
+
+#include "src/base/status.h"
+
+#include <stdint.h>
+
+/** A frozen classification head, already scaled: logits = weight f / |f|. */
+typedef struct mm_head {
+    int64_t n_classes, embed_dim;
+    float *weight; /* host, [n_classes, embed_dim] */
+} mm_head;
+
+/**
+ * Read a head: one tensor `weight` in an HDF5 or safetensors file.
+ *
+ * Memory   Fills *head, freed by mm_head_clear. Start from {0}.
+ * Ranks    Local.
+ * Errors   MM_E_IO; MM_E_FORMAT for another shape or embed_dim; MM_E_VALUE for
+ *          NaN or infinity.
+ */
+mm_status mm_head_read(const char *path, int64_t embed_dim, mm_head *head);
+void mm_head_clear(mm_head *head);
+
+#endif

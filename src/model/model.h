@@ -1,0 +1,29 @@
+#ifndef MAGMAX_SRC_MODEL_MODEL_H
+#define MAGMAX_SRC_MODEL_MODEL_H
+
+#include "comm/comm.h"
+#include "src/base/log.h"
+#include "src/base/tensor_table.h"
+#include "src/model/config.h"
+
+/** A model on the host: what it is, and its weights. */
+typedef struct mm_model {
+    mm_model_config config;
+    mm_tensor_table table;
+    float *theta; /* [table.n_elems] */
+} mm_model;
+
+/**
+ * Read a model's weights, or make random ones.
+ *
+ * Memory   Fills *model, freed by mm_model_clear. Start from {0}.
+ *          name: what the user typed for --model, or NULL; path: a file of
+ *          weights, or NULL for random weights from `seed`.
+ * Ranks    Collective, same arguments: every rank reads the file itself.
+ * Errors   As mm_model_config_choose and mm_weights_load, on every rank.
+ */
+mm_status mm_model_open(mm_comm *comm, mm_log *log, const char *name,
+                        const char *path, uint64_t seed, mm_model *model);
+void mm_model_clear(mm_model *model);
+
+#endif

@@ -1,0 +1,64 @@
+#include "src/program.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static bool asked_for(const char *what, int argc, char **argv)
+{
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
+        if (strcmp(argv[i], what) == 0)
+            return true;
+    return false;
+}
+
+static int run(const mm_option_table *table,
+               mm_status (*work)(const mm_job *job), mm_comm *comm, int argc,
+               char **argv)
+{
+    mm_log *log = mm_log_create(table->program, mm_comm_rank(comm));
+    mm_options *options = NULL;
+    int exit_code = 0;
+    mm_status st =
+        mm_comm_agree(comm, mm_options_parse(table, argc, argv, &options));
+    if (st != MM_OK) {
+        exit_code = 2;
+    } else {
+        mm_job job = {comm, log, options};
+        st = work(&job);
+        if (st != MM_E_COMM)
+            st = mm_comm_agree(comm, st);
+        exit_code = st == MM_OK ? 0 : 1;
+    }
+    if (st == MM_E_COMM) {
+        mm_log_error(log, mm_fail_message());
+        mm_comm_abort(comm, 1);
+    }
+    if (st != MM_OK)
+        mm_log_error(log, mm_fail_message());
+    mm_options_destroy(&options);
+    mm_log_destroy(&log);
+    return exit_code;
+}
+
+int mm_program_main(const mm_option_table *table,
+                    mm_status (*work)(const mm_job *job), int argc, char **argv)
+{
+    mm_comm *comm = NULL;
+    if (mm_comm_create(&argc, &argv, &comm) != MM_OK) {
+        fprintf(stderr, "%s: %s\n", table->program, mm_fail_message());
+        return 1;
+    }
+    int exit_code = 0;
+    bool first = mm_comm_rank(comm) == 0;
+    if (asked_for("--help", argc, argv)) {
+        if (first)
+            mm_option_table_help(table, stdout);
+    } else if (asked_for("--version", argc, argv)) {
+        if (first)
+            printf("%s %s\n", table->program, MAGMAX_VERSION);
+    } else {
+        exit_code = run(table, work, comm, argc, argv);
+    }
+    mm_comm_destroy(&comm);
+    return exit_code;
+}

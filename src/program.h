@@ -1,0 +1,30 @@
+#ifndef MAGMAX_SRC_PROGRAM_H
+#define MAGMAX_SRC_PROGRAM_H
+
+#include "comm/comm.h"
+#include "src/base/log.h"
+#include "src/base/options.h"
+
+/** What a program's work is given. */
+typedef struct mm_job {
+    mm_comm *comm;
+    mm_log *log;
+    const mm_options *options;
+} mm_job;
+
+/**
+ * The frame of every program: join the job, parse the command line, answer
+ * --help and --version, do the work, tell rank 0's user in one line what went
+ * wrong, leave.
+ *
+ * Ranks    Collective. `work` is called on every rank and may return different
+ *          statuses; they are agreed here.
+ * Errors   Returns the exit code, the same on every rank: 0, 1 when the work
+ *          failed, 2 for a command line that cannot be meant. Aborts the job
+ *          when the transport is gone.
+ */
+int mm_program_main(const mm_option_table *table,
+                    mm_status (*work)(const mm_job *job), int argc,
+                    char **argv);
+
+#endif

@@ -1,0 +1,140 @@
+#include "src/tasks/dataset.h"
+
+#include "io/file.h"
+#include "src/base/names.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { N_CLASSES = 10, N_FOLDERS = 3, N_BUILTINS = 2 };
+
+/** A data set that is known by name: four IDX files. */
+typedef struct builtin {
+    const char *name;
+    const char *folders[N_FOLDERS]; /* below the location, in this order */
+    const char *installed;          /* without a location; NULL: needs one */
+    const char *package;            /* Debian's, that puts it there */
+    const char *class_names[N_CLASSES];
+} builtin;
+
+static const builtin builtins[N_BUILTINS] = {
+    {.name = "FashionMNIST",
+     .folders = {".", "FashionMNIST/raw", "fashion-mnist"},
+     .installed = "/usr/share/datasets/fashion-mnist",
+     .package = "dataset-fashion-mnist",
+     .class_names = {"T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
+                     "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"}},
+    {.name = "MNIST",
+     .folders = {".", "MNIST/raw", "mnist"},
+     .class_names = {"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"}},
+};
+
+static bool holds_idx(const char *folder)
+{
+    char path[4200];
+    snprintf(path, sizeof path, "%s/train-images-idx3-ubyte", folder);
+    if (mm_file_exists(path))
+        return true;
+    snprintf(path, sizeof path, "%s/train-images-idx3-ubyte.gz", folder);
+    return mm_file_exists(path);
+}
+
+/** Find the folder of the IDX files. */
+static mm_status find_folder(const builtin *b, const char *location,
+                             char folder[4100])
+{
+    if (!location && !b->installed)
+        return mm_fail(MM_E_ARG,
+                       "%s needs --data-location, the folder of its IDX files",
+                       b->name);
+    if (!location) {
+        snprintf(folder, 4100, "%s", b->installed);
+        if (holds_idx(folder))
+            return MM_OK;
+        return mm_fail(MM_E_IO,
+                       "cannot find %s in %s: install Debian's package %s, or "
+                       "name its folder with --data-location",
+                       b->name, folder, b->package);
+    }
+    for (int i = 0; i < N_FOLDERS; i++) {
+        snprintf(folder, 4100, "%.3900s%s%s", location, i ? "/" : "",
+                 i ? b->folders[i] : "");
+        if (holds_idx(folder))
+            return MM_OK;
+    }
+    return mm_fail(MM_E_IO,
+                   "cannot find %s in %s: no train-images-idx3-ubyte[.gz] "
+                   "there, in %s or in %s%s%s",
+                   b->name, location, b->folders[1], b->folders[2],
+                   b->package ? "; Debian's package is " : "",
+                   b->package ? b->package : "");
+}
+
+static mm_status set_names(mm_dataset *dataset, const builtin *b)
+{
+    char *name = strdup(b->name);
+    char **class_names = calloc(N_CLASSES, sizeof *class_names);
+    bool complete = name && class_names;
+    for (int i = 0; i < N_CLASSES && complete; i++) {
+        class_names[i] = strdup(b->class_names[i]);
+        complete = class_names[i] != NULL;
+    }
+    if (!complete) {
+        for (int i = 0; i < N_CLASSES && class_names; i++)
+            free(class_names[i]);
+        free(class_names);
+        free(name);
+        return mm_fail(MM_E_MEMORY, "no memory for the names of %s", b->name);
+    }
+    free(dataset->name);
+    dataset->name = name;
+    dataset->class_names = class_names;
+    return MM_OK;
+}
+
+static mm_status open_builtin(const builtin *b, const char *location,
+                              mm_dataset **dataset)
+{
+    char folder[4100];
+    mm_dataset *opened = NULL;
+    MM_TRY(find_folder(b, location, folder));
+    MM_TRY(mm_dataset_idx_open(folder, &opened));
+    mm_status st = MM_OK;
+    if (opened->n_classes != N_CLASSES)
+        st = mm_fail(MM_E_VALUE, "%s has labels up to %d, %s has %d classes",
+                     folder, opened->n_classes - 1, b->name, N_CLASSES);
+    else
+        st = set_names(opened, b);
+    if (st != MM_OK) {
+        mm_dataset_close(&opened);
+        return st;
+    }
+    *dataset = opened;
+    return MM_OK;
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t length = strlen(text), end_length = strlen(end);
+    return length >= end_length && strcmp(text + length - end_length, end) == 0;
+}
+
+mm_status mm_dataset_open(const char *name, const char *location,
+                          mm_dataset **dataset)
+{
+    const char *known[N_BUILTINS];
+    for (int i = 0; i < N_BUILTINS; i++) {
+        known[i] = builtins[i].name;
+        if (strcmp(name, known[i]) == 0)
+            return open_builtin(&builtins[i], location, dataset);
+    }
+    if (access(name, F_OK) == 0)
+        return mm_dataset_file_open(name, dataset);
+    if (strchr(name, '/') || ends_with(name, ".h5") || ends_with(name, ".npz"))
+        return mm_fail_errno("cannot open %s", name);
+    mm_names_unknown("data set", name, known, N_BUILTINS);
+    return mm_fail(MM_E_ARG, "%s, or the path of a .h5 or .npz file",
+                   mm_fail_message());
+}

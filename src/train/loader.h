@@ -1,0 +1,62 @@
+#ifndef MAGMAX_SRC_TRAIN_LOADER_H
+#define MAGMAX_SRC_TRAIN_LOADER_H
+
+#include "src/tasks/task.h"
+
+#include <stdbool.h>
+
+/** What a loader draws from, and how. */
+typedef struct mm_loader_plan {
+    const mm_split *split;
+    int64_t image_size;
+    int64_t batch_size; /* global */
+    int rank, n_ranks;
+    int n_threads;
+    uint64_t seed;
+    bool shuffle, augment;
+} mm_loader_plan;
+
+/** This rank's share of one global batch. */
+typedef struct mm_batch {
+    int64_t n_images;      /* here; may be 0               */
+    int64_t n_global;      /* over all ranks               */
+    const uint8_t *images; /* [n_images, S, S, 3]          */
+    const int32_t *labels; /* [n_images] task-local labels */
+} mm_batch;
+
+/**
+ * Cuts a task's training samples into batches. Which samples form a batch, and
+ * how each is cropped, is a function of (seed, task, epoch, sample) alone, so
+ * any number of ranks sees the same global batches; the last one of an epoch
+ * may be smaller.
+ */
+typedef struct mm_loader mm_loader;
+
+/** Memory  Gives *loader, freed by mm_loader_destroy; keeps plan->split. All
+ *          memory that batches need is taken here, but for the index of a
+ *          larger task. Ranks: local. */
+mm_status mm_loader_create(const mm_loader_plan *plan, mm_loader **loader);
+void mm_loader_destroy(mm_loader **loader);
+
+/** Most images that this rank can get in one batch. */
+int64_t mm_loader_most_images(const mm_loader *loader);
+
+/** Start on a task; keeps `task`. Errors: MM_E_MEMORY. */
+mm_status mm_loader_begin_task(mm_loader *loader, const mm_task *task,
+                               int64_t task_number);
+
+/** Steps of one epoch of the current task. */
+int64_t mm_loader_n_steps(const mm_loader *loader);
+
+void mm_loader_begin_epoch(mm_loader *loader, int64_t epoch);
+
+/**
+ * Batch `step` (from 0) of the epoch.
+ *
+ * Memory   The batch points into the loader, until the next call.
+ * Errors   MM_E_MEMORY, MM_E_VALUE naming the sample. The counts of *batch are
+ *          set even then.
+ */
+mm_status mm_loader_batch(mm_loader *loader, int64_t step, mm_batch *batch);
+
+#endif

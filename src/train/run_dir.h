@@ -1,0 +1,52 @@
+#ifndef MAGMAX_SRC_TRAIN_RUN_DIR_H
+#define MAGMAX_SRC_TRAIN_RUN_DIR_H
+
+#include "comm/comm.h"
+#include "src/base/options.h"
+
+/**
+ * A run's folder: config.json (what repeats the run), log.jsonl (one object a
+ * line), task_000.h5 ... Rank 0 writes; every call is collective and returns
+ * the same status on every rank.
+ */
+typedef struct mm_run_dir mm_run_dir;
+
+/**
+ * Open a folder for a run, or for going on with one.
+ *
+ * Memory   Gives *dir, freed by mm_run_dir_close.
+ * Errors   MM_E_ARG naming the option in which the run that is there differs;
+ *          MM_E_IO for a folder that cannot be written; MM_E_FORMAT for a
+ *          config.json that is not ours.
+ */
+mm_status mm_run_dir_open(mm_comm *comm, const char *path, const char *program,
+                          const mm_options *options, mm_run_dir **dir);
+void mm_run_dir_close(mm_run_dir **dir);
+
+/** Where task `task`'s checkpoint belongs. */
+void mm_run_dir_task_path(const mm_run_dir *dir, int task, char path[4096]);
+
+/** Whether that checkpoint is there. */
+mm_status mm_run_dir_has_task(mm_run_dir *dir, int task, bool *there);
+
+/** Drop the log's lines of `task`: it starts from its beginning again. */
+mm_status mm_run_dir_restart_task(mm_run_dir *dir, int task);
+
+/** One step, as log.jsonl has it. */
+typedef struct mm_step_record {
+    int task;
+    int64_t epoch, step; /* step from 0 within the task */
+    double loss, lr, grad_norm;
+    int64_t n_images;    /* global batch               */
+    double images_per_s; /* of this step               */
+    double wait_s;       /* of it, waiting for others  */
+} mm_step_record;
+
+/** Append a line. Local: other ranks than 0 do nothing; an error is kept and
+ * told by mm_run_dir_flush. */
+void mm_run_dir_log_step(mm_run_dir *dir, const mm_step_record *record);
+
+/** Bring the log to disk. Errors: MM_E_IO, on every rank. */
+mm_status mm_run_dir_flush(mm_run_dir *dir);
+
+#endif

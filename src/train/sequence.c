@@ -1,0 +1,258 @@
+#include "src/train/sequence.h"
+
+#include "io/checkpoint.h"
+#include "io/checksum.h"
+#include "io/weights.h"
+#include "src/train/loader.h"
+#include "src/train/schedule.h"
+#include "src/train/step.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/** What the tasks of a run share. */
+typedef struct sequence {
+    const mm_sequence_plan *plan;
+    mm_model *model;
+    float *theta_0; /* kept where tasks do not follow each other */
+    mm_loader *loader;
+    mm_stepper *stepper;
+} sequence;
+
+static int64_t warmup_steps(const mm_sequence_plan *plan, int64_t n_steps)
+{
+    return plan->warmup_ratio < 0
+               ? plan->warmup_length
+               : (int64_t)(plan->warmup_ratio * (double)n_steps);
+}
+
+/* ---- one task ---------------------------------------------------------- */
+
+static mm_status train_epoch(sequence *s, int task, int64_t epoch,
+                             int64_t n_steps, int64_t *n_seen,
+                             double *last_loss)
+{
+    const mm_sequence_plan *plan = s->plan;
+    int64_t in_epoch = mm_loader_n_steps(s->loader);
+    mm_loader_begin_epoch(s->loader, epoch);
+    for (int64_t i = 0; i < in_epoch; i++) {
+        double begin_s = mm_clock_s();
+        double waited_s = mm_stepper_wait_s(s->stepper);
+        mm_step_record record = {.task = task, .epoch = epoch};
+        record.step = epoch * in_epoch + i;
+        record.lr = mm_schedule_lr(plan->lr, record.step, n_steps,
+                                   warmup_steps(plan, n_steps));
+        mm_batch batch;
+        mm_step_result result;
+        mm_status st = mm_loader_batch(s->loader, i, &batch);
+        st = mm_stepper_step(s->stepper, &batch, st, record.lr, &result);
+        if (st == MM_E_VALUE)
+            return mm_fail_within(st, "task %d, epoch %lld, step %lld", task,
+                                  (long long)epoch, (long long)record.step);
+        MM_TRY(st);
+        record.loss = *last_loss = result.loss;
+        record.grad_norm = result.grad_norm;
+        record.n_images = batch.n_global;
+        record.images_per_s = (double)batch.n_global / (mm_clock_s() - begin_s);
+        record.wait_s = mm_stepper_wait_s(s->stepper) - waited_s;
+        mm_run_dir_log_step(plan->dir, &record);
+        *n_seen += batch.n_global;
+        char note[32];
+        snprintf(note, sizeof note, "loss %.4f", result.loss);
+        mm_progress_update(plan->log, *n_seen, note);
+    }
+    return MM_OK;
+}
+
+/** Every rank must have arrived at the same weights, bit for bit. */
+static mm_status check_same_weights(mm_comm *comm, const float *theta,
+                                    int64_t n_params)
+{
+    int n_ranks = mm_comm_n_ranks(comm);
+    uint32_t mine = mm_crc32(theta, n_params * (int64_t)sizeof *theta);
+    uint32_t *all = malloc((size_t)n_ranks * sizeof *all);
+    MM_TRY(mm_comm_agree(
+        comm, all ? MM_OK : mm_fail(MM_E_MEMORY, "no memory for checksums")));
+    mm_status st = mm_comm_allgather(comm, &mine, sizeof mine, all);
+    for (int i = 1; st == MM_OK && i < n_ranks; i++)
+        if (all[i] != all[0])
+            st = mm_fail(MM_E_VALUE,
+                         "ranks 0 and %d hold different weights (checksums "
+                         "%08x, %08x); no checkpoint is written",
+                         i, all[0], all[i]);
+    free(all);
+    return st;
+}
+
+/** The run's provenance, plus what is this task's own. */
+static char *task_provenance(const mm_sequence_plan *plan, int task,
+                             int64_t n_steps, double last_loss)
+{
+    json_t *root = json_loads(plan->provenance, 0, NULL);
+    json_t *classes = json_array();
+    const mm_task *t = &plan->tasks->tasks[task];
+    for (int i = 0; i < t->n_classes; i++)
+        json_array_append_new(classes, json_integer(t->classes[i]));
+    json_object_set_new(root, "task", json_integer(task));
+    json_object_set_new(root, "n_tasks", json_integer(plan->tasks->n_tasks));
+    json_object_set_new(root, "classes", classes);
+    json_object_set_new(root, "n_steps", json_integer(n_steps));
+    json_object_set_new(root, "last_loss", json_real(last_loss));
+    char *text = root ? json_dumps(root, 0) : NULL;
+    json_decref(root);
+    return text;
+}
+
+static mm_status save_task(sequence *s, int task, int64_t n_steps,
+                           double last_loss)
+{
+    const mm_sequence_plan *plan = s->plan;
+    mm_model *model = s->model;
+    MM_TRY(
+        mm_comm_agree(plan->comm, mm_stepper_read(s->stepper, model->theta)));
+    MM_TRY(check_same_weights(plan->comm, model->theta, model->table.n_elems));
+    char path[4096];
+    mm_run_dir_task_path(plan->dir, task, path);
+    char *provenance = task_provenance(plan, task, n_steps, last_loss);
+    mm_status st =
+        mm_checkpoint_save(plan->comm, path, &model->table, model->theta,
+                           model->config.json, provenance);
+    free(provenance);
+    return st;
+}
+
+static mm_status train_task(sequence *s, int task)
+{
+    const mm_sequence_plan *plan = s->plan;
+    const mm_task *t = &plan->tasks->tasks[task];
+    MM_TRY(mm_run_dir_restart_task(plan->dir, task));
+    mm_status st = mm_loader_begin_task(s->loader, t, task);
+    if (st == MM_OK)
+        st = mm_stepper_begin_task(
+            s->stepper, plan->sequential ? s->model->theta : s->theta_0,
+            plan->head, t);
+    MM_TRY(mm_comm_agree(plan->comm, st));
+
+    int64_t n_steps = plan->epochs * mm_loader_n_steps(s->loader);
+    int64_t n_seen = 0;
+    double last_loss = 0;
+    char what[64];
+    snprintf(what, sizeof what, "task %d of %d", task + 1,
+             plan->tasks->n_tasks);
+    mm_progress_begin(plan->log, what, "images", plan->epochs * t->n_train);
+    for (int64_t epoch = 0; epoch < plan->epochs; epoch++)
+        MM_TRY(train_epoch(s, task, epoch, n_steps, &n_seen, &last_loss));
+    mm_progress_end(plan->log);
+    MM_TRY(mm_run_dir_flush(plan->dir));
+    return save_task(s, task, n_steps, last_loss);
+}
+
+/* ---- all tasks --------------------------------------------------------- */
+
+/** Take over the weights of a task that was finished before. */
+static mm_status resume_from(sequence *s, int task)
+{
+    char path[4096];
+    mm_run_dir_task_path(s->plan->dir, task, path);
+    mm_status st = mm_weights_load(path, &s->model->table, s->model->theta);
+    if (st != MM_OK)
+        st = mm_fail(st, "%s; delete the file to train task %d again",
+                     mm_fail_message(), task);
+    return mm_comm_agree(s->plan->comm, st);
+}
+
+static mm_status train_all(sequence *s)
+{
+    const mm_sequence_plan *plan = s->plan;
+    int n_tasks = plan->tasks->n_tasks, n_skipped = 0;
+    bool following = false; /* a task was trained: what comes after it is old */
+    for (int task = 0; task < n_tasks; task++) {
+        bool there;
+        MM_TRY(mm_run_dir_has_task(plan->dir, task, &there));
+        if (there && !(following && plan->sequential)) {
+            n_skipped++;
+            continue;
+        }
+        if (!following && n_skipped)
+            mm_log_line(plan->log, "%d of %d tasks are finished, going on",
+                        n_skipped, n_tasks);
+        if (!following && plan->sequential && task > 0)
+            MM_TRY(resume_from(s, task - 1));
+        following = true;
+        MM_TRY(train_task(s, task));
+    }
+    if (n_skipped == n_tasks)
+        mm_log_line(plan->log, "all %d tasks are finished already", n_tasks);
+    return MM_OK;
+}
+
+static int64_t most_classes(const mm_task_list *tasks)
+{
+    int64_t most = 0;
+    for (int i = 0; i < tasks->n_tasks; i++)
+        if (tasks->tasks[i].n_classes > most)
+            most = tasks->tasks[i].n_classes;
+    return most;
+}
+
+static mm_status prepare_local(sequence *s)
+{
+    const mm_sequence_plan *plan = s->plan;
+    int64_t n_bytes =
+        s->model->table.n_elems * (int64_t)sizeof *s->model->theta;
+    if (!plan->sequential) {
+        s->theta_0 = malloc((size_t)n_bytes);
+        if (!s->theta_0)
+            return mm_fail(MM_E_MEMORY, "no memory for the initial weights");
+        memcpy(s->theta_0, s->model->theta, (size_t)n_bytes);
+    }
+    mm_loader_plan loader = {
+        .split = &plan->dataset->train,
+        .image_size = s->model->config.image_size,
+        .batch_size = plan->batch_size,
+        .rank = mm_comm_rank(plan->comm),
+        .n_ranks = mm_comm_n_ranks(plan->comm),
+        .n_threads = mm_comm_n_threads(plan->comm),
+        .seed = plan->seed,
+        .shuffle = plan->shuffle,
+        .augment = plan->augment,
+    };
+    return mm_loader_create(&loader, &s->loader);
+}
+
+static mm_status prepare(sequence *s)
+{
+    const mm_sequence_plan *plan = s->plan;
+    if (mm_comm_n_ranks(plan->comm) > plan->batch_size)
+        return mm_fail(MM_E_ARG,
+                       "%d ranks cannot share batches of %lld images; raise "
+                       "--batch-size or use fewer ranks",
+                       mm_comm_n_ranks(plan->comm),
+                       (long long)plan->batch_size);
+    MM_TRY(mm_comm_agree(plan->comm, prepare_local(s)));
+    mm_step_plan step = {
+        .comm = plan->comm,
+        .device = plan->device,
+        .config = &s->model->config,
+        .most_images = mm_loader_most_images(s->loader),
+        .most_classes = most_classes(plan->tasks),
+        .weight_decay = plan->weight_decay,
+        .clip = plan->clip,
+        .label_smoothing = plan->label_smoothing,
+    };
+    return mm_stepper_create(&step, &s->stepper);
+}
+
+mm_status mm_sequence_run(const mm_sequence_plan *plan, mm_model *model)
+{
+    sequence s = {.plan = plan, .model = model};
+    mm_status st = prepare(&s);
+    if (st == MM_OK)
+        st = train_all(&s);
+    mm_stepper_destroy(&s.stepper);
+    mm_loader_destroy(&s.loader);
+    free(s.theta_0);
+    return st;
+}

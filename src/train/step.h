@@ -1,0 +1,79 @@
+#ifndef MAGMAX_SRC_TRAIN_STEP_H
+#define MAGMAX_SRC_TRAIN_STEP_H
+
+#include "comm/comm.h"
+#include "src/model/config.h"
+#include "src/model/head.h"
+#include "src/tasks/task.h"
+#include "src/train/loader.h"
+
+/** What a training step needs to know, the same for every step of a run. */
+typedef struct mm_step_plan {
+    mm_comm *comm;
+    mm_device *device;
+    const mm_model_config *config;
+    int64_t most_images;  /* of a batch on this rank */
+    int64_t most_classes; /* of a task              */
+    double weight_decay;
+    double clip; /* largest gradient norm; 0: no clipping */
+    double label_smoothing;
+} mm_step_plan;
+
+/**
+ * Data-parallel fine-tuning of the image tower under a frozen head: weights,
+ * gradient, AdamW's moments and activations on one device, laid out before the
+ * first step; a step allocates nothing.
+ */
+typedef struct mm_stepper mm_stepper;
+
+/** What a step reports, the same on every rank. */
+typedef struct mm_step_result {
+    double loss;      /* mean over the global batch            */
+    double grad_norm; /* before clipping                       */
+} mm_step_result;
+
+/**
+ * Memory   Gives *stepper, freed by mm_stepper_destroy; keeps what the plan
+ *          points to.
+ * Ranks    Collective. Errors: MM_E_MEMORY, agreed.
+ */
+mm_status mm_stepper_create(const mm_step_plan *plan, mm_stepper **stepper);
+void mm_stepper_destroy(mm_stepper **stepper);
+
+/** Device bytes: weights, gradient, moments and activations. */
+int64_t mm_stepper_n_bytes(const mm_stepper *stepper);
+
+/** Seconds that steps have waited for other ranks' gradients so far. */
+double mm_stepper_wait_s(const mm_stepper *stepper);
+
+/**
+ * Start on a task from given weights: moments at zero, logits over the task's
+ * rows of the head.
+ *
+ * Memory   theta: host, [n parameters], borrowed for the call.
+ * Ranks    Local.
+ */
+mm_status mm_stepper_begin_task(mm_stepper *stepper, const float *theta,
+                                const mm_head *head, const mm_task *task);
+
+/**
+ * One step: forward, loss (DESIGN: cross-entropy with label smoothing over the
+ * task's classes, mean over the global batch), backward with gradients summed
+ * over ranks meanwhile, clipping, AdamW.
+ *
+ * Memory   batch borrowed for the call.
+ * Ranks    Collective. `batch_status` is how this rank's batch came about: a
+ *          failure is told to every rank, and no weight changes.
+ * Repeat   Same bits on every rank and on reruns with as many ranks.
+ * Errors   MM_E_VALUE for a loss or norm that is NaN or infinite (no weight
+ *          changes); MM_E_COMM when the transport failed, or when this rank
+ *          cannot go on in a way that others would notice.
+ */
+mm_status mm_stepper_step(mm_stepper *stepper, const mm_batch *batch,
+                          mm_status batch_status, double lr,
+                          mm_step_result *result);
+
+/** Copy the weights to the host, [n parameters]. Ranks: local. */
+mm_status mm_stepper_read(mm_stepper *stepper, float *theta);
+
+#endif

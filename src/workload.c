@@ -1,0 +1,90 @@
+#include "src/workload.h"
+
+#include "src/tasks/dataset.h"
+
+#include <stdlib.h>
+
+mm_status mm_workload_open_model(const mm_job *job, mm_workload *work)
+{
+    mm_comm *comm = job->comm;
+    MM_TRY(mm_comm_agree(
+        comm, mm_device_open("cpu", mm_comm_n_threads(comm), &work->device)));
+    mm_log_line(job->log, "%s, %d rank%s", mm_device_describe(work->device),
+                mm_comm_n_ranks(comm), mm_comm_n_ranks(comm) > 1 ? "s" : "");
+    if (mm_comm_n_cores(comm) == 1 && mm_comm_n_node_ranks(comm) == 1 &&
+        mm_comm_n_host_cores(comm) > 1)
+        mm_log_warn(job->log,
+                    "this rank may use 1 of %d cores; give mpirun --bind-to "
+                    "none",
+                    mm_comm_n_host_cores(comm));
+    return mm_model_open(comm, job->log, mm_options_text(job->options, "model"),
+                         mm_options_text(job->options, "load"),
+                         (uint64_t)mm_options_int(job->options, "seed"),
+                         &work->model);
+}
+
+mm_status mm_workload_open_dataset(const mm_job *job, mm_workload *work)
+{
+    const mm_options *options = job->options;
+    return mm_comm_agree(
+        job->comm, mm_dataset_open(mm_options_text(options, "dataset"),
+                                   mm_options_text(options, "data-location"),
+                                   &work->dataset));
+}
+
+static int64_t int_or_zero(const mm_options *options, const char *name)
+{
+    return mm_options_is_set(options, name) ? mm_options_int(options, name) : 0;
+}
+
+static mm_status open_tasks(const mm_options *options, bool for_training,
+                            mm_workload *work)
+{
+    const char *strategy = mm_options_text(options, "split-strategy");
+    if (!strategy && mm_options_is_set(options, "n-splits"))
+        return mm_fail(MM_E_ARG,
+                       "--n-splits needs --split-strategy (class, data, "
+                       "domain)");
+    MM_TRY(mm_head_read(mm_options_text(options, "head"),
+                        work->model.config.embed_dim, &work->head));
+    int64_t a_class = int_or_zero(options, "samples-per-class");
+    mm_split_plan plan = {
+        .strategy = mm_split_strategy_of(strategy),
+        .n_splits = (int)int_or_zero(options, "n-splits"),
+        .n_classes = (int)work->head.n_classes,
+        .train_a_class = for_training ? a_class : 0,
+        .test_a_class = for_training ? 0 : a_class,
+        .need_train = for_training,
+        .need_test = !for_training,
+    };
+    if (strategy && plan.strategy != MM_SPLIT_DOMAIN && plan.n_splits == 0)
+        return mm_fail(MM_E_ARG, "--split-strategy %s needs --n-splits",
+                       strategy);
+    return mm_task_list_make(work->dataset, &plan, &work->tasks);
+}
+
+mm_status mm_workload_open_tasks(const mm_job *job, bool for_training,
+                                 mm_workload *work)
+{
+    return mm_comm_agree(job->comm,
+                         open_tasks(job->options, for_training, work));
+}
+
+void mm_workload_close(mm_workload *work)
+{
+    mm_task_list_clear(&work->tasks);
+    mm_head_clear(&work->head);
+    mm_dataset_close(&work->dataset);
+    mm_model_clear(&work->model);
+    mm_device_close(&work->device);
+}
+
+char *mm_workload_provenance(const mm_job *job, const char *program)
+{
+    json_t *root =
+        json_pack("{s:s, s:s, s:o}", "program", program, "version",
+                  MAGMAX_VERSION, "options", mm_options_record(job->options));
+    char *text = root ? json_dumps(root, 0) : NULL;
+    json_decref(root);
+    return text;
+}

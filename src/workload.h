@@ -1,0 +1,98 @@
+#ifndef MAGMAX_SRC_WORKLOAD_H
+#define MAGMAX_SRC_WORKLOAD_H
+
+#include "src/model/head.h"
+#include "src/model/model.h"
+#include "src/program.h"
+#include "src/tasks/task.h"
+
+/*
+ * What the programs that run a model have in common: their options, and opening
+ * what those name.
+ */
+
+/** Option rows that several programs have. */
+#define MM_ROW_MODEL                                                          \
+    {                                                                         \
+        .name = "model", .kind = MM_OPTION_TEXT, .value = "NAME",             \
+        .help =                                                               \
+            "model configuration: a built-in name or open_clip's JSON file; " \
+            "without it, what --load says"                                    \
+    }
+#define MM_ROW_DATASET                                                    \
+    {                                                                     \
+        .name = "dataset", .kind = MM_OPTION_TEXT, .value = "NAME",       \
+        .required = true,                                                 \
+        .help = "data set: a built-in name, or a packed .h5 or .npz file" \
+    }
+#define MM_ROW_DATA_LOCATION                                             \
+    {                                                                    \
+        .name = "data-location", .kind = MM_OPTION_TEXT, .value = "DIR", \
+        .free = true, .help = "folder of a built-in data set"            \
+    }
+#define MM_ROW_HEAD                                                         \
+    {                                                                       \
+        .name = "head", .kind = MM_OPTION_TEXT, .value = "FILE",            \
+        .required = true,                                                   \
+        .help = "classification head: HDF5 or safetensors with one tensor " \
+                "'weight' [classes, embed_dim], already scaled"             \
+    }
+#define MM_ROW_N_SPLITS                                                    \
+    {                                                                      \
+        .name = "n-splits", .kind = MM_OPTION_INT, .value = "N", .min = 1, \
+        .max = 100000, .help = "number of tasks"                           \
+    }
+#define MM_ROW_SPLIT_STRATEGY                                                  \
+    {                                                                          \
+        .name = "split-strategy", .kind = MM_OPTION_CHOICE, .value = "HOW",    \
+        .choices = "class,data,domain",                                        \
+        .help = "how the data set becomes tasks; without it there is one task" \
+    }
+#define MM_ROW_SAMPLES_PER_CLASS(of)                                          \
+    {                                                                         \
+        .name = "samples-per-class", .kind = MM_OPTION_INT, .value = "N",     \
+        .min = 1, .max = 1e12,                                                \
+        .help = "use only the first N " of " images of each class and domain" \
+    }
+#define MM_ROW_SEED                                                           \
+    {                                                                         \
+        .name = "seed", .kind = MM_OPTION_INT, .value = "N", .fallback = "5", \
+        .min = 0, .max = 9e15, .help = "seed of everything random"            \
+    }
+
+/** An open model, data set and head, divided into tasks. Start from {0}. */
+typedef struct mm_workload {
+    mm_device *device;
+    mm_model model;
+    mm_dataset *dataset;
+    mm_head head;
+    mm_task_list tasks;
+} mm_workload;
+
+/**
+ * Open the device and the model of --model, --load and --seed; without --load,
+ * random weights.
+ *
+ * Memory   Fills *work, freed by mm_workload_close.
+ * Ranks    Collective; the same status on every rank.
+ */
+mm_status mm_workload_open_model(const mm_job *job, mm_workload *work);
+
+/** Open the data set of --dataset and --data-location. As above. */
+mm_status mm_workload_open_dataset(const mm_job *job, mm_workload *work);
+
+/** Open --head and divide the data set as --split-strategy, --n-splits and
+ * --samples-per-class say. As above. */
+mm_status mm_workload_open_tasks(const mm_job *job, bool for_training,
+                                 mm_workload *work);
+
+void mm_workload_close(mm_workload *work);
+
+/**
+ * How a file came about: {"program", "version", "options"}, as JSON text.
+ *
+ * Memory   Gives the text (free()); NULL without memory.
+ */
+char *mm_workload_provenance(const mm_job *job, const char *program);
+
+#endif

@@ -1,0 +1,104 @@
+#!/bin/bash
+# Build magmax twice, run every test of both builds, and print one line of
+# totals: "N passed, N failed", with ", N skipped" where tests were skipped.
+#
+#   ./test.sh               everything; installs missing Debian packages first
+#   ./test.sh --no-install  takes what is there
+#   ./test.sh -L fast       further arguments go to ctest (labels: README)
+#
+# Builds stay in build/release and build/sanitize (ASan and UBSan), so a second
+# run compiles only what changed.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+say() { printf '== %s\n' "$*"; }
+
+install=yes
+ctest_arguments=()
+for argument in "$@"; do
+    case $argument in
+    --help | -h) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    --no-install) install=no ;;
+    *) ctest_arguments+=("$argument") ;;
+    esac
+done
+
+if [ "$install" = yes ]; then
+    .ci/install.sh build test demo
+fi
+
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+n_passed=0
+n_failed=0
+n_skipped=0
+jobs=$(nproc)
+
+# quietly COMMAND...: its output only where it fails.
+quietly() {
+    if ! "$@" >"$log" 2>&1; then
+        cat "$log"
+        return 1
+    fi
+}
+
+# add_results FILE: add the totals of ctest's JUnit file.
+add_results() {
+    local tests failures disabled skipped
+    tests=$(attribute tests "$1")
+    failures=$(attribute failures "$1")
+    disabled=$(attribute disabled "$1")
+    skipped=$(attribute skipped "$1")
+    n_failed=$((n_failed + failures))
+    n_skipped=$((n_skipped + skipped + disabled))
+    n_passed=$((n_passed + tests - failures - skipped - disabled))
+}
+
+# attribute NAME FILE: that attribute of the file's <testsuite> element.
+attribute() {
+    sed -n '/<testsuite/,/>/p' "$2" | tr '\n' ' ' |
+        sed -n "s/.*[[:space:]]$1=\"\([0-9]*\)\".*/\1/p"
+}
+
+# test_build PRESET: configure, build, run; a build that fails is one failure.
+test_build() {
+    local preset=$1 build=build/$1 results start=$SECONDS
+    say "$preset: building"
+    if ! quietly cmake --preset "$preset" -DMAGMAX_TESTS=ON ||
+        ! quietly cmake --build --preset "$preset"; then
+        say "$preset: the build failed"
+        n_failed=$((n_failed + 1))
+        return
+    fi
+    say "$preset: testing (built in $((SECONDS - start)) s)"
+    start=$SECONDS
+    results=$PWD/$build/results.xml
+    rm -f "$results"
+    # Only what did not pass is worth reading.
+    { ctest --test-dir "$build" --output-on-failure --jobs "$jobs" \
+        --no-tests=error --output-junit "$results" \
+        "${ctest_arguments[@]}" 2>&1 || true; } |
+        grep --line-buffered -v -E -e '^ +Start +[0-9]+: ' \
+            -e '^ *[0-9]+/[0-9]+ Test +#[0-9]+: .* Passed ' \
+            -e '^(Internal ctest|Test project|Label Time|Total Test time)' \
+            -e '^(100% tests passed|Errors while running CTest)' \
+            -e '^[a-z]+ += .* sec\*proc' -e '^$' || true
+    if [ ! -s "$results" ]; then
+        say "$preset: ctest did not run"
+        n_failed=$((n_failed + 1))
+        return
+    fi
+    add_results "$results"
+    say "$preset: tested in $((SECONDS - start)) s"
+}
+
+test_build release
+test_build sanitize
+
+total="$n_passed passed, $n_failed failed"
+if [ "$n_skipped" -gt 0 ]; then
+    total="$total, $n_skipped skipped"
+fi
+printf '%s\n' "$total"
+[ "$n_failed" -eq 0 ] && [ "$n_passed" -gt 0 ]

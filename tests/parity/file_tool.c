@@ -1,0 +1,164 @@
+/* What test_files.py has the io layer do:
+ *
+ *   file_tool copy IN OUT          any weights -> checkpoint
+ *   file_tool floats IN OUT        any weights -> raw fp32; prints the table
+ *   file_tool dataset IN OUT       images -> raw bytes, train then test; prints
+ *                                  sizes, labels and names
+ *   file_tool pack IN OUT          images -> packed data set
+ *   file_tool arrays OUT           a small file of arrays
+ *
+ * A failure is printed and exits with its mm_status. */
+#include "io/array_file.h"
+#include "io/checkpoint.h"
+#include "io/dataset_file.h"
+#include "io/weights.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static const char model[] = "{\"embed_dim\": 32}";
+static const char provenance[] = "{\"trained\": \"by a test\"}";
+
+static mm_status read_all(const char *path, mm_weights **weights,
+                          float **values)
+{
+    MM_TRY(mm_weights_open(path, weights));
+    int64_t n = mm_weights_table(*weights)->n_elems;
+    *values = malloc((size_t)n * sizeof **values + 1);
+    MM_TRY(mm_weights_read(*weights, 0, n, *values));
+    return mm_weights_verify(*weights, NULL);
+}
+
+static void write_raw(const char *path, const void *data, size_t n_bytes,
+                      const char *mode)
+{
+    FILE *out = fopen(path, mode);
+    if (!out || fwrite(data, 1, n_bytes, out) != n_bytes || fclose(out) != 0)
+        exit(100);
+}
+
+/* The only one that writes as ranks do. */
+static mm_status copy(const char *in, const char *out)
+{
+    mm_comm *comm = NULL;
+    mm_weights *weights = NULL;
+    float *values = NULL;
+    mm_status st = read_all(in, &weights, &values);
+    if (st == MM_OK)
+        st = mm_comm_create(NULL, NULL, &comm);
+    if (st == MM_OK)
+        st = mm_checkpoint_save(comm, out, mm_weights_table(weights), values,
+                                model, provenance);
+    mm_comm_destroy(&comm);
+    free(values);
+    mm_weights_close(&weights);
+    return st;
+}
+
+static mm_status floats(const char *in, const char *out)
+{
+    mm_weights *weights = NULL;
+    float *values = NULL;
+    mm_status st = read_all(in, &weights, &values);
+    if (st == MM_OK) {
+        const mm_tensor_table *table = mm_weights_table(weights);
+        char shape[192];
+        for (int i = 0; i < table->n_tensors; i++) {
+            mm_tensor_shape_text(&table->tensors[i], shape);
+            printf("tensor %s %s\n", table->tensors[i].name, shape);
+        }
+        if (mm_weights_model(weights))
+            printf("model %s\n", mm_weights_model(weights));
+        if (mm_weights_provenance(weights))
+            printf("provenance %s\n", mm_weights_provenance(weights));
+        write_raw(out, values, (size_t)table->n_elems * sizeof *values, "wb");
+    }
+    free(values);
+    mm_weights_close(&weights);
+    return st;
+}
+
+static mm_status open_dataset(const char *in, mm_dataset **dataset)
+{
+    struct stat info;
+    if (stat(in, &info) == 0 && S_ISDIR(info.st_mode))
+        return mm_dataset_idx_open(in, dataset);
+    return mm_dataset_file_open(in, dataset);
+}
+
+static void print_split(const char *name, const mm_split *split,
+                        const char *out, const char *mode)
+{
+    printf("%s %" PRId64 " %" PRId64 " %" PRId64 " %d\n", name, split->n_images,
+           split->height, split->width, split->channels);
+    printf("labels");
+    for (int64_t i = 0; i < split->n_images; i++)
+        printf(" %d", split->labels[i]);
+    printf("\ndomains");
+    for (int64_t i = 0; split->domains && i < split->n_images; i++)
+        printf(" %d", split->domains[i]);
+    printf("\n");
+    size_t n_bytes = (size_t)(split->n_images * split->height * split->width *
+                              split->channels);
+    write_raw(out, split->pixels, n_bytes, mode);
+}
+
+static mm_status dataset(const char *in, const char *out)
+{
+    mm_dataset *d = NULL;
+    MM_TRY(open_dataset(in, &d));
+    print_split("train", &d->train, out, "wb");
+    print_split("test", &d->test, out, "ab");
+    printf("classes %d domains %d\n", d->n_classes, d->n_domains);
+    for (int i = 0; d->class_names && i < d->n_classes; i++)
+        printf("class %s\n", d->class_names[i]);
+    for (int i = 0; d->domain_names && i < d->n_domains; i++)
+        printf("domain %s\n", d->domain_names[i]);
+    mm_dataset_close(&d);
+    return MM_OK;
+}
+
+static mm_status pack(const char *in, const char *out)
+{
+    mm_dataset *d = NULL;
+    MM_TRY(open_dataset(in, &d));
+    mm_status st = mm_dataset_file_write(out, d, provenance);
+    mm_dataset_close(&d);
+    return st;
+}
+
+static mm_status arrays(const char *out)
+{
+    static const float weight[6] = {1, 2, 3, 4, 5, 6.5f};
+    static const int32_t labels[3] = {7, 8, 9};
+    const mm_array list[] = {
+        {"weight", MM_ARRAY_F32, 2, {2, 3}, weight},
+        {"labels", MM_ARRAY_I32, 1, {3, 0}, labels},
+        {"made", MM_ARRAY_TEXT, 0, {0, 0}, "by a test: \xc3\xa9"},
+    };
+    return mm_array_file_write(out, list, 3);
+}
+
+int main(int argc, char **argv)
+{
+    mm_status st = MM_OK;
+    const char *verb = argc > 2 ? argv[1] : "";
+    if (argc == 4 && strcmp(verb, "copy") == 0)
+        st = copy(argv[2], argv[3]);
+    else if (argc == 4 && strcmp(verb, "floats") == 0)
+        st = floats(argv[2], argv[3]);
+    else if (argc == 4 && strcmp(verb, "dataset") == 0)
+        st = dataset(argv[2], argv[3]);
+    else if (argc == 4 && strcmp(verb, "pack") == 0)
+        st = pack(argv[2], argv[3]);
+    else if (argc == 3 && strcmp(verb, "arrays") == 0)
+        st = arrays(argv[2]);
+    else
+        st = mm_fail(MM_E_ARG, "unknown arguments");
+    if (st != MM_OK)
+        printf("%s\n", mm_fail_message());
+    return (int)st;
+}
