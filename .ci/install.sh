@@ -17,7 +17,7 @@ declare -A packages=(
         libdnnl-dev libjansson-dev libzip-dev libdeflate-dev zlib1g-dev"
     [test]="libcmocka-dev python3 python3-numpy python3-h5py python3-pil
         clang-format slurmctld slurmd slurm-client munge libpmix2 libpmix-dev"
-    [demo]="dataset-fashion-mnist gnuplot-nox"
+    [demo]="dataset-fashion-mnist gnuplot-nox jq"
 )
 
 say() { printf 'install: %s\n' "$*" >&2; }

@@ -43,6 +43,10 @@ int mm_comm_n_threads(const mm_comm *comm);
 int mm_comm_n_cores(const mm_comm *comm);
 int mm_comm_n_host_cores(const mm_comm *comm);
 
+/** Whether what this rank prints on stderr ends on a terminal: directly, or
+ * through a launcher's pipe. */
+bool mm_comm_stderr_is_terminal(void);
+
 /** End every rank at once; for a broken transport only. */
 _Noreturn void mm_comm_abort(mm_comm *comm, int exit_code);
 

@@ -14,16 +14,18 @@
  * `format_version` (1), `model` (the configuration's JSON, where known);
  * dataset /provenance (JSON text); dataset /manifest (text: one line
  * "<crc32, 8 hex digits>  <tensor>" a tensor in order, the CRC-32 of zlib over
- * its bytes in the file; then the CRC-32 of those lines and the word
- * "manifest"). HDF5's own metadata carries HDF5's checksums.
+ * its bytes in the file; likewise "/provenance", and "/model_config", the
+ * dataset that holds a configuration of 60 KiB or more in the attribute's
+ * stead; then the CRC-32 of all these lines and the word "manifest"). HDF5's
+ * own metadata carries HDF5's checksums.
  */
 typedef struct mm_checkpoint mm_checkpoint;
 
 /**
- * Memory   Gives *checkpoint, ended by mm_checkpoint_commit or
- *          mm_checkpoint_abandon. Keeps `table`.
+ * Memory   Gives *checkpoint, ended by mm_checkpoint_commit. Keeps `table`.
  * Ranks    Collective, same arguments.
- * Errors   MM_E_IO on every rank when any rank cannot write there.
+ * Errors   MM_E_IO on every rank when any rank cannot write there; MM_E_ARG for
+ *          a tensor whose name is empty, "." or has a slash or a line break.
  */
 mm_status mm_checkpoint_create(mm_comm *comm, const char *path,
                                const mm_tensor_table *table,

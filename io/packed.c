@@ -252,6 +252,8 @@ static mm_status write_array(const char *path, hid_t group, const char *name,
                 MM_H5_GET(space, path, "bad shape",
                           H5Screate_simple(n_dims, dims, NULL)));
     MM_TRY_GOTO(st, done, mm_h5_contiguous(path, &properties));
+    if (H5Tis_variable_str(stored) > 0) /* HDF5 must set their references */
+        H5Pset_fill_time(properties, H5D_FILL_TIME_IFSET);
     MM_TRY_GOTO(st, done,
                 MM_H5_GET(dataset, path, "cannot create a dataset",
                           H5Dcreate2(group, name, stored, space, H5P_DEFAULT,

@@ -14,7 +14,8 @@
  * slice and nothing else.
  *
  * HDF5 datasets must be contiguous: another layout is an error that says how to
- * rewrite the file. Types: F64, F32, F16, BF16.
+ * rewrite the file. Types: F64, F32, F16, BF16, little-endian; tensors of other
+ * numbers are listed in the table, and an error when they are read.
  */
 typedef struct mm_weights mm_weights;
 
@@ -67,10 +68,12 @@ mm_status mm_weights_read(mm_weights *weights, int64_t lo, int64_t hi,
  * Compare the checksums of what was read with the file's manifest. Each rank
  * must have read one range in ascending pieces, and the ranks' ranges, in rank
  * order, must cover the bound table once (`comm`), or this rank alone must have
- * read all of it (`comm` NULL). Files without checksums pass.
+ * read all of it (`comm` NULL). Files without checksums pass. The next read
+ * starts another pass.
  *
  * Ranks    Collective when `comm` is given; the same status everywhere.
- * Errors   MM_E_FORMAT naming the first tensor whose bytes have changed.
+ * Errors   MM_E_FORMAT naming the first tensor whose bytes have changed;
+ *          MM_E_ARG when the reads did not cover the table so.
  */
 mm_status mm_weights_verify(mm_weights *weights, mm_comm *comm);
 

@@ -9,11 +9,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* The walk over a group's links. */
+/* A group's links. */
 typedef struct walk {
     mm_weights *weights;
     bool strict; /* in /model, everything is a tensor */
-    mm_status status;
+    char **names;
+    int64_t n_names, capacity;
 } walk;
 
 /* A floating-point type of 16 bits as HDF5 describes it. */
@@ -98,10 +99,14 @@ static mm_status add_dataset(walk *w, const char *name, hid_t dataset,
     return mm_weights_add(w->weights, name, n_dims, shape, &source);
 }
 
-static mm_status add_link(walk *w, hid_t group, const char *name, bool is_hard)
+static mm_status add_link(walk *w, hid_t group, const char *name)
 {
     hid_t object = MM_H5_NONE, type = MM_H5_NONE, space = MM_H5_NONE;
+    H5L_info_t info;
     mm_status st = MM_OK;
+    if (H5Lget_info(group, name, &info, H5P_DEFAULT) < 0)
+        return mm_h5_fail(MM_E_FORMAT, w->weights->path, "a link is damaged");
+    bool is_hard = info.type == H5L_TYPE_HARD;
     if (is_hard) {
         object = H5Oopen(group, name, H5P_DEFAULT);
         if (object < 0)
@@ -126,33 +131,106 @@ static mm_status add_link(walk *w, hid_t group, const char *name, bool is_hard)
     return st;
 }
 
-static herr_t visit(hid_t group, const char *name, const H5L_info_t *info,
-                    void *data)
+static mm_status no_memory(const walk *w)
+{
+    return mm_fail(MM_E_MEMORY, "%s: no memory for its names",
+                   w->weights->path);
+}
+
+static mm_status damaged_group(const walk *w)
+{
+    return mm_h5_fail(MM_E_FORMAT, w->weights->path,
+                      "cannot list its datasets");
+}
+
+static herr_t take_name(hid_t group, const char *name, const H5L_info_t *info,
+                        void *data)
 {
     walk *w = data;
-    w->status = add_link(w, group, name, info->type == H5L_TYPE_HARD);
-    return w->status != MM_OK;
+    (void)group;
+    (void)info;
+    if (w->n_names == w->capacity || !(w->names[w->n_names] = strdup(name)))
+        return -1;
+    w->n_names++;
+    return 0;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* Sorted here: HDF5 1.10 frees garbage when it sorts the links of a damaged
+ * group, but not when it hands them out as they come. */
+static mm_status list_by_name(walk *w, hid_t group)
+{
+    if (H5Literate(group, H5_INDEX_NAME, H5_ITER_NATIVE, NULL, take_name, w) <
+        0)
+        return damaged_group(w);
+    qsort(w->names, (size_t)w->n_names, sizeof *w->names, by_name);
+    return MM_OK;
+}
+
+static mm_status list_by_creation(walk *w, hid_t group)
+{
+    for (; w->n_names < w->capacity; w->n_names++) {
+        hsize_t i = (hsize_t)w->n_names;
+        ssize_t length =
+            H5Lget_name_by_idx(group, ".", H5_INDEX_CRT_ORDER, H5_ITER_INC, i,
+                               NULL, 0, H5P_DEFAULT);
+        if (length < 0)
+            return damaged_group(w);
+        char *name = malloc((size_t)length + 1);
+        if (!name)
+            return no_memory(w);
+        w->names[w->n_names] = name;
+        if (H5Lget_name_by_idx(group, ".", H5_INDEX_CRT_ORDER, H5_ITER_INC, i,
+                               name, (size_t)length + 1,
+                               H5P_DEFAULT) != length) {
+            free(name);
+            return damaged_group(w);
+        }
+    }
+    return MM_OK;
+}
+
+static mm_status list_names(walk *w, hid_t group)
+{
+    const unsigned both = H5P_CRT_ORDER_TRACKED | H5P_CRT_ORDER_INDEXED;
+    unsigned order = 0;
+    H5G_info_t info;
+    hid_t properties = H5Gget_create_plist(group);
+    if (properties < 0 || H5Pget_link_creation_order(properties, &order) < 0 ||
+        H5Gget_info(group, &info) < 0) {
+        mm_status st = damaged_group(w);
+        mm_h5_close(&properties);
+        return st;
+    }
+    mm_h5_close(&properties);
+    if (info.nlinks > MM_MAX_TENSORS)
+        return mm_fail(MM_E_FORMAT, "%s holds more than %d tensors",
+                       w->weights->path, MM_MAX_TENSORS);
+    w->capacity = (int64_t)info.nlinks;
+    w->names = calloc(info.nlinks + 1, sizeof *w->names);
+    if (!w->names)
+        return no_memory(w);
+    return (order & both) == both ? list_by_creation(w, group)
+                                  : list_by_name(w, group);
 }
 
 static mm_status read_table(mm_weights *weights, hid_t group, bool strict)
 {
     walk w = {.weights = weights, .strict = strict};
-    unsigned order = 0;
     /* H5Gget_create_plist refuses the file itself, not its root group. */
     hid_t self = H5Gopen2(group, ".", H5P_DEFAULT);
-    hid_t properties = H5Gget_create_plist(self);
-    if (properties >= 0)
-        H5Pget_link_creation_order(properties, &order);
-    mm_h5_close(&properties);
-    herr_t bad = H5Literate(self,
-                            order & H5P_CRT_ORDER_TRACKED ? H5_INDEX_CRT_ORDER
-                                                          : H5_INDEX_NAME,
-                            H5_ITER_INC, NULL, visit, &w);
-    if (w.status == MM_OK && bad < 0)
-        w.status =
-            mm_h5_fail(MM_E_FORMAT, weights->path, "cannot list its datasets");
+    mm_status st = self < 0 ? damaged_group(&w) : list_names(&w, self);
+    for (int64_t i = 0; st == MM_OK && i < w.n_names; i++)
+        st = add_link(&w, self, w.names[i]);
+    for (int64_t i = 0; i < w.n_names; i++)
+        free(w.names[i]);
+    free(w.names);
     mm_h5_close(&self);
-    return w.status;
+    return st;
 }
 
 /* A text must be what the manifest's line says. */

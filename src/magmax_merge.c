@@ -41,7 +41,7 @@ static const mm_option rows[] = {
 
 static const mm_option_table table = {
     .program = "magmax_merge",
-    .purpose = "Merge the checkpoints of several tasks into one.",
+    .purpose = "Merge the checkpoints of several tasks into one",
     .operands = "FILE...",
     .rows = rows,
     .n_rows = sizeof rows / sizeof *rows,

@@ -15,7 +15,8 @@ static int run(const mm_option_table *table,
                mm_status (*work)(const mm_job *job), mm_comm *comm, int argc,
                char **argv)
 {
-    mm_log *log = mm_log_create(table->program, mm_comm_rank(comm));
+    mm_log *log = mm_log_create(table->program, mm_comm_rank(comm),
+                                mm_comm_stderr_is_terminal());
     mm_options *options = NULL;
     int exit_code = 0;
     mm_status st =

@@ -1,7 +1,9 @@
 #include "comm/comm.h"
 #include "comm/mpi/mpi_comm.h"
 
+#include <fcntl.h>
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -130,6 +132,22 @@ int mm_comm_n_cores(const mm_comm *comm)
 int mm_comm_n_host_cores(const mm_comm *comm)
 {
     return comm->n_host_cores;
+}
+
+bool mm_comm_stderr_is_terminal(void)
+{
+    if (isatty(STDERR_FILENO))
+        return true;
+    /* mpirun gives its ranks a pipe and copies it to its own stderr. */
+    if (!getenv("OMPI_COMM_WORLD_RANK"))
+        return false;
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%ld/fd/2", (long)getppid());
+    int fd = open(path, O_WRONLY | O_NOCTTY | O_CLOEXEC);
+    bool terminal = fd >= 0 && isatty(fd);
+    if (fd >= 0)
+        close(fd);
+    return terminal;
 }
 
 _Noreturn void mm_comm_abort(mm_comm *comm, int exit_code)

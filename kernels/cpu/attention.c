@@ -22,24 +22,25 @@ static scratch divide(float *memory, const mm_cpu_heads *h)
     return s;
 }
 
-/* Scores become exp(scale (score - max)), unseen ones 0. Returns their sum and
- * the largest score, scaled. */
+/* Scores become exp(scale (score - max)), unseen ones 0, up to whole tiles.
+ * Returns their sum and the largest score, scaled. */
 static float exponentials(float *score, int64_t n_seen, int64_t n_padded,
                           float scale, float *max_out)
 {
-    float max = -INFINITY;
+    float max = -INFINITY, sum = 0.0f;
+    MM_CPU(hide)(score, n_seen, n_padded);
 #pragma omp simd reduction(max : max)
-    for (int64_t j = 0; j < n_seen; j++)
+    for (int64_t j = 0; j < n_padded; j++)
         max = score[j] > max ? score[j] : max;
-    float sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t j = 0; j < n_seen; j++) {
-        float e = mm_exp((score[j] - max) * scale);
-        score[j] = e;
-        sum += e;
+    for (int64_t j = 0; j < n_padded; j += MM_TILE_COLS) {
+        float *at = score + j;
+#pragma omp simd
+        for (int lane = 0; lane < MM_TILE_COLS; lane++)
+            at[lane] = mm_exp((at[lane] - max) * scale);
     }
-    for (int64_t j = n_seen; j < n_padded; j++)
-        score[j] = 0.0f;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t j = 0; j < n_padded; j++)
+        sum += score[j];
     *max_out = max * scale;
     return sum;
 }
@@ -57,6 +58,7 @@ static void head(float *out, float *lse, const float *qkv,
     for (int64_t i0 = 0; i0 < h->n_tokens; i0 += h->rows) {
         int64_t n_rows = mm_min_i64(h->rows, h->n_tokens - i0);
         int64_t seen = MM_CPU(visible)(h, i0 + n_rows - 1);
+        int64_t padded = mm_round_up(seen, MM_TILE_COLS);
         float inv_sum[MM_CPU_QUERY_ROWS];
         MM_CPU(block_product)
         (s->scores, h->keys, qkv + i0 * ld, ld, s->keys, n_rows,
@@ -65,7 +67,7 @@ static void head(float *out, float *lse, const float *qkv,
             float max;
             float sum =
                 exponentials(s->scores + i * h->keys,
-                             MM_CPU(visible)(h, i0 + i), seen, scale, &max);
+                             MM_CPU(visible)(h, i0 + i), padded, scale, &max);
             inv_sum[i] = 1.0f / sum;
             if (lse)
                 lse[i0 + i] = max + logf(sum);
@@ -73,8 +75,8 @@ static void head(float *out, float *lse, const float *qkv,
         /* Panels of v are n_tokens long; a causal block reads their start. */
         for (int64_t j = 0; j < h->cols; j += MM_TILE_COLS)
             MM_CPU(block_product)
-            (s->out + j, h->cols, s->scores, h->keys,
-             s->values + j * h->n_tokens, n_rows, MM_TILE_COLS, seen, false);
+        (s->out + j, h->cols, s->scores, h->keys, s->values + j * h->n_tokens,
+         n_rows, MM_TILE_COLS, seen, false);
         for (int64_t i = 0; i < n_rows; i++) {
             const float *sum = s->out + i * h->cols;
             float *row = out + (i0 + i) * h->width;

@@ -37,8 +37,8 @@ void MM_CPU(pack_head)(float *packed, const float *x, int64_t ld,
 {
     for (int64_t j = 0; j < head_width; j += MM_TILE_COLS)
         MM_CPU(pack_cols)
-        (packed + j * n_rows, x + j, ld,
-         (int)mm_min_i64(MM_TILE_COLS, head_width - j), MM_TILE_COLS, n_rows);
+    (packed + j * n_rows, x + j, ld,
+     (int)mm_min_i64(MM_TILE_COLS, head_width - j), MM_TILE_COLS, n_rows);
 }
 
 void MM_CPU(pack_head_transposed)(float *packed, const float *x, int64_t ld,
@@ -46,8 +46,8 @@ void MM_CPU(pack_head_transposed)(float *packed, const float *x, int64_t ld,
 {
     for (int64_t i = 0; i < n_rows; i += MM_TILE_COLS)
         MM_CPU(pack_rows)
-        (packed + i * head_width, x + i * ld, ld,
-         (int)mm_min_i64(MM_TILE_COLS, n_rows - i), MM_TILE_COLS, head_width);
+    (packed + i * head_width, x + i * ld, ld,
+     (int)mm_min_i64(MM_TILE_COLS, n_rows - i), MM_TILE_COLS, head_width);
 }
 
 void MM_CPU(block_product)(float *c, int64_t ldc, const float *a, int64_t a_ld,
@@ -57,8 +57,8 @@ void MM_CPU(block_product)(float *c, int64_t ldc, const float *a, int64_t a_ld,
     for (int64_t j = 0; j < n_cols; j += MM_TILE_COLS)
         for (int64_t i = 0; i < n_rows; i += MM_TILE_ROWS)
             MM_CPU(tile_rows)
-            ((int)mm_min_i64(MM_TILE_ROWS, n_rows - i), a_ld, n_k, a + i * a_ld,
-             b + j * n_k, c + i * ldc + j, ldc, add);
+    ((int)mm_min_i64(MM_TILE_ROWS, n_rows - i), a_ld, n_k, a + i * a_ld,
+     b + j * n_k, c + i * ldc + j, ldc, add);
 }
 
 void MM_CPU(block_product_transposed)(float *c, int64_t ldc, const float *a,
@@ -69,6 +69,6 @@ void MM_CPU(block_product_transposed)(float *c, int64_t ldc, const float *a,
     for (int64_t j = 0; j < n_cols; j += MM_TILE_COLS)
         for (int64_t i = 0; i < n_rows; i += MM_TILE_ROWS)
             MM_CPU(tile_cols)
-            ((int)mm_min_i64(MM_TILE_ROWS, n_rows - i), a_ld, n_k, a + i,
-             b + j * n_k, c + i * ldc + j, ldc, true);
+    ((int)mm_min_i64(MM_TILE_ROWS, n_rows - i), a_ld, n_k, a + i, b + j * n_k,
+     c + i * ldc + j, ldc, true);
 }

@@ -46,15 +46,14 @@ static void row_grad(float *prob, float *dscore, const float *dout,
 #pragma omp simd reduction(+ : delta)
     for (int64_t d = 0; d < head_width; d++)
         delta += dout[d] * out[d];
+    MM_CPU(hide)(prob, n_seen, n_padded);
+    for (int64_t j = 0; j < n_padded; j += MM_TILE_COLS) {
+        float *p = prob + j, *ds = dscore + j;
 #pragma omp simd
-    for (int64_t j = 0; j < n_seen; j++) {
-        float p = mm_exp(prob[j] * scale - lse);
-        prob[j] = p;
-        dscore[j] = scale * p * (dscore[j] - delta);
-    }
-    for (int64_t j = n_seen; j < n_padded; j++) {
-        prob[j] = 0.0f;
-        dscore[j] = 0.0f;
+        for (int lane = 0; lane < MM_TILE_COLS; lane++) {
+            p[lane] = mm_exp(p[lane] * scale - lse);
+            ds[lane] = scale * p[lane] * (ds[lane] - delta);
+        }
     }
 }
 
@@ -78,7 +77,7 @@ static void block_grad(const head_io *io, const mm_cpu_heads *h,
         row_grad(s->probs + i * h->keys, s->dscores + i * h->keys,
                  dout + i * h->width, io->out + (i0 + i) * h->width,
                  io->lse[i0 + i], scale, h->head_width,
-                 MM_CPU(visible)(h, i0 + i), seen);
+                 MM_CPU(visible)(h, i0 + i), padded);
 
     MM_CPU(pack_head)(s->queries, queries, ld, n_rows, h->head_width);
     MM_CPU(pack_head)(s->dout, dout, h->width, n_rows, h->head_width);
@@ -89,8 +88,8 @@ static void block_grad(const head_io *io, const mm_cpu_heads *h,
     /* Panels of k are n_tokens long; a causal block reads their start. */
     for (int64_t j = 0; j < h->cols; j += MM_TILE_COLS)
         MM_CPU(block_product)
-        (s->dqueries + j, h->cols, s->dscores, h->keys,
-         s->keys + j * h->n_tokens, n_rows, MM_TILE_COLS, seen, false);
+    (s->dqueries + j, h->cols, s->dscores, h->keys, s->keys + j * h->n_tokens,
+     n_rows, MM_TILE_COLS, seen, false);
     for (int64_t i = 0; i < n_rows; i++)
         memcpy(io->dqkv + (i0 + i) * ld, s->dqueries + i * h->cols,
                (size_t)h->head_width * sizeof(float));

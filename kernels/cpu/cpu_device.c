@@ -10,7 +10,6 @@ typedef struct cpu_device {
     int n_threads;
 } cpu_device;
 
-/* From the widest to the one that every supported machine has. */
 #define MM_CPU_TABLE(isa, name) extern const mm_ops mm_cpu_##isa##_ops;
 #include "kernels/cpu/tables.h"
 #undef MM_CPU_TABLE

@@ -101,6 +101,15 @@ static void pack_a(const mm_cpu_product *p, const block *at, int64_t k,
     }
 }
 
+/* A statement for each column of a tile. The usual number is a constant, so
+ * that the loop becomes a few vectors; each j stands alone. */
+#define FOR_COLS(statement)                                                   \
+    if (n_cols == MM_TILE_COLS) {                                             \
+        _Pragma("omp simd") for (int j = 0; j < MM_TILE_COLS; j++) statement; \
+    } else {                                                                  \
+        _Pragma("omp simd") for (int j = 0; j < n_cols; j++) statement;       \
+    }
+
 /* The sums start from bias and addend, so that they need no pass of their own.
  * Returns whether there was anything. */
 static bool start_from(const mm_cpu_product *p, float *sums, int64_t ld,
@@ -108,69 +117,44 @@ static bool start_from(const mm_cpu_product *p, float *sums, int64_t ld,
 {
     if (!p->bias && (!p->addend || p->addend == p->c))
         return p->accumulate || p->addend;
+    const float *bias = p->bias ? p->bias + col : NULL;
+    const float *addend = p->addend ? p->addend + row * p->n + col : NULL;
     for (int i = 0; i < n_rows; i++) {
         float *out = sums + i * ld;
-        const float *addend =
-            p->addend ? p->addend + (row + i) * p->n + col : NULL;
-        if (p->bias && addend)
-            for (int j = 0; j < n_cols; j++)
-                out[j] = p->bias[col + j] + addend[j];
-        else if (p->bias)
-            memcpy(out, p->bias + col, (size_t)n_cols * sizeof *out);
+        if (bias && addend)
+            FOR_COLS(out[j] = bias[j] + addend[i * p->n + j])
+        else if (bias)
+            FOR_COLS(out[j] = bias[j])
         else
-            memcpy(out, addend, (size_t)n_cols * sizeof *out);
+            FOR_COLS(out[j] = addend[i * p->n + j])
     }
     return true;
 }
 
-/* Rows of constant length keep the loops over them free of tests. */
-static inline void load_row(float row[MM_TILE_COLS], const float *from,
-                            int n_cols)
-{
-    if (n_cols == MM_TILE_COLS)
-        memcpy(row, from, MM_TILE_COLS * sizeof *row);
-    else
-        for (int j = 0; j < MM_TILE_COLS; j++)
-            row[j] = j < n_cols ? from[j] : 0.0f;
-}
-
-static inline void store_row(float *to, const float row[MM_TILE_COLS],
-                             int n_cols)
-{
-    if (n_cols == MM_TILE_COLS)
-        memcpy(to, row, MM_TILE_COLS * sizeof *row);
-    else
-        memcpy(to, row, (size_t)n_cols * sizeof *row);
-}
-
-/* expression in x[j], a row of `from`, and sum[j]. */
-#define FINISH_ROWS(from, from_ld, expression)                       \
-    for (int i = 0; i < n_rows; i++) {                               \
-        float sum[MM_TILE_COLS], x[MM_TILE_COLS], out[MM_TILE_COLS]; \
-        load_row(sum, sums + i * ld, n_cols);                        \
-        (void)sum;                                                   \
-        load_row(x, (from) + i * (from_ld), n_cols);                 \
-        for (int j = 0; j < MM_TILE_COLS; j++)                       \
-            out[j] = (expression);                                   \
-        store_row(p->c + (row + i) * p->n + col, out, n_cols);       \
+#define FINISH_ROWS(expression)                     \
+    for (int i = 0; i < n_rows; i++) {              \
+        const float *sum = sums + i * ld;           \
+        const float *x = pre + i * pre_ld;          \
+        float *out = p->c + (row + i) * p->n + col; \
+        (void)sum;                                  \
+        FOR_COLS(out[j] = (expression))             \
     }
 
 static void finish(const mm_cpu_product *p, const float *sums, int64_t ld,
                    int64_t row, int64_t col, int n_rows, int n_cols)
 {
-    bool quick = p->activation == MM_QUICK_GELU;
-    if (p->epilogue == MM_CPU_ACTIVATE) {
-        if (quick)
-            FINISH_ROWS(sums, ld, mm_quick_gelu(x[j]))
-        else
-            FINISH_ROWS(sums, ld, mm_gelu(x[j]))
-    } else {
-        const float *pre = p->pre + row * p->n + col;
-        if (quick)
-            FINISH_ROWS(pre, p->n, sum[j] * mm_quick_gelu_slope(x[j]))
-        else
-            FINISH_ROWS(pre, p->n, sum[j] * mm_gelu_slope(x[j]))
-    }
+    const bool quick = p->activation == MM_QUICK_GELU;
+    const bool grad = p->epilogue == MM_CPU_ACTIVATION_GRAD;
+    const float *pre = grad ? p->pre + row * p->n + col : sums;
+    const int64_t pre_ld = grad ? p->n : ld;
+    if (!grad && quick)
+        FINISH_ROWS(mm_quick_gelu(x[j]))
+    else if (!grad)
+        FINISH_ROWS(mm_gelu(x[j]))
+    else if (quick)
+        FINISH_ROWS(sum[j] * mm_quick_gelu_slope(x[j]))
+    else
+        FINISH_ROWS(sum[j] * mm_gelu_slope(x[j]))
 }
 
 /* A tile at the edge is computed whole, beside its place. */
@@ -208,10 +192,9 @@ static void compute_block(const part *whole, const block *at)
                                          at->col + j, n_rows, n_cols);
                 if (n_rows == MM_TILE_ROWS && n_cols == MM_TILE_COLS)
                     MM_CPU(tile_packed)
-                    (n_k, at->panels + i * n_k, b, sums, at->sums_ld, add);
-                else
-                    edge_tile(sums, at->sums_ld, n_rows, n_cols, add,
-                              at->panels + i * n_k, b, n_k);
+                (n_k, at->panels + i * n_k, b, sums, at->sums_ld, add);
+                else edge_tile(sums, at->sums_ld, n_rows, n_cols, add,
+                               at->panels + i * n_k, b, n_k);
                 if (last && p->epilogue != MM_CPU_PLAIN)
                     finish(p, sums, at->sums_ld, at->row + i, at->col + j,
                            n_rows, n_cols);

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 struct mm_log {
     const char *program;
@@ -25,14 +24,14 @@ double mm_clock_s(void)
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-mm_log *mm_log_create(const char *program, int rank)
+mm_log *mm_log_create(const char *program, int rank, bool terminal)
 {
     mm_log *log = calloc(1, sizeof *log);
     if (!log)
         return NULL;
     log->program = program;
     log->silent = rank != 0;
-    log->terminal = isatty(STDERR_FILENO);
+    log->terminal = terminal;
     return log;
 }
 

@@ -16,9 +16,10 @@
  */
 typedef struct mm_log mm_log;
 
-/** Gives a log that prints as `program`; NULL without memory (then every call
- * takes NULL and prints nothing). */
-mm_log *mm_log_create(const char *program, int rank);
+/** Gives a log that prints as `program`, with a bar where stderr ends on a
+ * `terminal`; NULL without memory (then every call takes NULL and prints
+ * nothing). */
+mm_log *mm_log_create(const char *program, int rank, bool terminal);
 void mm_log_destroy(mm_log **log);
 
 /** A line of information. */

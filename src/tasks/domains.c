@@ -186,7 +186,7 @@ static mm_status allocate(const expansion *e, const mm_domains_plan *plan)
     return MM_OK;
 }
 
-/** Fill the images of one domain, from place `at` of the new split on. */
+/** Fill the images of one domain: the n_kept places from domain * n_kept on. */
 static void expand(const expansion *e, const mm_domains_plan *plan, int domain,
                    int64_t *n_done, mm_log *log)
 {

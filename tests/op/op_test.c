@@ -48,8 +48,8 @@ static void check_guards(op_env *env, int index)
     const char *memory = env->buffers[index].memory;
     int64_t behind = GUARD_BYTES + env->buffers[index].n_bytes;
     for (int side = 0; side < 2; side++) {
-        op_ok(mm_copy_to_host(env->stream, guard,
-                              memory + (side ? behind : 0), GUARD_BYTES));
+        op_ok(mm_copy_to_host(env->stream, guard, memory + (side ? behind : 0),
+                              GUARD_BYTES));
         op_ok(mm_stream_sync(env->stream));
         for (int i = 0; i < GUARD_BYTES; i++)
             assert_int_equal(guard[i], GUARD);
@@ -140,8 +140,7 @@ void op_compare(double got, double want, double scale, int64_t n_terms,
     _fail(file, line);
 }
 
-void op_same_for_any_threads(op_compute compute, const void *context,
-                             int64_t n)
+void op_same_for_any_threads(op_compute compute, const void *context, int64_t n)
 {
     float *first = op_host(n * (int64_t)sizeof(float));
     float *other = op_host(n * (int64_t)sizeof(float));

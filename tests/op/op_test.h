@@ -31,12 +31,12 @@ typedef struct op_env {
 
 /** Run a group of tests on the device named by argv[1], "cpu" if there is
  * none; returns main's result, 77 (skipped) where the device is refused. */
-#define OP_MAIN(tests)                                                         \
-    int main(int argc, char **argv)                                            \
-    {                                                                          \
-        if (!op_set_device(argc, argv))                                        \
-            return 77;                                                         \
-        return cmocka_run_group_tests(tests, NULL, NULL);                      \
+#define OP_MAIN(tests)                                    \
+    int main(int argc, char **argv)                       \
+    {                                                     \
+        if (!op_set_device(argc, argv))                   \
+            return 77;                                    \
+        return cmocka_run_group_tests(tests, NULL, NULL); \
     }
 bool op_set_device(int argc, char **argv);
 const char *op_device_name(void);
@@ -83,7 +83,7 @@ void op_check(mm_status status, const char *call, const char *file, int line);
 double op_tolerance(int64_t n_terms);
 
 /** |got - want| <= op_tolerance(n_terms) * scale. */
-#define op_close_to(got, want, scale, n_terms)                                 \
+#define op_close_to(got, want, scale, n_terms) \
     op_compare((got), (want), (scale), (n_terms), __FILE__, __LINE__)
 void op_compare(double got, double want, double scale, int64_t n_terms,
                 const char *file, int line);

@@ -40,10 +40,9 @@ static void compute(op_env *env, const void *context, float *out)
     op_reserve(env, c->n_tokens, width, c->n_heads);
     op_ok(env->ops->attention(env->stream, d_out, lse, d_qkv, c->causal,
                               c->n_images, c->n_tokens, width, c->n_heads));
-    op_ok(env->ops->attention_grad(env->stream, dqkv,
-                                   op_put_floats(env, dout, n), d_out, lse,
-                                   d_qkv, c->causal, c->n_images, c->n_tokens,
-                                   width, c->n_heads));
+    op_ok(env->ops->attention_grad(
+        env->stream, dqkv, op_put_floats(env, dout, n), d_out, lse, d_qkv,
+        c->causal, c->n_images, c->n_tokens, width, c->n_heads));
     op_get_floats(env, d_out, out, n);
     op_get_floats(env, lse, out + n, n_rows_of(c));
     op_get_floats(env, dqkv, out + n + n_rows_of(c), 3 * n);
@@ -101,10 +100,11 @@ static void check_head(const attention_case *c, int64_t b, int64_t h,
     int64_t n_tokens = c->n_tokens, n_d = c->head_width;
     int64_t n = n_tokens * n_d, width = c->n_heads * n_d;
     double *memory = op_host((8 * n + 2 * n_tokens) * (int64_t)sizeof(double));
-    reference r = {memory,         memory + n,     memory + 2 * n,
-                   memory + 3 * n, memory + 4 * n, memory + 5 * n,
-                   memory + 6 * n, memory + 7 * n, memory + 8 * n,
-                   memory + 8 * n + n_tokens};
+    reference r = {memory,         memory + n,
+                   memory + 2 * n, memory + 3 * n,
+                   memory + 4 * n, memory + 5 * n,
+                   memory + 6 * n, memory + 7 * n,
+                   memory + 8 * n, memory + 8 * n + n_tokens};
     for (int64_t i = 0; i < n; i++) {
         int64_t token = b * n_tokens + i / n_d, col = h * n_d + i % n_d;
         r.q[i] = qkv[token * 3 * width + col];
@@ -156,9 +156,9 @@ static void attention_and_its_gradient_match_double_precision(void **state)
 {
     (void)state;
     const attention_case cases[] = {
-        {1, 1, 1, 1, false, 1.0f},   {2, 2, 3, 5, false, 1.0f},
-        {3, 17, 4, 16, false, 1.0f}, {2, 50, 3, 64, false, 1.0f},
-        {1, 73, 2, 33, false, 1.0f}, {1, 197, 2, 64, false, 1.0f},
+        {1, 1, 1, 1, false, 1.0f},    {2, 2, 3, 5, false, 1.0f},
+        {3, 17, 4, 16, false, 1.0f},  {2, 50, 3, 64, false, 1.0f},
+        {1, 73, 2, 33, false, 1.0f},  {1, 197, 2, 64, false, 1.0f},
         {1, 257, 1, 80, false, 1.0f},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
@@ -219,10 +219,10 @@ static void attention_refuses_too_little_scratch(void **state)
     float x[64] = {0};
     op_env env;
     op_open(&env, 1);
-    assert_int_equal(
-        env.ops->attention(env.stream, x, x, x, false, 1, 4, 4, 1), MM_E_ARG);
-    assert_int_equal(
-        env.ops->attention(env.stream, x, x, x, false, 1, 4, 4, 3), MM_E_ARG);
+    assert_int_equal(env.ops->attention(env.stream, x, x, x, false, 1, 4, 4, 1),
+                     MM_E_ARG);
+    assert_int_equal(env.ops->attention(env.stream, x, x, x, false, 1, 4, 4, 3),
+                     MM_E_ARG);
     op_close(&env);
 }
 

@@ -132,15 +132,15 @@ static void gemm_refuses_what_cannot_be_meant(void **state)
     op_env env;
     op_open(&env, 1);
     float x[4] = {0};
-    assert_int_equal(env.ops->gemm(env.stream, NULL, x, x, false, false, 1, 1,
-                                   1, 0.0f),
-                     MM_E_ARG);
-    assert_int_equal(env.ops->gemm(env.stream, x, x, x, false, false, -1, 1, 1,
-                                   0.0f),
-                     MM_E_ARG);
-    assert_int_equal(env.ops->gemm(env.stream, x, x, x, false, false, 1, 1, 1,
-                                   0.5f),
-                     MM_E_ARG);
+    assert_int_equal(
+        env.ops->gemm(env.stream, NULL, x, x, false, false, 1, 1, 1, 0.0f),
+        MM_E_ARG);
+    assert_int_equal(
+        env.ops->gemm(env.stream, x, x, x, false, false, -1, 1, 1, 0.0f),
+        MM_E_ARG);
+    assert_int_equal(
+        env.ops->gemm(env.stream, x, x, x, false, false, 1, 1, 1, 0.5f),
+        MM_E_ARG);
     op_close(&env);
 }
 

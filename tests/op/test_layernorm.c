@@ -38,10 +38,10 @@ static void compute(op_env *env, const void *context, float *out)
     float *dx = c->in_place ? residual : op_put_floats(env, res, n_x);
     float *dgamma = op_put_floats(env, gamma, c->width);
     float *dbeta = op_put_floats(env, beta, c->width);
-    op_ok(env->ops->layernorm_grad(
-        env->stream, dx, dgamma, dbeta, residual, op_put_floats(env, dy, n_y),
-        d_x, c->stride, mean, rstd, d_gamma, c->accumulate, c->n_rows,
-        c->width));
+    op_ok(env->ops->layernorm_grad(env->stream, dx, dgamma, dbeta, residual,
+                                   op_put_floats(env, dy, n_y), d_x, c->stride,
+                                   mean, rstd, d_gamma, c->accumulate,
+                                   c->n_rows, c->width));
     op_get_floats(env, y, out, n_y);
     op_get_floats(env, mean, out + n_y, c->n_rows);
     op_get_floats(env, rstd, out + n_y + c->n_rows, c->n_rows);

@@ -27,8 +27,7 @@ static void compute(op_env *env, const void *context, float *out)
     float *dr = c->flags & RESIDUAL ? op_put_floats(env, residual, n_y) : NULL;
     float *dy = c->flags & IN_PLACE ? dr : op_put_floats(env, NULL, n_y);
     if (c->flags & ACTIVATE) {
-        float *pre =
-            c->flags & KEEP_PRE ? op_put_floats(env, NULL, n_y) : NULL;
+        float *pre = c->flags & KEEP_PRE ? op_put_floats(env, NULL, n_y) : NULL;
         op_ok(env->ops->linear_act(env->stream, dy, pre, dx, dw, db,
                                    c->activation, c->n_rows, c->n_in,
                                    c->n_out));
@@ -80,14 +79,17 @@ static void check(const linear_case *c)
     free(out);
 }
 
-static void linear_matches_double_precision_for_all_optional_arguments(
-    void **state)
+static void
+linear_matches_double_precision_for_all_optional_arguments(void **state)
 {
     (void)state;
-    static const int64_t sizes[][3] = {{1, 1, 1},    {17, 5, 9},
-                                       {50, 64, 32}, {147, 300, 50},
+    static const int64_t sizes[][3] = {{1, 1, 1},     {17, 5, 9},
+                                       {50, 64, 32},  {147, 300, 50},
                                        {3, 513, 770}, {0, 4, 4}};
-    static const int flags[] = {0, BIAS, RESIDUAL, BIAS | RESIDUAL,
+    static const int flags[] = {0,
+                                BIAS,
+                                RESIDUAL,
+                                BIAS | RESIDUAL,
                                 RESIDUAL | IN_PLACE,
                                 BIAS | RESIDUAL | IN_PLACE};
     for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++)
@@ -126,10 +128,9 @@ static void activations_are_accurate_over_their_whole_range(void **state)
         op_env env;
         op_open(&env, 1);
         float *dy = op_put(&env, NULL, N * 4);
-        op_ok(env.ops->linear_act(env.stream, dy, NULL,
-                                  op_put_floats(&env, x, N),
-                                  op_put_floats(&env, &one, 1), NULL,
-                                  activation, N, 1, 1));
+        op_ok(env.ops->linear_act(
+            env.stream, dy, NULL, op_put_floats(&env, x, N),
+            op_put_floats(&env, &one, 1), NULL, activation, N, 1, 1));
         op_get_floats(&env, dy, y, N);
         for (int i = 0; i < N; i++)
             op_close_to(y[i], op_activation(activation, x[i]),

@@ -102,9 +102,9 @@ static int64_t n_out_of(const grad_case *c)
 static void linear_gradients_match_double_precision(void **state)
 {
     (void)state;
-    static const int64_t sizes[][3] = {{1, 1, 1},      {17, 5, 9},
-                                       {50, 64, 32},   {147, 30, 300},
-                                       {700, 65, 70},  {9, 800, 13}};
+    static const int64_t sizes[][3] = {{1, 1, 1},     {17, 5, 9},
+                                       {50, 64, 32},  {147, 30, 300},
+                                       {700, 65, 70}, {9, 800, 13}};
     for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++)
         for (int variant = 0; variant < 4; variant++) {
             grad_case c = {sizes[s][0], sizes[s][1], sizes[s][2], variant & 1,
@@ -142,10 +142,9 @@ static void weight_gradient_works_without_bias(void **state)
     op_env env;
     op_open(&env, 1);
     float *d_dw = op_put(&env, NULL, sizeof dw);
-    op_ok(env.ops->linear_grad_weight(env.stream, d_dw, NULL,
-                                      op_put_floats(&env, dy, 2),
-                                      op_put_floats(&env, x, 2), false, 2, 1,
-                                      1));
+    op_ok(env.ops->linear_grad_weight(
+        env.stream, d_dw, NULL, op_put_floats(&env, dy, 2),
+        op_put_floats(&env, x, 2), false, 2, 1, 1));
     op_get_floats(&env, d_dw, &dw, 1);
     assert_true(dw == 31.0f);
     op_close(&env);
@@ -166,11 +165,10 @@ static void activation_slopes_are_accurate_over_their_whole_range(void **state)
         op_env env;
         op_open(&env, 1);
         float *dpre = op_put(&env, NULL, N * 4);
-        op_ok(env.ops->linear_grad_act(env.stream, dpre,
-                                       op_put_floats(&env, dy, N),
-                                       op_put_floats(&env, &one, 1),
-                                       op_put_floats(&env, x, N), activation,
-                                       N, 1, 1));
+        op_ok(env.ops->linear_grad_act(
+            env.stream, dpre, op_put_floats(&env, dy, N),
+            op_put_floats(&env, &one, 1), op_put_floats(&env, x, N), activation,
+            N, 1, 1));
         op_get_floats(&env, dpre, out, N);
         for (int i = 0; i < N; i++)
             op_close_to(out[i], op_activation_slope(activation, x[i]), 1.0, 1);
@@ -181,8 +179,8 @@ static void activation_slopes_are_accurate_over_their_whole_range(void **state)
     free(out);
 }
 
-static void linear_gradients_have_the_same_bits_for_any_number_of_threads(
-    void **state)
+static void
+linear_gradients_have_the_same_bits_for_any_number_of_threads(void **state)
 {
     (void)state;
     const grad_case c = {1111, 130, 270, true, MM_QUICK_GELU};

@@ -36,7 +36,8 @@ static void write_raw(const char *path, const void *data, size_t n_bytes,
                       const char *mode)
 {
     FILE *out = fopen(path, mode);
-    if (!out || fwrite(data, 1, n_bytes, out) != n_bytes || fclose(out) != 0)
+    if (!out || (n_bytes && fwrite(data, 1, n_bytes, out) != n_bytes) ||
+        fclose(out) != 0)
         exit(100);
 }
 

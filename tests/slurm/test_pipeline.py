@@ -1,4 +1,4 @@
-# ctest: slow timeout=400 processors=2
+# ctest: slow timeout=900 processors=2
 """The batch scripts of slurm/ on a real Slurm: two nodes on this machine.
 
 Exit code 77 where Slurm cannot be started (not root, or not installed).
@@ -59,7 +59,7 @@ class Cluster:
         text = self.tool("scontrol", "show", "job", "--oneliner", job)
         return dict(re.findall(r"(\S+?)=(\S*)", text))
 
-    def wait(self, job, timeout=120):
+    def wait(self, job, timeout=240):
         """Until the job has ended; its state."""
         limit = time.monotonic() + timeout
         while time.monotonic() < limit:
@@ -147,7 +147,7 @@ class Pipeline(cli.Case):
             self.assertEqual(by_slurm[kind], by_mpirun[kind])
 
     def test_training_that_is_requeued_or_out_of_time_ends_the_same(self):
-        options = self.train_options("--epochs", 150)
+        options = self.train_options("--epochs", 1500)
         cli.run_ok("magmax_train", *options, "--save", "runs/whole", n_ranks=2,
                    cwd=self.dir, timeout=120)
 

@@ -1,0 +1,226 @@
+/*
+ * Times training steps and forward passes of the image tower on random weights
+ * and images, against the machine's measured rate of fused multiply-adds.
+ *
+ *   [mpirun -np N] vit_step MODEL BATCH REPEATS [train|forward|both]
+ *
+ * Prints one JSON object: medians in images/s, the fraction of peak (counting
+ * every token in every block, three times a forward pass for training), and the
+ * peak memory of the process. BATCH is over all ranks.
+ */
+#include "src/model/model.h"
+#include "src/model/params.h"
+#include "src/model/vit.h"
+#include "src/train/step.h"
+
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+enum { N_CLASSES = 100 };
+
+typedef float lanes __attribute__((vector_size(32)));
+
+/** Ten independent chains of multiply-adds a thread hide their latency. */
+__attribute__((target("avx2,fma"), noinline)) static float fma_chains(int64_t n)
+{
+    lanes sums[10];
+    lanes x = {0}, y = {0};
+    x += 0.999f;
+    y += 0.001f;
+    for (int i = 0; i < 10; i++)
+        sums[i] = y;
+    for (int64_t k = 0; k < n; k++) {
+#pragma GCC unroll 10
+        for (int i = 0; i < 10; i++) {
+            sums[i] = sums[i] * x + y;
+            __asm__("" : "+x"(sums[i]));
+        }
+    }
+    float total = 0;
+    for (int i = 0; i < 10; i++)
+        total += sums[i][0];
+    return total;
+}
+
+static double measured_peak_flops(int n_threads)
+{
+    enum { N = 20000000 };
+    double best_s = 1e30;
+    volatile float sink = 0;
+    for (int round = 0; round < 5; round++) {
+        double begin_s = mm_clock_s();
+#pragma omp parallel num_threads(n_threads)
+        {
+            float sum = fma_chains(N);
+#pragma omp critical
+            sink += sum;
+        }
+        double spent_s = mm_clock_s() - begin_s;
+        best_s = spent_s < best_s ? spent_s : best_s;
+    }
+    return (double)N * 10 * 16 * n_threads / best_s;
+}
+
+static int compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *values, int n)
+{
+    qsort(values, (size_t)n, sizeof *values, compare);
+    return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+}
+
+static void must(mm_status st)
+{
+    if (st != MM_OK) {
+        fprintf(stderr, "vit_step: %s\n", mm_fail_message());
+        exit(1);
+    }
+}
+
+/** Random images, labels and head: what the numbers are does not matter. */
+typedef struct inputs {
+    mm_batch batch;
+    mm_head head;
+    mm_task task;
+    uint8_t *images;
+    int32_t *labels;
+} inputs;
+
+static void make_inputs(inputs *in, const mm_model_config *config,
+                        int64_t n_images, int64_t n_global)
+{
+    int64_t n_bytes = n_images * config->image_size * config->image_size * 3;
+    in->images = malloc((size_t)n_bytes + 1);
+    in->labels = malloc((size_t)n_images * sizeof *in->labels + 1);
+    in->head.weight =
+        malloc((size_t)(N_CLASSES * config->embed_dim) * sizeof(float));
+    in->task.classes = malloc(N_CLASSES * sizeof *in->task.classes);
+    for (int64_t i = 0; i < n_bytes; i++)
+        in->images[i] = (uint8_t)(i * 2654435761u >> 13);
+    for (int64_t i = 0; i < n_images; i++)
+        in->labels[i] = (int32_t)(i % N_CLASSES);
+    for (int64_t i = 0; i < N_CLASSES * config->embed_dim; i++)
+        in->head.weight[i] = (float)((i * 40503u >> 3) % 201) / 100 - 1;
+    for (int i = 0; i < N_CLASSES; i++)
+        in->task.classes[i] = i;
+    in->head.n_classes = in->task.n_classes = N_CLASSES;
+    in->head.embed_dim = config->embed_dim;
+    in->batch = (mm_batch){n_images, n_global, in->images, in->labels};
+}
+
+static double time_training(const mm_step_plan *plan, const mm_model *model,
+                            const inputs *in, int repeats, double *waited)
+{
+    mm_stepper *stepper = NULL;
+    double *spent_s = calloc((size_t)repeats, sizeof *spent_s);
+    must(mm_stepper_create(plan, &stepper));
+    must(mm_stepper_begin_task(stepper, model->theta, &in->head, &in->task));
+    double before_s = 0, total_s = 0;
+    for (int i = -1; i < repeats; i++) { /* the first warms up */
+        mm_step_result result;
+        must(mm_comm_barrier(plan->comm));
+        double begin_s = mm_clock_s();
+        must(mm_stepper_step(stepper, &in->batch, MM_OK, 1e-6, &result));
+        if (i < 0) {
+            before_s = mm_stepper_wait_s(stepper);
+        } else {
+            spent_s[i] = mm_clock_s() - begin_s;
+            total_s += spent_s[i];
+        }
+    }
+    *waited = (mm_stepper_wait_s(stepper) - before_s) / total_s;
+    double middle_s = median(spent_s, repeats);
+    mm_stepper_destroy(&stepper);
+    free(spent_s);
+    return middle_s;
+}
+
+static double time_forward(mm_device *device, const mm_model *model,
+                           const inputs *in, int repeats)
+{
+    mm_stream *stream = NULL;
+    mm_vit *vit = NULL;
+    double *spent_s = calloc((size_t)repeats, sizeof *spent_s);
+    must(mm_stream_create(device, &stream));
+    must(mm_vit_create(device, stream, &model->config, MM_VIT_INFERENCE,
+                       in->batch.n_images, &vit));
+    for (int i = -1; i < repeats; i++) {
+        float *features;
+        double begin_s = mm_clock_s();
+        must(mm_vit_forward(vit, model->theta, in->images, in->batch.n_images,
+                            &features));
+        must(mm_stream_sync(stream));
+        if (i >= 0)
+            spent_s[i] = mm_clock_s() - begin_s;
+    }
+    double middle_s = median(spent_s, repeats);
+    mm_vit_destroy(&vit);
+    mm_stream_destroy(&stream);
+    free(spent_s);
+    return middle_s;
+}
+
+int main(int argc, char **argv)
+{
+    mm_comm *comm = NULL;
+    must(mm_comm_create(&argc, &argv, &comm));
+    if (argc < 4) {
+        fprintf(stderr, "usage: vit_step MODEL BATCH REPEATS "
+                        "[train|forward|both]\n");
+        return 2;
+    }
+    int64_t batch = atoll(argv[2]);
+    int repeats = atoi(argv[3]);
+    const char *what = argc > 4 ? argv[4] : "both";
+    int rank = mm_comm_rank(comm), n_ranks = mm_comm_n_ranks(comm);
+    int n_threads = mm_comm_n_threads(comm);
+    int64_t n_images = batch / n_ranks + (rank < batch % n_ranks);
+
+    mm_model model = {0};
+    must(mm_model_open(comm, NULL, argv[1], NULL, 1, &model));
+    mm_device *device = NULL;
+    must(mm_device_open("cpu", n_threads, &device));
+    inputs in;
+    memset(&in, 0, sizeof in);
+    make_inputs(&in, &model.config, n_images, batch);
+    mm_step_plan plan = {.comm = comm,
+                         .device = device,
+                         .config = &model.config,
+                         .most_images = n_images,
+                         .most_classes = N_CLASSES,
+                         .weight_decay = 0.1,
+                         .clip = 1};
+
+    double peak = measured_peak_flops(n_threads) * n_ranks;
+    double flop = mm_vit_forward_flop(&model.config) * (double)batch;
+    double train_s = 0, forward_s = 0, waited = 0;
+    if (strcmp(what, "forward") != 0)
+        train_s = time_training(&plan, &model, &in, repeats, &waited);
+    if (strcmp(what, "train") != 0)
+        forward_s = time_forward(device, &model, &in, repeats);
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    if (rank == 0)
+        printf("{\"model\": \"%s\", \"batch\": %lld, \"n_ranks\": %d, "
+               "\"n_threads\": %d, \"peak_gflops\": %.1f, "
+               "\"train_images_per_s\": %.4g, \"train_of_peak\": %.3f, "
+               "\"train_waited\": %.4f, \"forward_images_per_s\": %.4g, "
+               "\"forward_of_peak\": %.3f, \"max_rss_gib\": %.2f}\n",
+               argv[1], (long long)batch, n_ranks, n_threads, peak / 1e9,
+               train_s > 0 ? (double)batch / train_s : 0,
+               train_s > 0 ? 3 * flop / train_s / peak : 0, waited,
+               forward_s > 0 ? (double)batch / forward_s : 0,
+               forward_s > 0 ? flop / forward_s / peak : 0,
+               (double)usage.ru_maxrss / (1 << 20));
+    mm_device_close(&device);
+    mm_model_clear(&model);
+    mm_comm_destroy(&comm);
+    return 0;
+}

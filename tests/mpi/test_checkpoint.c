@@ -1,0 +1,344 @@
+/* Checkpoints written and read by 1 to 4 ranks. */
+#include "comm/partition.h"
+#include "io/checkpoint.h"
+#include "io/weights.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <zlib.h>
+
+typedef struct scene {
+    mm_comm *comm;
+    int rank, n_ranks;
+    mm_tensor_table table;
+    float *values;
+    char folder[64], path[128], tmp_path[160];
+} scene;
+
+static int build_scene(void **state)
+{
+    static const int64_t shapes[][2] = {{64, 48},    {1, 1}, {0, 7},
+                                        {300, 1000}, {3, 1}, {777, 13}};
+    scene *s = calloc(1, sizeof *s);
+    *state = s;
+    if (!s || mm_comm_create(NULL, NULL, &s->comm) != MM_OK)
+        return 1;
+    s->rank = mm_comm_rank(s->comm);
+    s->n_ranks = mm_comm_n_ranks(s->comm);
+    for (int i = 0; i < 6; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "visual.tensor_%d", i);
+        if (mm_tensor_table_add(&s->table, name, 2, shapes[i]) != MM_OK)
+            return 1;
+    }
+    s->values = malloc((size_t)s->table.n_elems * sizeof *s->values);
+    for (int64_t i = 0; i < s->table.n_elems; i++)
+        s->values[i] = (float)((i * 7919) % 10007) / 64 - 70;
+    snprintf(s->folder, sizeof s->folder, "/tmp/magmax-mpi-XXXXXX");
+    if (s->rank == 0 && !mkdtemp(s->folder))
+        return 1;
+    if (mm_comm_broadcast(s->comm, s->folder, sizeof s->folder, 0) != MM_OK)
+        return 1;
+    snprintf(s->path, sizeof s->path, "%s/task.h5", s->folder);
+    snprintf(s->tmp_path, sizeof s->tmp_path, "%s.tmp", s->path);
+    return 0;
+}
+
+static int clear_scene(void **state)
+{
+    scene *s = *state;
+    char command[200];
+    int failed = 0;
+    mm_comm_barrier(s->comm);
+    snprintf(command, sizeof command, "rm -rf '%s'", s->folder);
+    if (s->rank == 0)
+        failed = system(command);
+    free(s->values);
+    mm_tensor_table_clear(&s->table);
+    mm_comm_destroy(&s->comm);
+    free(s);
+    return failed;
+}
+
+static mm_status save(scene *s)
+{
+    return mm_checkpoint_save(s->comm, s->path, &s->table, s->values, "{}",
+                              "{\"seed\": 5}");
+}
+
+static void expect_no_file(scene *s)
+{
+    mm_comm_barrier(s->comm);
+    assert_int_not_equal(access(s->path, F_OK), 0);
+    assert_int_not_equal(access(s->tmp_path, F_OK), 0);
+    mm_comm_barrier(s->comm);
+}
+
+static void remove_file(scene *s)
+{
+    mm_comm_barrier(s->comm);
+    if (s->rank == 0)
+        unlink(s->path);
+    mm_comm_barrier(s->comm);
+}
+
+/* Read this rank's share in pieces of odd sizes, and verify together. */
+static mm_status read_share(scene *s, int64_t piece, mm_range share, float *out)
+{
+    mm_weights *weights = NULL;
+    mm_status st = mm_weights_open(s->path, &weights);
+    if (st == MM_OK)
+        st = mm_weights_bind(weights, &s->table);
+    for (int64_t lo = share.lo; st == MM_OK && lo < share.hi; lo += piece) {
+        int64_t hi = lo + piece < share.hi ? lo + piece : share.hi;
+        st = mm_weights_read(weights, lo, hi, out + (lo - share.lo));
+    }
+    st = mm_comm_agree(s->comm, st);
+    if (st == MM_OK)
+        st = mm_weights_verify(weights, s->comm);
+    mm_weights_close(&weights);
+    return st;
+}
+
+static void what_is_written_is_read_bit_for_bit(void **state)
+{
+    scene *s = *state;
+    mm_range share = mm_partition(s->table.n_elems, s->rank, s->n_ranks);
+    size_t n = (size_t)(share.hi - share.lo);
+    float *out = malloc(n * sizeof *out + 1);
+    assert_int_equal(save(s), MM_OK);
+    const int64_t pieces[] = {INT64_MAX / 2, 100000, 4999};
+    for (int i = 0; i < 3; i++) {
+        memset(out, 0, n * sizeof *out);
+        assert_int_equal(read_share(s, pieces[i], share, out), MM_OK);
+        assert_memory_equal(out, s->values + share.lo, n * sizeof *out);
+    }
+    free(out);
+    /* And by each rank alone. */
+    float *all = malloc((size_t)s->table.n_elems * sizeof *all);
+    assert_int_equal(mm_weights_load(s->path, &s->table, all), MM_OK);
+    assert_memory_equal(all, s->values, (size_t)s->table.n_elems * sizeof *all);
+    free(all);
+    remove_file(s);
+}
+
+static uLong file_crc(const char *path)
+{
+    FILE *file = fopen(path, "rb");
+    assert_non_null(file);
+    unsigned char bytes[4096];
+    uLong crc = 0;
+    for (size_t n; (n = fread(bytes, 1, sizeof bytes, file)) > 0;)
+        crc = crc32(crc, bytes, (uInt)n);
+    fclose(file);
+    return crc;
+}
+
+/* One rank alone and all together write the same bytes. */
+static void the_file_is_the_same_for_any_number_of_ranks(void **state)
+{
+    scene *s = *state;
+    mm_checkpoint *checkpoint;
+    assert_int_equal(save(s), MM_OK);
+    uLong together = file_crc(s->path);
+    for (int writer = 0; writer < s->n_ranks; writer++) {
+        remove_file(s);
+        assert_int_equal(
+            mm_checkpoint_create(s->comm, s->path, &s->table, &checkpoint),
+            MM_OK);
+        mm_status st = mm_checkpoint_write(
+            checkpoint, 0, s->rank == writer ? s->table.n_elems : 0, s->values);
+        assert_int_equal(
+            mm_checkpoint_commit(&checkpoint, st, "{}", "{\"seed\": 5}"),
+            MM_OK);
+        assert_int_equal(file_crc(s->path), together);
+    }
+    remove_file(s);
+}
+
+static void uneven_ranges_in_odd_pieces_make_the_same_file(void **state)
+{
+    scene *s = *state;
+    mm_checkpoint *checkpoint;
+    int64_t n = s->table.n_elems;
+    /* The last rank writes nearly all; with three or more, one writes none. */
+    int64_t lo = s->rank == 0 ? 0 : 999;
+    int64_t hi = s->rank == s->n_ranks - 1 ? n : 999;
+    assert_int_equal(
+        mm_checkpoint_create(s->comm, s->path, &s->table, &checkpoint), MM_OK);
+    mm_status st = MM_OK;
+    for (int64_t at = lo; st == MM_OK && at < hi; at += 70001) {
+        int64_t end = at + 70001 < hi ? at + 70001 : hi;
+        st = mm_checkpoint_write(checkpoint, at, end, s->values + at);
+    }
+    assert_int_equal(
+        mm_checkpoint_commit(&checkpoint, st, "{}", "{\"seed\": 5}"), MM_OK);
+    assert_null(checkpoint);
+    float *all = malloc((size_t)n * sizeof *all);
+    assert_int_equal(mm_weights_load(s->path, &s->table, all), MM_OK);
+    assert_memory_equal(all, s->values, (size_t)n * sizeof *all);
+    free(all);
+    remove_file(s);
+}
+
+static void a_gap_between_the_ranks_is_an_error(void **state)
+{
+    scene *s = *state;
+    mm_checkpoint *checkpoint;
+    mm_range share = mm_partition(s->table.n_elems, s->rank, s->n_ranks);
+    if (s->rank == s->n_ranks - 1)
+        share.lo++;
+    assert_int_equal(
+        mm_checkpoint_create(s->comm, s->path, &s->table, &checkpoint), MM_OK);
+    mm_status st = mm_checkpoint_write(checkpoint, share.lo, share.hi,
+                                       s->values + share.lo);
+    assert_int_equal(mm_checkpoint_commit(&checkpoint, st, NULL, NULL),
+                     MM_E_ARG);
+    expect_no_file(s);
+}
+
+static void a_failure_of_one_rank_is_returned_by_all(void **state)
+{
+    scene *s = *state;
+    for (int bad = 0; bad < s->n_ranks; bad++) {
+        mm_checkpoint *checkpoint;
+        mm_range share = mm_partition(s->table.n_elems, s->rank, s->n_ranks);
+        assert_int_equal(
+            mm_checkpoint_create(s->comm, s->path, &s->table, &checkpoint),
+            MM_OK);
+        mm_status st = mm_checkpoint_write(checkpoint, share.lo, share.hi,
+                                           s->values + share.lo);
+        if (s->rank == bad)
+            st = mm_fail(MM_E_DEVICE, "the device is gone");
+        assert_int_equal(mm_checkpoint_commit(&checkpoint, st, NULL, NULL),
+                         MM_E_DEVICE);
+        assert_non_null(strstr(mm_fail_message(), "the device is gone"));
+        expect_no_file(s);
+    }
+}
+
+static void nan_is_never_written(void **state)
+{
+    scene *s = *state;
+    for (int bad = 0; bad < s->n_ranks; bad++) {
+        mm_range share = mm_partition(s->table.n_elems, bad, s->n_ranks);
+        float kept = s->values[share.hi - 1];
+        s->values[share.hi - 1] = NAN;
+        assert_int_equal(save(s), MM_E_VALUE);
+        s->values[share.hi - 1] = kept;
+        assert_non_null(strstr(mm_fail_message(), "visual.tensor_"));
+        expect_no_file(s);
+    }
+}
+
+static void an_unwritable_folder_is_one_error_on_all(void **state)
+{
+    scene *s = *state;
+    mm_checkpoint *checkpoint;
+    assert_int_equal(
+        mm_checkpoint_create(s->comm, "/none/task.h5", &s->table, &checkpoint),
+        MM_E_IO);
+    assert_null(checkpoint);
+    assert_non_null(strstr(mm_fail_message(), "/none/task.h5"));
+}
+
+static void a_failure_keeps_the_file_that_was_there(void **state)
+{
+    scene *s = *state;
+    float *all = malloc((size_t)s->table.n_elems * sizeof *all);
+    assert_int_equal(save(s), MM_OK);
+    float kept = s->values[5];
+    s->values[5] = INFINITY;
+    assert_int_equal(save(s), MM_E_VALUE);
+    s->values[5] = kept;
+    assert_int_equal(mm_weights_load(s->path, &s->table, all), MM_OK);
+    assert_memory_equal(all, s->values, (size_t)s->table.n_elems * sizeof *all);
+    free(all);
+    remove_file(s);
+}
+
+/* The 300,000 elements of one tensor, shared by all ranks, all but one byte. */
+static void a_changed_byte_is_found_by_ranks_together(void **state)
+{
+    scene *s = *state;
+    mm_range share = mm_partition(s->table.n_elems, s->rank, s->n_ranks);
+    float *out = malloc((size_t)(share.hi - share.lo) * sizeof *out + 1);
+    for (int place = 0; place < 5; place++) {
+        assert_int_equal(save(s), MM_OK);
+        if (s->rank == 0) {
+            FILE *file = fopen(s->path, "r+b");
+            assert_non_null(file);
+            long at = 100000 + place * 240000;
+            fseek(file, at, SEEK_SET);
+            int byte = fgetc(file);
+            fseek(file, at, SEEK_SET);
+            fputc(byte ^ 1, file);
+            fclose(file);
+        }
+        mm_comm_barrier(s->comm);
+        assert_int_equal(read_share(s, 100000, share, out), MM_E_FORMAT);
+        assert_non_null(strstr(mm_fail_message(), "visual.tensor_3"));
+    }
+    free(out);
+    remove_file(s);
+}
+
+static void verifying_needs_one_pass_over_all(void **state)
+{
+    scene *s = *state;
+    mm_weights *weights;
+    float *all = malloc((size_t)s->table.n_elems * sizeof *all);
+    int64_t n = s->table.n_elems;
+    assert_int_equal(save(s), MM_OK);
+    assert_int_equal(mm_weights_open(s->path, &weights), MM_OK);
+    assert_int_equal(mm_weights_verify(weights, s->comm), MM_E_ARG);
+    assert_int_equal(mm_weights_read(weights, 10, n, all), MM_OK);
+    assert_int_equal(mm_weights_read(weights, 0, 10, all), MM_OK);
+    assert_int_equal(mm_weights_verify(weights, NULL), MM_E_ARG);
+    /* Afterwards another pass can start. */
+    assert_int_equal(mm_weights_read(weights, 0, n, all), MM_OK);
+    assert_int_equal(mm_weights_verify(weights, NULL), MM_OK);
+    mm_weights_close(&weights);
+    free(all);
+    remove_file(s);
+}
+
+static void another_architecture_is_refused_by_name(void **state)
+{
+    scene *s = *state;
+    mm_tensor_table other = {0};
+    float value;
+    assert_int_equal(save(s), MM_OK);
+    mm_tensor_table_add(&other, "visual.tensor_1", 2, (const int64_t[]){1, 2});
+    assert_int_equal(mm_weights_load(s->path, &other, &value), MM_E_FORMAT);
+    assert_non_null(
+        strstr(mm_fail_message(), "visual.tensor_1 has shape [1, 1]"));
+    mm_tensor_table_clear(&other);
+    remove_file(s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest cases[] = {
+        cmocka_unit_test(what_is_written_is_read_bit_for_bit),
+        cmocka_unit_test(the_file_is_the_same_for_any_number_of_ranks),
+        cmocka_unit_test(uneven_ranges_in_odd_pieces_make_the_same_file),
+        cmocka_unit_test(a_gap_between_the_ranks_is_an_error),
+        cmocka_unit_test(a_failure_of_one_rank_is_returned_by_all),
+        cmocka_unit_test(nan_is_never_written),
+        cmocka_unit_test(an_unwritable_folder_is_one_error_on_all),
+        cmocka_unit_test(a_failure_keeps_the_file_that_was_there),
+        cmocka_unit_test(a_changed_byte_is_found_by_ranks_together),
+        cmocka_unit_test(verifying_needs_one_pass_over_all),
+        cmocka_unit_test(another_architecture_is_refused_by_name),
+    };
+    return cmocka_run_group_tests(cases, build_scene, clear_scene);
+}

@@ -1,0 +1,101 @@
+#include "tests/op/op_test.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+static const mm_adamw step = {.lr = 1e-2f,
+                              .beta1 = 0.9f,
+                              .beta2 = 0.999f,
+                              .eps = 1e-8f,
+                              .weight_decay = 0.1f,
+                              .bias1 = 0.271f,
+                              .bias2 = 0.002997f,
+                              .grad_scale = 0.5f};
+
+/* out: theta, m, v. */
+static void compute(op_env *env, const void *context, float *out)
+{
+    int64_t n = *(const int64_t *)context;
+    float *theta = op_random(1, n), *m = op_random(2, n), *v = op_random(3, n);
+    float *grad = op_random(4, n);
+    for (int64_t i = 0; i < n; i++)
+        v[i] *= v[i];
+    float *buffers[3] = {op_put_floats(env, theta, n), op_put_floats(env, m, n),
+                         op_put_floats(env, v, n)};
+    op_ok(env->ops->adamw(env->stream, buffers[0], buffers[1], buffers[2],
+                          op_put_floats(env, grad, n), &step, n));
+    for (int i = 0; i < 3; i++)
+        op_get_floats(env, buffers[i], out + i * n, n);
+    free(theta);
+    free(m);
+    free(v);
+    free(grad);
+}
+
+static void adamw_step_matches_double_precision(void **state)
+{
+    (void)state;
+    static const int64_t sizes[] = {0, 1, 7, 9, 1000, 70001};
+    for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++) {
+        int64_t n = sizes[s];
+        float *theta = op_random(1, n), *m = op_random(2, n);
+        float *v = op_random(3, n), *grad = op_random(4, n);
+        float *out = op_host(3 * n * 4);
+        op_env env;
+        op_open(&env, 2);
+        compute(&env, &n, out);
+        op_close(&env);
+        for (int64_t i = 0; i < n; i++) {
+            double g = (double)grad[i] * step.grad_scale, t = theta[i];
+            double mi = step.beta1 * (double)m[i] + (1.0 - step.beta1) * g;
+            double vi =
+                step.beta2 * (double)(v[i] * v[i]) + (1.0 - step.beta2) * g * g;
+            t -= (double)step.lr * step.weight_decay * t;
+            double move = (double)step.lr * (mi / step.bias1) /
+                          (sqrt(vi / step.bias2) + step.eps);
+            /* 1 - beta is exact; the roundings of m and v are relative. */
+            op_close_to(out[n + i], mi, 1.0, 1);
+            op_close_to(out[2 * n + i], vi, vi, 1);
+            op_close_to(out[i], t - move, 1.0 + fabs(move), 1);
+        }
+        free(theta);
+        free(m);
+        free(v);
+        free(grad);
+        free(out);
+    }
+}
+
+static void adamw_leaves_a_weight_without_gradient_to_decay(void **state)
+{
+    (void)state;
+    const float theta = 2.0f, zero = 0.0f;
+    float got[3];
+    op_env env;
+    op_open(&env, 1);
+    float *t = op_put_floats(&env, &theta, 1);
+    float *m = op_put_floats(&env, &zero, 1);
+    float *v = op_put_floats(&env, &zero, 1);
+    op_ok(env.ops->adamw(env.stream, t, m, v, op_put_floats(&env, &zero, 1),
+                         &step, 1));
+    op_get_floats(&env, t, &got[0], 1);
+    op_get_floats(&env, m, &got[1], 1);
+    op_get_floats(&env, v, &got[2], 1);
+    op_close_to(got[0], 2.0 * (1.0 - 1e-3), 2.0, 1);
+    assert_true(got[1] == 0.0f && got[2] == 0.0f);
+    op_close(&env);
+}
+
+static void adamw_has_the_same_bits_for_any_number_of_threads(void **state)
+{
+    (void)state;
+    const int64_t n = 200001;
+    op_same_for_any_threads(compute, &n, 3 * n);
+}
+
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(adamw_step_matches_double_precision),
+    cmocka_unit_test(adamw_leaves_a_weight_without_gradient_to_decay),
+    cmocka_unit_test(adamw_has_the_same_bits_for_any_number_of_threads),
+};
+OP_MAIN(tests)

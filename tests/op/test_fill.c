@@ -1,0 +1,38 @@
+#include "tests/op/op_test.h"
+
+#include <stdlib.h>
+
+static void fill_sets_every_element_and_no_other(void **state)
+{
+    (void)state;
+    static const int64_t sizes[] = {0, 1, 7, 8, 33, 100003};
+    for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++) {
+        float *out = op_host(sizes[s] * 4);
+        op_env env;
+        op_open(&env, 2);
+        float *x = op_put_floats(&env, NULL, sizes[s]);
+        op_ok(env.ops->fill(env.stream, x, -2.5f, sizes[s]));
+        op_get_floats(&env, x, out, sizes[s]);
+        for (int64_t i = 0; i < sizes[s]; i++)
+            assert_true(out[i] == -2.5f);
+        op_close(&env);
+        free(out);
+    }
+}
+
+static void fill_refuses_null_and_negative_counts(void **state)
+{
+    (void)state;
+    float x = 0.0f;
+    op_env env;
+    op_open(&env, 1);
+    assert_int_equal(env.ops->fill(env.stream, NULL, 0.0f, 1), MM_E_ARG);
+    assert_int_equal(env.ops->fill(env.stream, &x, 0.0f, -1), MM_E_ARG);
+    op_close(&env);
+}
+
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(fill_sets_every_element_and_no_other),
+    cmocka_unit_test(fill_refuses_null_and_negative_counts),
+};
+OP_MAIN(tests)
