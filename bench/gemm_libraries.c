@@ -41,9 +41,11 @@ static double peak_gflops(void)
         double start = now_s();
 #pragma omp parallel
         {
-            vec sum[CHAINS] = {0};
+            vec sum[CHAINS];
             vec x = {0.999f, 0.998f, 0.997f, 0.996f,
                      0.995f, 0.994f, 0.993f, 0.992f};
+            for (int i = 0; i < CHAINS; i++)
+                sum[i] = x * (float)(i + 1);
             for (int step = 0; step < STEPS; step++) {
 #pragma GCC unroll 12
                 for (int i = 0; i < CHAINS; i++)

@@ -11,8 +11,9 @@
  *
  * Ranks    Local, all of them.
  * Timing   Enqueued; may return before the result is there.
- * Repeat   Same bits for the same arguments, whatever the number of threads,
- *          unless said otherwise.
+ * Repeat   Same bits for the same arguments, whatever the number of threads;
+ *          where a matrix product is in it (gemm, linear..., ...logits...),
+ *          for the same number of threads.
  * Errors   MM_E_ARG for NULL or negative counts; MM_E_DEVICE if refused.
  *          NaN and infinity pass through as IEEE arithmetic has them.
  */
@@ -97,7 +98,6 @@ MM_OP(linear_grad_input,
  * dpre = (dy w) * activation'(pre).
  *
  * Shapes   dpre, pre [n_rows, n_in]; dy [n_rows, n_out]; w [n_out, n_in].
- *          dpre may be pre.
  */
 MM_OP(linear_grad_act,
       (mm_stream * stream, float *dpre, const float *dy, const float *w,

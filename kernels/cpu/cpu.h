@@ -19,18 +19,9 @@
 #undef MM_OP
 #endif
 
-/** Working memory of the matrix products, owned by each stream. */
-enum {
-    MM_CPU_PACKED_ELEMS = 4 << 20, /* shared: a packed right-hand side      */
-    MM_CPU_PANEL_ELEMS = 80 << 10, /* each thread: a packed left-hand panel */
-    MM_CPU_TILE_ELEMS = 128 << 10  /* each thread: sums of one block        */
-};
-
 typedef struct mm_cpu_stream {
     mm_stream base;
     int n_threads;
-    float *packed; /* [MM_CPU_PACKED_ELEMS]                         */
-    float *panels; /* [n_threads][PANEL_ELEMS + TILE_ELEMS]         */
     char *scratch; /* [n_threads][scratch_bytes], mm_stream_reserve */
     int64_t scratch_bytes;
 } mm_cpu_stream;

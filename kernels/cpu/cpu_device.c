@@ -118,8 +118,6 @@ static void cpu_release(mm_device *device, void *memory)
 static void cpu_stream_destroy(mm_stream *stream)
 {
     mm_cpu_stream *cpu = mm_cpu_stream_of(stream);
-    free(cpu->packed);
-    free(cpu->panels);
     free(cpu->scratch);
     free(cpu);
 }
@@ -131,23 +129,8 @@ static mm_status cpu_stream_create(mm_device *device, mm_stream **stream)
         return mm_fail(MM_E_MEMORY, "no memory for a stream");
     cpu->base.device = device;
     cpu->n_threads = ((const cpu_device *)device)->n_threads;
-    void *memory = NULL;
-    mm_status st = MM_OK;
-
-    MM_TRY_GOTO(st, failed,
-                cpu_alloc(device, MM_CPU_PACKED_ELEMS * 4LL, &memory));
-    cpu->packed = memory;
-    MM_TRY_GOTO(st, failed,
-                cpu_alloc(device,
-                          cpu->n_threads * 4LL *
-                              (MM_CPU_PANEL_ELEMS + MM_CPU_TILE_ELEMS),
-                          &memory));
-    cpu->panels = memory;
     *stream = &cpu->base;
     return MM_OK;
-failed:
-    cpu_stream_destroy(&cpu->base);
-    return st;
 }
 
 static mm_status cpu_stream_reserve(mm_stream *stream, int64_t n_bytes)

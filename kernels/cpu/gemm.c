@@ -13,6 +13,5 @@ mm_status MM_CPU(gemm)(mm_stream *stream, float *c, const float *a,
     p.b_k = transpose_b ? 1 : n;
     p.b_col = transpose_b ? k : 1;
     p.accumulate = beta == 1.0f;
-    MM_CPU(product)(stream, &p);
-    return MM_OK;
+    return MM_CPU(product)(stream, &p);
 }

@@ -25,8 +25,7 @@ mm_status MM_CPU(linear)(mm_stream *stream, float *y, const float *x,
     MM_CPU_REQUIRE("linear", n_rows == 0 || (y && x && w));
     mm_cpu_product p = forward(y, x, w, bias, n_rows, n_in, n_out);
     p.addend = residual;
-    MM_CPU(product)(stream, &p);
-    return MM_OK;
+    return MM_CPU(product)(stream, &p);
 }
 
 mm_status MM_CPU(linear_act)(mm_stream *stream, float *y, float *pre,
@@ -41,6 +40,5 @@ mm_status MM_CPU(linear_act)(mm_stream *stream, float *y, float *pre,
     p.epilogue = MM_CPU_ACTIVATE;
     p.activation = activation;
     p.pre = pre;
-    MM_CPU(product)(stream, &p);
-    return MM_OK;
+    return MM_CPU(product)(stream, &p);
 }

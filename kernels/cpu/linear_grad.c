@@ -22,8 +22,7 @@ mm_status MM_CPU(linear_grad_input)(mm_stream *stream, float *dx,
                    stream && n_rows >= 0 && n_in >= 0 && n_out >= 0);
     MM_CPU_REQUIRE("linear_grad_input", n_rows == 0 || (dx && dy && w));
     mm_cpu_product p = backward(dx, dy, w, n_rows, n_in, n_out);
-    MM_CPU(product)(stream, &p);
-    return MM_OK;
+    return MM_CPU(product)(stream, &p);
 }
 
 mm_status MM_CPU(linear_grad_act)(mm_stream *stream, float *dpre,
@@ -33,14 +32,13 @@ mm_status MM_CPU(linear_grad_act)(mm_stream *stream, float *dpre,
 {
     MM_CPU_REQUIRE("linear_grad_act",
                    stream && n_rows >= 0 && n_in >= 0 && n_out >= 0);
-    MM_CPU_REQUIRE("linear_grad_act", n_out <= MM_CPU_MAX_GRAD_K);
+    MM_CPU_REQUIRE("linear_grad_act", dpre != pre || n_rows == 0);
     MM_CPU_REQUIRE("linear_grad_act", n_rows == 0 || (dpre && dy && w && pre));
     mm_cpu_product p = backward(dpre, dy, w, n_rows, n_in, n_out);
     p.epilogue = MM_CPU_ACTIVATION_GRAD;
     p.activation = activation;
     p.pre = (float *)(uintptr_t)pre; /* only read by this epilogue */
-    MM_CPU(product)(stream, &p);
-    return MM_OK;
+    return MM_CPU(product)(stream, &p);
 }
 
 mm_status MM_CPU(linear_grad_weight)(mm_stream *stream, float *dw, float *dbias,
@@ -62,6 +60,5 @@ mm_status MM_CPU(linear_grad_weight)(mm_stream *stream, float *dw, float *dbias,
     p.c = dw;
     p.a_sums = dbias;
     p.accumulate = accumulate;
-    MM_CPU(product)(stream, &p);
-    return MM_OK;
+    return MM_CPU(product)(stream, &p);
 }

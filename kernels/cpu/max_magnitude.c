@@ -1,3 +1,4 @@
+#include "kernels/cpu/elementary.h"
 #include "kernels/cpu/flat.h"
 
 mm_status MM_CPU(max_magnitude)(mm_stream *stream, float *best,
@@ -12,9 +13,12 @@ mm_status MM_CPU(max_magnitude)(mm_stream *stream, float *best,
         _Pragma("omp simd") for (int64_t i = lo; i < hi; i++)
         {
             float d = tuned[i] - base[i];
+            /* Selecting bits: conditional stores would not be vectors. */
             bool wins = __builtin_fabsf(d) >= __builtin_fabsf(best[i]);
-            best[i] = wins ? d : best[i];
-            winner[i] = wins ? task : winner[i];
+            uint32_t take = -(uint32_t)wins;
+            best[i] = mm_float_of_bits((mm_bits_of_float(d) & take) |
+                                       (mm_bits_of_float(best[i]) & ~take));
+            winner[i] = (uint16_t)((task & take) | (winner[i] & ~take));
         }
     });
     return MM_OK;

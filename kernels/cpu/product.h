@@ -1,7 +1,7 @@
 #ifndef MAGMAX_KERNELS_CPU_PRODUCT_H
 #define MAGMAX_KERNELS_CPU_PRODUCT_H
 
-#include "kernels/cpu/tile.h"
+#include "kernels/cpu/cpu.h"
 
 /** What becomes of each sum before it is stored. */
 typedef enum mm_cpu_epilogue {
@@ -16,8 +16,7 @@ typedef enum mm_cpu_epilogue {
  * Shapes   c, addend, pre [m,n]; a(i,k) = a[i*a_row + k*a_k], b(k,j) =
  *          b[k*b_k + j*b_col], of each pair of strides one is 1; bias [n];
  *          a_sums [m], sums of a over k.
- * Memory   NULL for what is not wanted. c may be addend, and pre in
- *          MM_CPU_ACTIVATION_GRAD.
+ * Memory   NULL for what is not wanted. c may be addend, but not pre.
  */
 typedef struct mm_cpu_product {
     int64_t m, n, k;
@@ -32,17 +31,12 @@ typedef struct mm_cpu_product {
     float *pre;
 } mm_cpu_product;
 
-/** Largest k of MM_CPU_ACTIVATION_GRAD. */
-enum { MM_CPU_MAX_GRAD_K = MM_CPU_PACKED_ELEMS / MM_TILE_COLS };
-
 /**
- * Compute it.
+ * Compute it, on all of the stream's threads.
  *
- * The sum of each element runs over k in blocks of a fixed size, so it depends
- * neither on the number of threads nor on how m and n are divided.
- *
- * Errors   None; the arguments are checked by the ops.
+ * Errors   MM_E_DEVICE when the library refuses; the arguments are checked by
+ *          the ops.
  */
-void MM_CPU(product)(mm_stream *stream, const mm_cpu_product *product);
+mm_status MM_CPU(product)(mm_stream *stream, const mm_cpu_product *product);
 
 #endif

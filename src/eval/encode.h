@@ -36,7 +36,8 @@ typedef struct mm_encode_plan {
  *
  * Memory   What `take` is given is borrowed for that call.
  * Ranks    Collective; `take` is called on the rank that has the samples.
- * Repeat   A sample's features do not depend on the number of ranks.
+ * Repeat   Same bits on reruns with as many ranks and threads; with others, a
+ *          sample's features agree to rounding.
  * Errors   Agreed: MM_E_MEMORY, MM_E_VALUE naming an image, or take's own.
  */
 mm_status mm_encode(const mm_encode_plan *plan);

@@ -33,8 +33,7 @@ typedef struct mm_evaluate_plan {
  *
  * Shapes   scores: [tasks->n_tasks], filled on every rank.
  * Ranks    Collective, same plan.
- * Repeat   Does not depend on the number of ranks. Of equal logits the lower
- *          class wins.
+ * Repeat   As mm_encode. Of equal logits the lower class wins.
  * Errors   As mm_encode; MM_E_VALUE for logits that are not numbers.
  */
 mm_status mm_evaluate(const mm_evaluate_plan *plan, mm_task_score *scores);

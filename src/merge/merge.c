@@ -13,7 +13,7 @@
 
 /* Elements that go through at once: few enough for the caches to hold a block
  * of every array, enough for a read to be worth its call. */
-enum { BLOCK_ELEMS = 1 << 16 };
+enum { BLOCK_ELEMS = 1 << 15 };
 
 /* A task's index is 16 bits wide in the ops. */
 enum { MOST_INPUTS = 1 << 16 };
@@ -121,10 +121,13 @@ static mm_status open_files(engine *e)
 
 /* Always on the CPU, whose memory files can be read into: for every number
  * that it reads a merge does one subtraction and one comparison, so the way to
- * another device and back would cost more than all of them. */
+ * another device and back would cost more than all of them. And always one
+ * thread: blocks are so small that starting a team for each costs more than it
+ * brings, many times more on busy cores. More ranks are the way to more cores.
+ */
 static mm_status open_device(engine *e)
 {
-    MM_TRY(mm_device_open("cpu", mm_comm_n_threads(e->comm), &e->device));
+    MM_TRY(mm_device_open("cpu", 1, &e->device));
     MM_TRY(mm_stream_create(e->device, &e->stream));
     e->ops = mm_device_ops(e->device);
     float **blocks[] = {&e->base, &e->tuned, &e->tau, &e->out};

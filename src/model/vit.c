@@ -54,6 +54,7 @@ struct mm_vit {
     float *dx;      /* [B,T,C] of the residual stream */
     float *dtail;   /* [B,C] of the last block's      */
     float *dbranch; /* [B,T,C] of what enters it      */
+    float *dpre;    /* [rows,M] before the activation */
     float *dattn;   /* [B,T,C]                        */
     float *dqkv;    /* [B,T,3C]                       */
 };
@@ -131,6 +132,8 @@ static void plan(mm_vit *vit, mm_arena *arena)
         vit->dx = mm_arena_floats(arena, n * c->width);
         vit->dtail = mm_arena_floats(arena, b * c->width);
         vit->dbranch = mm_arena_floats(arena, n * c->width);
+        int64_t most_rows = c->n_layers > 1 ? n : b;
+        vit->dpre = mm_arena_floats(arena, most_rows * c->mlp_width);
         vit->dattn = mm_arena_floats(arena, n * c->width);
         vit->dqkv = mm_arena_floats(arena, n * 3 * c->width);
     }
@@ -294,7 +297,7 @@ static mm_status backward_tail(mm_vit *v, int64_t layer,
     int64_t w = c->width, m = c->mlp_width;
     int64_t rows = tail_rows(v, layer, v->n_images);
     mm_stream *s = v->stream;
-    float *dpre = a->pre; /* overwritten in place */
+    float *dpre = v->dpre;
     MM_TRY(ops->linear_grad_weight(s, d->c_proj_weight, d->c_proj_bias, dx,
                                    a->act, accumulate, rows, m, w));
     MM_TRY(ops->linear_grad_act(s, dpre, dx, p->c_proj_weight, a->pre,

@@ -140,20 +140,33 @@ void op_compare(double got, double want, double scale, int64_t n_terms,
     _fail(file, line);
 }
 
-void op_same_for_any_threads(op_compute compute, const void *context, int64_t n)
+static void assert_same(op_compute compute, const void *context, int64_t n,
+                        const int *n_threads, int n_runs)
 {
     float *first = op_host(n * (int64_t)sizeof(float));
     float *other = op_host(n * (int64_t)sizeof(float));
-    for (int n_threads = 1; n_threads <= 3; n_threads++) {
+    for (int run = 0; run < n_runs; run++) {
         op_env env;
-        op_open(&env, n_threads);
-        compute(&env, context, n_threads == 1 ? first : other);
+        op_open(&env, n_threads[run]);
+        compute(&env, context, run == 0 ? first : other);
         op_close(&env);
-        if (n_threads > 1)
+        if (run > 0)
             assert_memory_equal(first, other, (size_t)n * sizeof(float));
     }
     free(first);
     free(other);
+}
+
+void op_same_for_any_threads(op_compute compute, const void *context, int64_t n)
+{
+    assert_same(compute, context, n, (const int[]){1, 2, 3}, 3);
+}
+
+void op_same_when_repeated(op_compute compute, const void *context, int64_t n)
+{
+    assert_same(compute, context, n, (const int[]){1, 1, 1}, 3);
+    assert_same(compute, context, n, (const int[]){2, 2, 2}, 3);
+    assert_same(compute, context, n, (const int[]){3, 3, 3}, 3);
 }
 
 double op_gelu(double x)

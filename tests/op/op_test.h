@@ -96,6 +96,9 @@ typedef void (*op_compute)(op_env *env, const void *context, float *out);
 void op_same_for_any_threads(op_compute compute, const void *context,
                              int64_t n);
 
+/** Likewise of runs that have as many threads: products promise no more. */
+void op_same_when_repeated(op_compute compute, const void *context, int64_t n);
+
 /** Double-precision references. */
 double op_gelu(double x);
 double op_quick_gelu(double x);

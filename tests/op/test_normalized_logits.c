@@ -111,15 +111,15 @@ static void logits_and_their_gradient_match_finite_differences(void **state)
         check(&cases[i]);
 }
 
-static void logits_have_the_same_bits_for_any_number_of_threads(void **state)
+static void logits_have_the_same_bits_when_repeated(void **state)
 {
     (void)state;
     const logits_case c = {300, 128, 50};
-    op_same_for_any_threads(compute, &c, n_out_of(&c));
+    op_same_when_repeated(compute, &c, n_out_of(&c));
 }
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(logits_and_their_gradient_match_finite_differences),
-    cmocka_unit_test(logits_have_the_same_bits_for_any_number_of_threads),
+    cmocka_unit_test(logits_have_the_same_bits_when_repeated),
 };
 OP_MAIN(tests)
