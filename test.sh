@@ -80,7 +80,7 @@ test_build() {
         --no-tests=error --output-junit "$results" \
         "${ctest_arguments[@]}" 2>&1 || true; } |
         grep --line-buffered -v -E -e '^ +Start +[0-9]+: ' \
-            -e '^ *[0-9]+/[0-9]+ Test +#[0-9]+: .* (Passed|[*]+Skipped) ' \
+            -e '^ *[0-9]+/[0-9]+ Test +#[0-9]+: .*[. *](Passed|Skipped) ' \
             -e '^(Internal ctest|Test project|Label Time|Total Test time)' \
             -e '^(100% tests passed|Errors while running CTest)' \
             -e '^[a-z]+ += .* sec\*proc' -e '^$' || true

@@ -6,6 +6,8 @@
  *
  * Define one of MM_BENCH_ONEDNN, MM_BENCH_CBLAS, or neither for our kernels.
  */
+#include "bench/peak.h"
+
 #include <omp.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -27,37 +29,6 @@ static double now_s(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-/* Enough independent chains of multiply-adds to hide their latency; built with
- * -march=native -ffp-contract=fast each step is one instruction. */
-static double peak_gflops(void)
-{
-    typedef float vec __attribute__((vector_size(32)));
-    enum { CHAINS = 12, STEPS = 20 << 20 };
-    double seconds = 1e9;
-    int n_threads = omp_get_max_threads();
-    for (int r = 0; r < REPEATS; r++) {
-        double start = now_s();
-#pragma omp parallel
-        {
-            vec sum[CHAINS];
-            vec x = {0.999f, 0.998f, 0.997f, 0.996f,
-                     0.995f, 0.994f, 0.993f, 0.992f};
-            for (int i = 0; i < CHAINS; i++)
-                sum[i] = x * (float)(i + 1);
-            for (int step = 0; step < STEPS; step++) {
-#pragma GCC unroll 12
-                for (int i = 0; i < CHAINS; i++)
-                    sum[i] = sum[i] * x + x;
-            }
-            for (int i = 0; i < CHAINS; i++)
-                __asm__ volatile("" : : "x"(sum[i]));
-        }
-        double took = now_s() - start;
-        seconds = took < seconds ? took : seconds;
-    }
-    return 16.0 * CHAINS * STEPS * n_threads / seconds * 1e-9;
 }
 
 #if !defined(MM_BENCH_ONEDNN) && !defined(MM_BENCH_CBLAS)
@@ -121,7 +92,7 @@ int main(void)
     };
     if (start())
         return 1;
-    double peak = peak_gflops();
+    double peak = peak_gflops(omp_get_max_threads());
     printf("%-16s %17s %8s\n", "", "m n k", "GFLOP/s");
     for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
         int m = shapes[s].m, n = shapes[s].n, k = shapes[s].k;

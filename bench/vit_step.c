@@ -8,61 +8,18 @@
  * every token in every block, three times a forward pass for training), and the
  * peak memory of the process. BATCH is over all ranks.
  */
+#include "bench/peak.h"
 #include "src/model/model.h"
 #include "src/model/params.h"
 #include "src/model/vit.h"
 #include "src/train/step.h"
 
-#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 
 enum { N_CLASSES = 100 };
-
-typedef float lanes __attribute__((vector_size(32)));
-
-/** Ten independent chains of multiply-adds a thread hide their latency. */
-__attribute__((target("avx2,fma"), noinline)) static float fma_chains(int64_t n)
-{
-    lanes sums[10];
-    lanes x = {0}, y = {0};
-    x += 0.999f;
-    y += 0.001f;
-    for (int i = 0; i < 10; i++)
-        sums[i] = y;
-    for (int64_t k = 0; k < n; k++) {
-#pragma GCC unroll 10
-        for (int i = 0; i < 10; i++) {
-            sums[i] = sums[i] * x + y;
-            __asm__("" : "+x"(sums[i]));
-        }
-    }
-    float total = 0;
-    for (int i = 0; i < 10; i++)
-        total += sums[i][0];
-    return total;
-}
-
-static double measured_peak_flops(int n_threads)
-{
-    enum { N = 20000000 };
-    double best_s = 1e30;
-    volatile float sink = 0;
-    for (int round = 0; round < 5; round++) {
-        double begin_s = mm_clock_s();
-#pragma omp parallel num_threads(n_threads)
-        {
-            float sum = fma_chains(N);
-#pragma omp critical
-            sink += sum;
-        }
-        double spent_s = mm_clock_s() - begin_s;
-        best_s = spent_s < best_s ? spent_s : best_s;
-    }
-    return (double)N * 10 * 16 * n_threads / best_s;
-}
 
 static int compare(const void *a, const void *b)
 {
@@ -198,7 +155,7 @@ int main(int argc, char **argv)
                          .weight_decay = 0.1,
                          .clip = 1};
 
-    double peak = measured_peak_flops(n_threads) * n_ranks;
+    double peak = peak_gflops(n_threads) * 1e9 * n_ranks;
     double flop = mm_vit_forward_flop(&model.config) * (double)batch;
     double train_s = 0, forward_s = 0, waited = 0;
     if (strcmp(what, "forward") != 0)

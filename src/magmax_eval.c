@@ -22,7 +22,6 @@ static const mm_option rows[] = {
      .min = 1,
      .max = 1e6,
      .help = "images at a time on each rank"},
-    MM_ROW_SEED,
     MM_ROW_SAMPLES_PER_CLASS("test"),
     {.name = "save-features",
      .kind = MM_OPTION_TEXT,
@@ -96,7 +95,7 @@ static mm_status evaluate(const mm_job *job)
     mm_workload work = {0};
     mm_task_score *scores = NULL;
     mm_status st;
-    MM_TRY_GOTO(st, done, mm_workload_open_model(job, &work));
+    MM_TRY_GOTO(st, done, mm_workload_open_model(job, 0, &work));
     MM_TRY_GOTO(st, done, mm_workload_open_dataset(job, &work));
     MM_TRY_GOTO(st, done, mm_workload_open_tasks(job, false, &work));
     scores = calloc((size_t)work.tasks.n_tasks, sizeof *scores);

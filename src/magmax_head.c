@@ -111,7 +111,7 @@ static mm_status make_head(const mm_job *job)
     mm_head head = {0};
     mm_status st;
     MM_TRY_GOTO(st, done, mm_comm_agree(job->comm, check_options(o)));
-    MM_TRY_GOTO(st, done, mm_workload_open_model(job, &work));
+    MM_TRY_GOTO(st, done, mm_workload_open_model(job, 0, &work));
     MM_TRY_GOTO(st, done, mm_workload_open_dataset(job, &work));
     if (mm_options_flag(o, "prototypes"))
         st = make_prototypes(job, &work, &head);

@@ -152,7 +152,10 @@ static mm_status train(const mm_job *job)
     char *provenance = NULL;
     mm_status st = check_options(job->options);
     MM_TRY_GOTO(st, done, mm_comm_agree(job->comm, st));
-    MM_TRY_GOTO(st, done, mm_workload_open_model(job, &work));
+    MM_TRY_GOTO(
+        st, done,
+        mm_workload_open_model(
+            job, (uint64_t)mm_options_int(job->options, "seed"), &work));
     MM_TRY_GOTO(st, done, mm_workload_open_dataset(job, &work));
     MM_TRY_GOTO(st, done, mm_workload_open_tasks(job, true, &work));
     provenance = mm_workload_provenance(job, table.program);

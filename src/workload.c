@@ -4,7 +4,8 @@
 
 #include <stdlib.h>
 
-mm_status mm_workload_open_model(const mm_job *job, mm_workload *work)
+mm_status mm_workload_open_model(const mm_job *job, uint64_t seed,
+                                 mm_workload *work)
 {
     mm_comm *comm = job->comm;
     MM_TRY(mm_comm_agree(
@@ -18,8 +19,7 @@ mm_status mm_workload_open_model(const mm_job *job, mm_workload *work)
                     "none",
                     mm_comm_n_host_cores(comm));
     return mm_model_open(comm, job->log, mm_options_text(job->options, "model"),
-                         mm_options_text(job->options, "load"),
-                         (uint64_t)mm_options_int(job->options, "seed"),
+                         mm_options_text(job->options, "load"), seed,
                          &work->model);
 }
 

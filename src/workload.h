@@ -70,13 +70,14 @@ typedef struct mm_workload {
 } mm_workload;
 
 /**
- * Open the device and the model of --model, --load and --seed; without --load,
- * random weights.
+ * Open the device and the model of --model and --load; without --load, random
+ * weights from `seed`.
  *
  * Memory   Fills *work, freed by mm_workload_close.
  * Ranks    Collective; the same status on every rank.
  */
-mm_status mm_workload_open_model(const mm_job *job, mm_workload *work);
+mm_status mm_workload_open_model(const mm_job *job, uint64_t seed,
+                                 mm_workload *work);
 
 /** Open the data set of --dataset and --data-location. As above. */
 mm_status mm_workload_open_dataset(const mm_job *job, mm_workload *work);

@@ -51,13 +51,13 @@ void MM_CPU(tile_packed)(MM_TILE_ARGS)
         tile(n, row, k, n_k, a, b, c, ldc, add); \
         break;
 #if defined(__AVX512F__)
-#define CASES(row, k)                                                     \
-    CASE(1, row, k)                                                       \
-    CASE(2, row, k)                                                       \
-    CASE(3, row, k)                                                       \
-    CASE(4, row, k) CASE(5, row, k) CASE(6, row, k) CASE(7, row, k)       \
-        CASE(8, row, k) CASE(9, row, k) CASE(10, row, k) CASE(11, row, k) \
-            CASE(12, row, k)
+#define CASES(row, k)                                               \
+    CASE(1, row, k)                                                 \
+    CASE(2, row, k)                                                 \
+    CASE(3, row, k)                                                 \
+    CASE(4, row, k)                                                 \
+    CASE(5, row, k) CASE(6, row, k) CASE(7, row, k) CASE(8, row, k) \
+        CASE(9, row, k) CASE(10, row, k) CASE(11, row, k) CASE(12, row, k)
 #else
 #define CASES(row, k) \
     CASE(1, row, k)   \
