@@ -92,7 +92,7 @@ int main(void)
     };
     if (start())
         return 1;
-    double peak = peak_gflops(omp_get_max_threads());
+    double peak = peak_gflops(omp_get_max_threads(), 12);
     printf("%-16s %17s %8s\n", "", "m n k", "GFLOP/s");
     for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
         int m = shapes[s].m, n = shapes[s].n, k = shapes[s].k;

@@ -1,6 +1,7 @@
 /*
  * Times training steps and forward passes of the image tower on random weights
- * and images, against the machine's measured rate of fused multiply-adds.
+ * and images, against the machine's rate of fused multiply-adds, which is
+ * measured after every one of them: on a shared machine it changes.
  *
  *   [mpirun -np N] vit_step MODEL BATCH REPEATS [train|forward|both]
  *
@@ -72,11 +73,45 @@ static void make_inputs(inputs *in, const mm_model_config *config,
     in->batch = (mm_batch){n_images, n_global, in->images, in->labels};
 }
 
-static double time_training(const mm_step_plan *plan, const mm_model *model,
-                            const inputs *in, int repeats, double *waited)
+/** Medians over the repeats. */
+typedef struct timing {
+    double seconds, of_peak, waited;
+} timing;
+
+/** What each repeat took, and its part of the rate possible at that time. */
+typedef struct samples {
+    double *seconds, *of_peak;
+    int n;
+} samples;
+
+static samples samples_of(int n)
+{
+    samples s = {calloc((size_t)n, sizeof(double)),
+                 calloc((size_t)n, sizeof(double)), 0};
+    return s;
+}
+
+static void add_sample(samples *s, double seconds, double flop, mm_comm *comm)
+{
+    double peak =
+        peak_gflops(mm_comm_n_threads(comm), 3) * 1e9 * mm_comm_n_ranks(comm);
+    s->seconds[s->n] = seconds;
+    s->of_peak[s->n++] = flop / seconds / peak;
+}
+
+static timing finish_samples(samples *s)
+{
+    timing t = {median(s->seconds, s->n), median(s->of_peak, s->n), 0};
+    free(s->seconds);
+    free(s->of_peak);
+    return t;
+}
+
+static timing time_training(const mm_step_plan *plan, const mm_model *model,
+                            const inputs *in, int repeats, double flop)
 {
     mm_stepper *stepper = NULL;
-    double *spent_s = calloc((size_t)repeats, sizeof *spent_s);
+    samples all = samples_of(repeats);
     must(mm_stepper_create(plan, &stepper));
     must(mm_stepper_begin_task(stepper, model->theta, &in->head, &in->task));
     double before_s = 0, total_s = 0;
@@ -85,43 +120,43 @@ static double time_training(const mm_step_plan *plan, const mm_model *model,
         must(mm_comm_barrier(plan->comm));
         double begin_s = mm_clock_s();
         must(mm_stepper_step(stepper, &in->batch, MM_OK, 1e-6, &result));
+        double spent_s = mm_clock_s() - begin_s;
         if (i < 0) {
             before_s = mm_stepper_wait_s(stepper);
-        } else {
-            spent_s[i] = mm_clock_s() - begin_s;
-            total_s += spent_s[i];
+            continue;
         }
+        total_s += spent_s;
+        add_sample(&all, spent_s, flop, plan->comm);
     }
-    *waited = (mm_stepper_wait_s(stepper) - before_s) / total_s;
-    double middle_s = median(spent_s, repeats);
+    timing t = finish_samples(&all);
+    t.waited = (mm_stepper_wait_s(stepper) - before_s) / total_s;
     mm_stepper_destroy(&stepper);
-    free(spent_s);
-    return middle_s;
+    return t;
 }
 
-static double time_forward(mm_device *device, const mm_model *model,
-                           const inputs *in, int repeats)
+static timing time_forward(mm_comm *comm, mm_device *device,
+                           const mm_model *model, const inputs *in, int repeats,
+                           double flop)
 {
     mm_stream *stream = NULL;
     mm_vit *vit = NULL;
-    double *spent_s = calloc((size_t)repeats, sizeof *spent_s);
+    samples all = samples_of(repeats);
     must(mm_stream_create(device, &stream));
     must(mm_vit_create(device, stream, &model->config, MM_VIT_INFERENCE,
                        in->batch.n_images, &vit));
     for (int i = -1; i < repeats; i++) {
         float *features;
+        must(mm_comm_barrier(comm));
         double begin_s = mm_clock_s();
         must(mm_vit_forward(vit, model->theta, in->images, in->batch.n_images,
                             &features));
         must(mm_stream_sync(stream));
         if (i >= 0)
-            spent_s[i] = mm_clock_s() - begin_s;
+            add_sample(&all, mm_clock_s() - begin_s, flop, comm);
     }
-    double middle_s = median(spent_s, repeats);
     mm_vit_destroy(&vit);
     mm_stream_destroy(&stream);
-    free(spent_s);
-    return middle_s;
+    return finish_samples(&all);
 }
 
 int main(int argc, char **argv)
@@ -155,27 +190,25 @@ int main(int argc, char **argv)
                          .weight_decay = 0.1,
                          .clip = 1};
 
-    double peak = peak_gflops(n_threads) * 1e9 * n_ranks;
     double flop = mm_vit_forward_flop(&model.config) * (double)batch;
-    double train_s = 0, forward_s = 0, waited = 0;
+    timing train = {0}, forward = {0};
     if (strcmp(what, "forward") != 0)
-        train_s = time_training(&plan, &model, &in, repeats, &waited);
+        train = time_training(&plan, &model, &in, repeats, 3 * flop);
     if (strcmp(what, "train") != 0)
-        forward_s = time_forward(device, &model, &in, repeats);
+        forward = time_forward(comm, device, &model, &in, repeats, flop);
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
     if (rank == 0)
         printf("{\"model\": \"%s\", \"batch\": %lld, \"n_ranks\": %d, "
-               "\"n_threads\": %d, \"peak_gflops\": %.1f, "
-               "\"train_images_per_s\": %.4g, \"train_of_peak\": %.3f, "
-               "\"train_waited\": %.4f, \"forward_images_per_s\": %.4g, "
-               "\"forward_of_peak\": %.3f, \"max_rss_gib\": %.2f}\n",
-               argv[1], (long long)batch, n_ranks, n_threads, peak / 1e9,
-               train_s > 0 ? (double)batch / train_s : 0,
-               train_s > 0 ? 3 * flop / train_s / peak : 0, waited,
-               forward_s > 0 ? (double)batch / forward_s : 0,
-               forward_s > 0 ? flop / forward_s / peak : 0,
-               (double)usage.ru_maxrss / (1 << 20));
+               "\"n_threads\": %d, \"train_images_per_s\": %.4g, "
+               "\"train_of_peak\": %.3f, \"train_waited\": %.4f, "
+               "\"forward_images_per_s\": %.4g, \"forward_of_peak\": %.3f, "
+               "\"max_rss_gib\": %.2f}\n",
+               argv[1], (long long)batch, n_ranks, n_threads,
+               train.seconds > 0 ? (double)batch / train.seconds : 0,
+               train.of_peak, train.waited,
+               forward.seconds > 0 ? (double)batch / forward.seconds : 0,
+               forward.of_peak, (double)usage.ru_maxrss / (1 << 20));
     mm_device_close(&device);
     mm_model_clear(&model);
     mm_comm_destroy(&comm);

@@ -7,15 +7,15 @@
 
 /*
  * The sums are oneDNN's. Each thread takes a share of the rows (of the columns,
- * where those are more), has the library multiply a panel of it at a time, and
- * finishes the panel while the caches hold it. Called so, inside a team, the
- * library uses one thread. How it orders a sum depends on the panel's size, and
- * so the last bits on the number of threads.
+ * where those are more), has the library multiply it, and finishes the sums;
+ * all at once, or, where a transport must move meanwhile, a panel at a time.
+ * Called so, inside a team, the library uses one thread. How it orders a sum
+ * depends on the panel's size, and so the last bits on the number of threads.
  */
 enum {
-    PANEL_WORK = 1 << 29, /* multiply-adds, some 10 ms: then we poll      */
-    PANEL_MIN_ROWS = 512, /* packing b again for fewer costs too much     */
-    SHARE_MULTIPLE = 16   /* whole register tiles                         */
+    PANEL_WORK = 1 << 29, /* multiply-adds, some 10 ms: then we poll */
+    PANEL_MIN_ROWS = 512, /* packing b again for fewer costs too much */
+    SHARE_MULTIPLE = 16   /* whole register tiles                     */
 };
 
 /** Part of the product. */
@@ -124,7 +124,9 @@ static dnnl_status_t compute_share(mm_stream *stream, const mm_cpu_product *p)
         share_of(p->n, thread, n_threads, &share.col, &share.n_cols);
     bool unfinished = p->bias || p->addend || p->epilogue != MM_CPU_PLAIN;
     int64_t row_work = mm_max_i64(share.n_cols * p->k, 1);
-    int64_t most_rows = mm_max_i64(PANEL_WORK / row_work, PANEL_MIN_ROWS);
+    int64_t most_rows = stream->poll
+                            ? mm_max_i64(PANEL_WORK / row_work, PANEL_MIN_ROWS)
+                            : mm_max_i64(share.n_rows, 1);
     int64_t n_panels = mm_max_i64(mm_ceil_div(share.n_rows, most_rows), 1);
     int64_t panel_rows =
         mm_round_up(mm_ceil_div(share.n_rows, n_panels), SHARE_MULTIPLE);
