@@ -24,12 +24,6 @@ static bool usable(const char *name)
     (void)name;
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    if (!strcmp(name, "x86-64-v4"))
-        return __builtin_cpu_supports("avx512f") &&
-               __builtin_cpu_supports("avx512bw") &&
-               __builtin_cpu_supports("avx512cd") &&
-               __builtin_cpu_supports("avx512dq") &&
-               __builtin_cpu_supports("avx512vl");
     if (!strcmp(name, "x86-64-v3"))
         return __builtin_cpu_supports("avx2") &&
                __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&

@@ -7,7 +7,7 @@ INLINE void tile(const int n_rows, int64_t a_row, int64_t a_k, MM_TILE_ARGS)
 {
     mm_vec sum[MM_TILE_ROWS][2];
     const mm_vec zero = {0};
-#pragma GCC unroll 12
+#pragma GCC unroll 6
     for (int i = 0; i < n_rows; i++) {
         sum[i][0] = zero;
         sum[i][1] = zero;
@@ -20,7 +20,7 @@ INLINE void tile(const int n_rows, int64_t a_row, int64_t a_k, MM_TILE_ARGS)
     for (int64_t k = 0; k < n_k; k++) {
         mm_vec b0 = *(const mm_vec *)b;
         mm_vec b1 = *(const mm_vec *)(b + MM_VEC);
-#pragma GCC unroll 12
+#pragma GCC unroll 6
         for (int i = 0; i < n_rows; i++) {
             mm_vec x = a[i * a_row] - zero; /* broadcast */
             sum[i][0] += x * b0;
@@ -29,7 +29,7 @@ INLINE void tile(const int n_rows, int64_t a_row, int64_t a_k, MM_TILE_ARGS)
         a += a_k;
         b += MM_TILE_COLS;
     }
-#pragma GCC unroll 12
+#pragma GCC unroll 6
     for (int i = 0; i < n_rows; i++) {
         mm_vec_unaligned *out = (mm_vec_unaligned *)(c + i * ldc);
         if (add) {
@@ -41,29 +41,14 @@ INLINE void tile(const int n_rows, int64_t a_row, int64_t a_k, MM_TILE_ARGS)
     }
 }
 
-void MM_CPU(tile_packed)(MM_TILE_ARGS)
-{
-    tile(MM_TILE_ROWS, 1, MM_TILE_ROWS, n_k, a, b, c, ldc, add);
-}
-
 #define CASE(n, row, k)                          \
     case n:                                      \
         tile(n, row, k, n_k, a, b, c, ldc, add); \
         break;
-#if defined(__AVX512F__)
-#define CASES(row, k)                                               \
-    CASE(1, row, k)                                                 \
-    CASE(2, row, k)                                                 \
-    CASE(3, row, k)                                                 \
-    CASE(4, row, k)                                                 \
-    CASE(5, row, k) CASE(6, row, k) CASE(7, row, k) CASE(8, row, k) \
-        CASE(9, row, k) CASE(10, row, k) CASE(11, row, k) CASE(12, row, k)
-#else
 #define CASES(row, k) \
     CASE(1, row, k)   \
     CASE(2, row, k)   \
     CASE(3, row, k) CASE(4, row, k) CASE(5, row, k) CASE(6, row, k)
-#endif
 
 void MM_CPU(tile_rows)(int n_rows, int64_t a_row, MM_TILE_ARGS)
 {

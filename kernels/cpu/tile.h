@@ -6,20 +6,18 @@
 #include <string.h>
 
 /*
- * The register-blocked product under every matrix product and under attention
- * (Goto and van de Geijn 2008; the tile's shape as in BLIS, Van Zee and van de
- * Geijn 2015): a tile of sums stays in registers, each step broadcasts a
- * column of a and multiplies it with a row of b.
+ * The register-blocked product inside attention (Goto and van de Geijn 2008;
+ * the tile's shape as in BLIS, Van Zee and van de Geijn 2015): a tile of sums
+ * stays in registers, each step broadcasts a column of a and multiplies it with
+ * a row of b. A library's call costs more than one head of a small model takes.
  */
 
-#if defined(__AVX512F__)
-enum { MM_VEC = 16, MM_TILE_ROWS = 12 };
-#elif defined(__AVX__)
-enum { MM_VEC = 8, MM_TILE_ROWS = 6 };
+#if defined(__AVX__)
+enum { MM_VEC = 8 };
 #else
-enum { MM_VEC = 4, MM_TILE_ROWS = 6 };
+enum { MM_VEC = 4 };
 #endif
-enum { MM_TILE_COLS = 2 * MM_VEC };
+enum { MM_TILE_ROWS = 6, MM_TILE_COLS = 2 * MM_VEC };
 
 typedef float mm_vec __attribute__((vector_size(4 * MM_VEC), may_alias));
 typedef float mm_vec_unaligned
@@ -35,8 +33,6 @@ typedef float mm_vec_unaligned
 #define MM_TILE_ARGS \
     int64_t n_k, const float *a, const float *b, float *c, int64_t ldc, bool add
 
-/** a packed: a_row 1, a_k MM_TILE_ROWS, all rows. */
-void MM_CPU(tile_packed)(MM_TILE_ARGS);
 /** a row-major: a_k 1. */
 void MM_CPU(tile_rows)(int n_rows, int64_t a_row, MM_TILE_ARGS);
 /** a transposed: a_row 1. */

@@ -1,0 +1,71 @@
+"""Every command of README.md runs: as printed, one after the other, in a folder
+with the files that it speaks of. What has tests of its own is checked to exist.
+
+ctest: timeout=400
+"""
+
+import re
+import subprocess
+
+import h5py
+import magmax_cli as cli
+import numpy as np
+
+README = (cli.SOURCE / "README.md").read_text()
+BLOCKS = re.findall(r"^```sh\n(.*?)^```", README, re.M | re.S)
+
+# Blocks that other tests run: the demo, this suite, the installation, Slurm.
+ELSEWHERE = ("./demo.sh", "cmake ", "slurm/env.sh")
+
+
+class Readme(cli.Case):
+    def test_every_command_runs_as_printed(self):
+        config = cli.make_model(self.dir / "model.json")
+        weights = cli.random_weights(config)
+        with h5py.File(self.dir / "theta0.h5", "w") as file:
+            for name, value in weights.items():
+                file["model/" + name] = value
+        cli.make_npz(self.dir / "data.npz", n_classes=5, n_train=50)
+        ran = 0
+        for block in BLOCKS:
+            if any(word in block for word in ELSEWHERE):
+                continue
+            with self.subTest(block=block):
+                proc = subprocess.run(
+                    ["bash", "-euo", "pipefail", "-c", block], cwd=self.dir,
+                    env=cli.environment({
+                        "PATH": f"{cli.BIN}:/usr/bin:/bin",
+                        "OMPI_MCA_rmaps_base_oversubscribe": "1"}),
+                    capture_output=True, text=True,
+                    timeout=200 * cli.TIMEOUT_SCALE)
+                self.assertEqual(proc.returncode, 0,
+                                 f"{block}\n{proc.stdout}\n{proc.stderr}")
+                ran += block.count("magmax_")
+        self.assertGreaterEqual(ran, 8)
+        with h5py.File(self.dir / "merged.h5") as file:
+            self.assertEqual(file["model/visual.proj"].shape, (16, 8))
+
+    def test_every_named_file_and_option_exists(self):
+        for path in re.findall(r"`((?:\.ci|src|kernels|comm|tests|slurm|docs)/"
+                               r"[\w./]+)`", README):
+            self.assertTrue((cli.SOURCE / path).exists(), path)
+        for path in re.findall(r"\]\((?!http|#)([^)]+)\)", README):
+            self.assertTrue((cli.SOURCE / path).exists(), path)
+        known = "".join(cli.run_ok(program, "--help").stdout
+                        for program in cli.BIN.glob("magmax_*"))
+        for option in set(re.findall(r"`(--[a-z-]+)`", README)):
+            if option not in ("--bind-to", "--oversubscribe", "--help"):
+                self.assertIn(option, known)
+
+    def test_the_results_are_a_whole_table(self):
+        rows = [line for line in README.splitlines() if re.match(
+            r"\| (theta_0|last|MagMax|average|random)", line)]
+        self.assertEqual(len(rows), 8)
+        for row in rows:
+            values = [float(v.strip(" *")) for v in row.split("|")[2:-1]]
+            self.assertEqual(len(values), 6)
+            self.assertAlmostEqual(np.mean(values[:5]), values[5], delta=0.11)
+
+
+if __name__ == "__main__":
+    cli.main()
