@@ -1,10 +1,9 @@
 /*
- * Matrix products of a Vision Transformer's layers: our kernels beside a
- * library, in GFLOP/s, with the fused multiply-add peak for scale. Stands
- * alone; docs/gemm.md has the commands that build it for each library, and what
- * they printed.
+ * Matrix products of a Vision Transformer's layers in one library, in GFLOP/s,
+ * with the multiply-add peak for scale. Stands alone; docs/gemm.md has the
+ * commands that build it for each library, and what they printed.
  *
- * Define one of MM_BENCH_ONEDNN, MM_BENCH_CBLAS, or neither for our kernels.
+ * MM_BENCH_ONEDNN: oneDNN; without it, whatever has cblas.h.
  */
 #include "bench/peak.h"
 
@@ -16,10 +15,8 @@
 
 #if defined(MM_BENCH_ONEDNN)
 #include <dnnl.h>
-#elif defined(MM_BENCH_CBLAS)
-#include <cblas.h>
 #else
-#include "kernels/ops.h"
+#include <cblas.h>
 #endif
 
 enum { REPEATS = 12 };
@@ -31,38 +28,19 @@ static double now_s(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-#if !defined(MM_BENCH_ONEDNN) && !defined(MM_BENCH_CBLAS)
-static mm_device *device;
-static mm_stream *stream;
-#endif
-
-static int start(void)
-{
-#if !defined(MM_BENCH_ONEDNN) && !defined(MM_BENCH_CBLAS)
-    if (mm_device_open("cpu", omp_get_max_threads(), &device) != MM_OK ||
-        mm_stream_create(device, &stream) != MM_OK) {
-        fprintf(stderr, "%s\n", mm_fail_message());
-        return 1;
-    }
-#endif
-    return 0;
-}
-
-/* c = a b, b transposed; a transposed where the flag says so. */
-static int product(float *c, const float *a, const float *b, int transpose_a,
+/* c = a b', or c = a' b for the gradient of weights. */
+static int product(float *c, const float *a, const float *b, int gradient,
                    int m, int n, int k)
 {
+    int lda = gradient ? m : k, ldb = gradient ? n : k;
 #if defined(MM_BENCH_ONEDNN)
-    return dnnl_sgemm(transpose_a ? 'T' : 'N', 'T', m, n, k, 1.0f, a,
-                      transpose_a ? m : k, b, k, 0.0f, c, n) != dnnl_success;
-#elif defined(MM_BENCH_CBLAS)
-    cblas_sgemm(CblasRowMajor, transpose_a ? CblasTrans : CblasNoTrans,
-                CblasTrans, m, n, k, 1.0f, a, transpose_a ? m : k, b, k, 0.0f,
-                c, n);
-    return 0;
+    return dnnl_sgemm(gradient ? 'T' : 'N', gradient ? 'N' : 'T', m, n, k, 1.0f,
+                      a, lda, b, ldb, 0.0f, c, n) != dnnl_success;
 #else
-    return mm_device_ops(device)->gemm(stream, c, a, b, transpose_a, true, m, n,
-                                       k, 0.0f) != MM_OK;
+    cblas_sgemm(CblasRowMajor, gradient ? CblasTrans : CblasNoTrans,
+                gradient ? CblasNoTrans : CblasTrans, m, n, k, 1.0f, a, lda, b,
+                ldb, 0.0f, c, n);
+    return 0;
 #endif
 }
 
@@ -80,18 +58,18 @@ int main(void)
 {
     static const struct {
         const char *what;
-        int m, n, k, transpose_a;
+        int m, n, k, gradient;
     } shapes[] = {
         {"ViT-B qkv", 3152, 2304, 768, 0},
         {"ViT-B out", 3152, 768, 768, 0},
         {"ViT-B MLP up", 3152, 3072, 768, 0},
         {"ViT-B MLP down", 3152, 768, 3072, 0},
-        {"ViT-B weights", 768, 3072, 3152, 1},
+        {"ViT-B weights", 3072, 768, 3152, 1},
         {"small qkv", 2176, 192, 64, 0},
+        {"small MLP up", 2176, 256, 64, 0},
         {"small MLP down", 2176, 64, 256, 0},
+        {"small weights", 256, 64, 2176, 1},
     };
-    if (start())
-        return 1;
     double peak = peak_gflops(omp_get_max_threads(), 12);
     printf("%-16s %17s %8s\n", "", "m n k", "GFLOP/s");
     for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
@@ -102,7 +80,7 @@ int main(void)
         double flops = 2.0 * m * n * k, best = 1e9;
         for (int r = 0; r < REPEATS * (flops < 1e9 ? 50 : 1); r++) {
             double begin = now_s();
-            if (product(c, a, b, shapes[s].transpose_a, m, n, k))
+            if (product(c, a, b, shapes[s].gradient, m, n, k))
                 return 1;
             double took = now_s() - begin;
             best = took < best ? took : best;
