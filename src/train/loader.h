@@ -25,10 +25,10 @@ typedef struct mm_batch {
 } mm_batch;
 
 /**
- * Cuts a task's training samples into batches. Which samples form a batch, and
- * how each is cropped, is a function of (seed, task, epoch, sample) alone, so
- * any number of ranks sees the same global batches; the last one of an epoch
- * may be smaller.
+ * Cuts a task's training samples into batches. The order is a function of
+ * (seed, task, epoch), a sample's crop of (seed, epoch, sample), so any number
+ * of ranks sees the same global batches; the last one of an epoch may be
+ * smaller.
  */
 typedef struct mm_loader mm_loader;
 
