@@ -239,9 +239,10 @@ MM_OP(add_delta, (mm_stream * stream, float *sum, const float *tuned,
                   const float *base, int64_t n_elems))
 
 /**
- * For each i for which this task is drawn, tau[i] = tuned[i] - base[i] and
- * winner[i] = task. The draw is mm_rng_below(key (seed, MM_RNG_MERGE),
- * counter first_elem + i, n_tasks), so it depends on seed and element only.
+ * Fold one task into a random mix: where winner[i] == task, tau[i] =
+ * tuned[i] - base[i]. Task 0, which is folded first, draws the winners:
+ * winner[i] = mm_rng_below(key (seed, MM_RNG_MERGE), first_elem + i, n_tasks),
+ * a function of seed and element only.
  */
 MM_OP(random_delta,
       (mm_stream * stream, float *tau, uint16_t *winner, const float *tuned,
