@@ -64,7 +64,7 @@ static void gemm_matches_double_precision_for_every_orientation(void **state)
         }
 }
 
-static void gemm_splits_a_right_hand_side_larger_than_its_buffer(void **state)
+static void gemm_of_long_sums_matches_double_precision(void **state)
 {
     (void)state;
     const gemm_case tall = {true, false, 9, 1600, 3100, 0.0f};
@@ -146,7 +146,7 @@ static void gemm_refuses_what_cannot_be_meant(void **state)
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(gemm_matches_double_precision_for_every_orientation),
-    cmocka_unit_test(gemm_splits_a_right_hand_side_larger_than_its_buffer),
+    cmocka_unit_test(gemm_of_long_sums_matches_double_precision),
     cmocka_unit_test(gemm_without_terms_leaves_beta_times_c),
     cmocka_unit_test(gemm_of_small_integers_is_exact),
     cmocka_unit_test(gemm_has_the_same_bits_when_repeated),
