@@ -154,8 +154,8 @@ static mm_status write_on_root(evaluation *e)
     return st;
 }
 
-/** Rank 0 has its own share in front already: it sends nothing, and receives the
- * others' behind it. */
+/** Rank 0 has its own share in front already: it sends nothing, and receives
+ * the others' behind it. */
 static mm_status write_features(evaluation *e)
 {
     const mm_evaluate_plan *p = e->plan;
