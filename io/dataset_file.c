@@ -205,6 +205,11 @@ void mm_dataset_close(mm_dataset **dataset)
 mm_image mm_split_image(const mm_split *split, int64_t i)
 {
     int64_t n_bytes = split->height * split->width * split->channels;
-    return (mm_image){split->pixels + i * n_bytes, split->height, split->width,
-                      split->channels};
+    return (mm_image){
+        .pixels = split->pixels + i * n_bytes,
+        .height = split->height,
+        .width = split->width,
+        .channels = split->channels,
+        .mode = split->channels == 3 ? MM_IMAGE_RGB : MM_IMAGE_GREY,
+    };
 }

@@ -1,17 +1,11 @@
 #ifndef MAGMAX_IO_DATASET_FILE_H
 #define MAGMAX_IO_DATASET_FILE_H
 
+#include "io/image.h"
 #include "src/base/status.h"
 
 #include <stdbool.h>
 #include <stdint.h>
-
-/** One image as it is stored. */
-typedef struct mm_image {
-    const uint8_t *pixels; /* [height, width, channels], borrowed */
-    int64_t height, width;
-    int channels; /* 1 or 3 */
-} mm_image;
 
 /** The training or the test half of a data set, in its own order. */
 typedef struct mm_split {

@@ -43,7 +43,13 @@ static mm_status answer(const request *r, mm_transform **t, int64_t *t_size)
         MM_TRY_GOTO(st, done, mm_transform_create(r->size, t));
         *t_size = r->size;
     }
-    mm_image image = {in, r->height, r->width, (int)r->channels};
+    mm_image image = {
+        .pixels = in,
+        .height = r->height,
+        .width = r->width,
+        .channels = (int)r->channels,
+        .mode = r->channels == 3 ? MM_IMAGE_RGB : MM_IMAGE_GREY,
+    };
     MM_TRY_GOTO(st, done, transform_one(*t, r, &image, out));
     if (fwrite(out, 1, n_out, stdout) != n_out)
         st = mm_fail_errno("stdout");

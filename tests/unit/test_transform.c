@@ -43,7 +43,7 @@ static void an_image_of_the_right_size_is_copied(void **state)
     output out;
     for (int i = 0; i < BYTES; i++)
         pixels[i] = (uint8_t)(i * 37);
-    mm_image image = {pixels, SIZE, SIZE, 3};
+    mm_image image = {pixels, SIZE, SIZE, 3, MM_IMAGE_RGB, NULL};
     prepare(&out);
     assert_int_equal(mm_transform_evaluation(t, &image, out.bytes), MM_OK);
     assert_memory_equal(out.bytes, pixels, BYTES);
@@ -60,7 +60,7 @@ static void grey_becomes_three_equal_channels(void **state)
     output out;
     for (int i = 0; i < SIZE * SIZE; i++)
         pixels[i] = (uint8_t)(i * 3);
-    mm_image image = {pixels, SIZE, SIZE, 1};
+    mm_image image = {pixels, SIZE, SIZE, 1, MM_IMAGE_GREY, NULL};
     prepare(&out);
     assert_int_equal(mm_transform_evaluation(t, &image, out.bytes), MM_OK);
     for (int i = 0; i < BYTES; i++)
@@ -81,7 +81,8 @@ static void a_flat_image_of_any_size_stays_flat(void **state)
         uint8_t *pixels = malloc((size_t)n);
         for (int64_t i = 0; i < n; i++)
             pixels[i] = (uint8_t)(10 + 100 * (i % 3)); /* 10, 110, 210 */
-        mm_image image = {pixels, sides[k][0], sides[k][1], 3};
+        mm_image image = {pixels, sides[k][0],  sides[k][1],
+                          3,      MM_IMAGE_RGB, NULL};
         for (int what = 0; what < 3; what++) {
             prepare(&out);
             mm_status st =
@@ -110,7 +111,8 @@ scratch_of_a_larger_image_does_not_show_in_a_smaller_one(void **state)
     memset(large, 255, sizeof large);
     for (size_t i = 0; i < sizeof small; i++)
         small[i] = (uint8_t)(i * 7);
-    mm_image first = {large, 300, 200, 3}, second = {small, 20, 30, 1};
+    mm_image first = {large, 300, 200, 3, MM_IMAGE_RGB, NULL},
+             second = {small, 20, 30, 1, MM_IMAGE_GREY, NULL};
     prepare(&a);
     prepare(&b);
     assert_int_equal(mm_transform_evaluation(used, &first, a.bytes), MM_OK);
@@ -129,7 +131,7 @@ static void a_crop_reads_only_its_box(void **state)
     output a, b;
     for (int i = 0; i < 40 * 40; i++)
         pixels[i] = (uint8_t)(i * 11);
-    mm_image image = {pixels, 40, 40, 1};
+    mm_image image = {pixels, 40, 40, 1, MM_IMAGE_GREY, NULL};
     assert_int_equal(mm_transform_crop(t, &image, 5, 7, 20, 25, a.bytes),
                      MM_OK);
     for (int y = 0; y < 40; y++)
@@ -148,7 +150,8 @@ static void an_image_without_pixels_fails(void **state)
     mm_transform *t = create();
     output out;
     uint8_t pixel = 0;
-    mm_image flat = {&pixel, 0, 5, 3}, thin = {&pixel, 5, 0, 1};
+    mm_image flat = {&pixel, 0, 5, 3, MM_IMAGE_RGB, NULL},
+             thin = {&pixel, 5, 0, 1, MM_IMAGE_GREY, NULL};
     assert_int_equal(mm_transform_evaluation(t, &flat, out.bytes), MM_E_VALUE);
     assert_int_equal(mm_transform_training(t, &thin, 5, 0, 0, out.bytes),
                      MM_E_VALUE);
