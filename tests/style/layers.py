@@ -15,7 +15,7 @@ LAYERS = [
     ["comm"],
     ["io"],
     ["src/model", "src/tasks"],
-    ["src/train", "src/merge", "src/eval", "src/report"],
+    ["src/train", "src/merge", "src/eval", "src/convert", "src/report"],
     ["src"],  # the programs
 ]
 
