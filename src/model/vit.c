@@ -66,13 +66,13 @@ static int64_t patch_elems(const mm_model_config *c)
 
 static bool is_last(const mm_model_config *c, int64_t layer)
 {
-    return layer == c->n_layers - 1;
+    return layer == c->image.n_layers - 1;
 }
 
 static int64_t tail_rows(const mm_vit *vit, int64_t layer, int64_t n_images)
 {
     return is_last(vit->config, layer) ? n_images
-                                       : n_images * vit->config->n_tokens;
+                                       : n_images * vit->config->image.n_tokens;
 }
 
 /* ---- memory ------------------------------------------------------------ */
@@ -82,7 +82,7 @@ static void plan_block(mm_vit *vit, mm_arena *arena, int64_t layer)
     const mm_model_config *c = vit->config;
     bool training = vit->use == MM_VIT_TRAINING;
     bool last = is_last(c, layer);
-    int64_t n = vit->max_images * c->n_tokens;
+    int64_t n = vit->max_images * c->image.n_tokens;
     int64_t rows = tail_rows(vit, layer, vit->max_images);
     block_acts *b = &vit->blocks[layer];
     if (!training && layer > 0 && !last) {
@@ -91,10 +91,10 @@ static void plan_block(mm_vit *vit, mm_arena *arena, int64_t layer)
     }
     if (training || layer == 0) {
         b->x = layer > 0 ? vit->blocks[layer - 1].out
-                         : mm_arena_floats(arena, n * c->width);
-        b->ln_1 = mm_arena_floats(arena, n * c->width);
-        b->qkv = mm_arena_floats(arena, n * 3 * c->width);
-        b->attention = mm_arena_floats(arena, n * c->width);
+                         : mm_arena_floats(arena, n * c->image.width);
+        b->ln_1 = mm_arena_floats(arena, n * c->image.width);
+        b->qkv = mm_arena_floats(arena, n * 3 * c->image.width);
+        b->attention = mm_arena_floats(arena, n * c->image.width);
     } else {
         *b = vit->blocks[0]; /* but for its tail, which is smaller */
     }
@@ -103,43 +103,45 @@ static void plan_block(mm_vit *vit, mm_arena *arena, int64_t layer)
         b->rstd_1 = mm_arena_floats(arena, n);
         b->mean_2 = mm_arena_floats(arena, rows);
         b->rstd_2 = mm_arena_floats(arena, rows);
-        b->lse = mm_arena_floats(arena, n * c->n_heads);
-        b->pre = mm_arena_floats(arena, rows * c->mlp_width);
+        b->lse = mm_arena_floats(arena, n * c->image.n_heads);
+        b->pre = mm_arena_floats(arena, rows * c->image.mlp_width);
     }
-    b->tail_x = last ? mm_arena_floats(arena, rows * c->width) : b->x;
+    b->tail_x = last ? mm_arena_floats(arena, rows * c->image.width) : b->x;
     b->tail_attention =
-        last ? mm_arena_floats(arena, rows * c->width) : b->attention;
-    b->middle = training ? mm_arena_floats(arena, rows * c->width) : b->tail_x;
-    b->ln_2 = mm_arena_floats(arena, rows * c->width);
-    b->act = mm_arena_floats(arena, rows * c->mlp_width);
-    b->out = training ? mm_arena_floats(arena, rows * c->width) : b->middle;
+        last ? mm_arena_floats(arena, rows * c->image.width) : b->attention;
+    b->middle =
+        training ? mm_arena_floats(arena, rows * c->image.width) : b->tail_x;
+    b->ln_2 = mm_arena_floats(arena, rows * c->image.width);
+    b->act = mm_arena_floats(arena, rows * c->image.mlp_width);
+    b->out =
+        training ? mm_arena_floats(arena, rows * c->image.width) : b->middle;
 }
 
 /** Runs twice: over an empty arena to count, then over the memory. */
 static void plan(mm_vit *vit, mm_arena *arena)
 {
     const mm_model_config *c = vit->config;
-    int64_t b = vit->max_images, n = b * c->n_tokens;
+    int64_t b = vit->max_images, n = b * c->image.n_tokens;
     bool training = vit->use == MM_VIT_TRAINING;
     vit->columns =
-        mm_arena_floats(arena, b * (c->n_tokens - 1) * patch_elems(c));
-    vit->embedded = mm_arena_floats(arena, n * c->width);
+        mm_arena_floats(arena, b * (c->image.n_tokens - 1) * patch_elems(c));
+    vit->embedded = mm_arena_floats(arena, n * c->image.width);
     if (training) {
         vit->pre_mean = mm_arena_floats(arena, n);
         vit->pre_rstd = mm_arena_floats(arena, n);
         vit->post_mean = mm_arena_floats(arena, b);
         vit->post_rstd = mm_arena_floats(arena, b);
-        vit->dx = mm_arena_floats(arena, n * c->width);
-        vit->dtail = mm_arena_floats(arena, b * c->width);
-        vit->dbranch = mm_arena_floats(arena, n * c->width);
-        int64_t most_rows = c->n_layers > 1 ? n : b;
-        vit->dpre = mm_arena_floats(arena, most_rows * c->mlp_width);
-        vit->dattn = mm_arena_floats(arena, n * c->width);
-        vit->dqkv = mm_arena_floats(arena, n * 3 * c->width);
+        vit->dx = mm_arena_floats(arena, n * c->image.width);
+        vit->dtail = mm_arena_floats(arena, b * c->image.width);
+        vit->dbranch = mm_arena_floats(arena, n * c->image.width);
+        int64_t most_rows = c->image.n_layers > 1 ? n : b;
+        vit->dpre = mm_arena_floats(arena, most_rows * c->image.mlp_width);
+        vit->dattn = mm_arena_floats(arena, n * c->image.width);
+        vit->dqkv = mm_arena_floats(arena, n * 3 * c->image.width);
     }
-    for (int64_t layer = 0; layer < c->n_layers; layer++)
+    for (int64_t layer = 0; layer < c->image.n_layers; layer++)
         plan_block(vit, arena, layer);
-    vit->pooled = mm_arena_floats(arena, b * c->width);
+    vit->pooled = mm_arena_floats(arena, b * c->image.width);
     vit->features = mm_arena_floats(arena, b * c->embed_dim);
 }
 
@@ -157,7 +159,7 @@ mm_status mm_vit_create(mm_device *device, mm_stream *stream,
     v->use = use;
     v->max_images = max_images;
     mm_status st = mm_fail(MM_E_MEMORY, "no memory for a model");
-    v->blocks = calloc((size_t)config->n_layers, sizeof *v->blocks);
+    v->blocks = calloc((size_t)config->image.n_layers, sizeof *v->blocks);
     if (!v->blocks)
         goto fail;
 
@@ -170,8 +172,9 @@ mm_status mm_vit_create(mm_device *device, mm_stream *stream,
 
     int64_t scratch;
     MM_TRY_GOTO(st, fail,
-                v->ops->scratch_bytes(&scratch, config->n_tokens, config->width,
-                                      config->n_heads));
+                v->ops->scratch_bytes(&scratch, config->image.n_tokens,
+                                      config->image.width,
+                                      config->image.n_heads));
     MM_TRY_GOTO(st, fail, mm_stream_reserve(stream, scratch));
     *vit = v;
     return MM_OK;
@@ -202,7 +205,7 @@ static mm_status embed(mm_vit *v, const mm_vit_params *p, const uint8_t *images)
 {
     const mm_model_config *c = v->config;
     const mm_ops *ops = v->ops;
-    int64_t b = v->n_images, t = c->n_tokens, w = c->width;
+    int64_t b = v->n_images, t = c->image.n_tokens, w = c->image.width;
     float *patches = v->blocks[0].ln_1; /* free until block 0 writes it */
     MM_TRY(ops->patchify(v->stream, v->columns, images, b, c->image_size,
                          c->patch_size, pixel_mean, pixel_std));
@@ -222,7 +225,8 @@ static mm_status forward_block(mm_vit *v, int64_t layer,
     const mm_model_config *c = v->config;
     const mm_ops *ops = v->ops;
     const block_acts *a = &v->blocks[layer];
-    int64_t b = v->n_images, t = c->n_tokens, w = c->width, m = c->mlp_width;
+    int64_t b = v->n_images, t = c->image.n_tokens, w = c->image.width,
+            m = c->image.mlp_width;
     int64_t n = b * t, rows = tail_rows(v, layer, b);
     mm_stream *s = v->stream;
     MM_TRY(ops->layernorm(s, a->ln_1, a->mean_1, a->rstd_1, a->x, w,
@@ -230,7 +234,7 @@ static mm_status forward_block(mm_vit *v, int64_t layer,
     MM_TRY(ops->linear(s, a->qkv, a->ln_1, p->in_proj_weight, p->in_proj_bias,
                        NULL, n, w, 3 * w));
     MM_TRY(ops->attention(s, a->attention, a->lse, a->qkv, false, b, t, w,
-                          c->n_heads));
+                          c->image.n_heads));
     if (is_last(c, layer)) {
         MM_TRY(ops->copy_rows(s, a->tail_x, w, a->x, t * w, rows, w));
         MM_TRY(ops->copy_rows(s, a->tail_attention, w, a->attention, t * w,
@@ -241,7 +245,7 @@ static mm_status forward_block(mm_vit *v, int64_t layer,
     MM_TRY(ops->layernorm(s, a->ln_2, a->mean_2, a->rstd_2, a->middle, w,
                           p->ln_2_weight, p->ln_2_bias, norm_eps, rows, w));
     MM_TRY(ops->linear_act(s, a->act, a->pre, a->ln_2, p->c_fc_weight,
-                           p->c_fc_bias, c->activation, rows, w, m));
+                           p->c_fc_bias, c->image.activation, rows, w, m));
     return ops->linear(s, a->out, a->act, p->c_proj_weight, p->c_proj_bias,
                        a->middle, rows, m, w);
 }
@@ -258,16 +262,16 @@ mm_status mm_vit_forward(mm_vit *vit, const float *theta, const uint8_t *images,
     mm_vit_params p = mm_params_vit(c, flat);
     vit->n_images = n_images;
     MM_TRY(embed(vit, &p, images));
-    for (int64_t layer = 0; layer < c->n_layers; layer++) {
-        mm_block_params block = mm_params_block(c, layer, flat);
+    for (int64_t layer = 0; layer < c->image.n_layers; layer++) {
+        mm_block_params block = mm_params_block(c, MM_IMAGE_TOWER, layer, flat);
         MM_TRY(forward_block(vit, layer, &block));
     }
-    MM_TRY(ops->layernorm(vit->stream, vit->pooled, vit->post_mean,
-                          vit->post_rstd, vit->blocks[c->n_layers - 1].out,
-                          c->width, p.ln_post_weight, p.ln_post_bias, norm_eps,
-                          n_images, c->width));
+    MM_TRY(ops->layernorm(
+        vit->stream, vit->pooled, vit->post_mean, vit->post_rstd,
+        vit->blocks[c->image.n_layers - 1].out, c->image.width,
+        p.ln_post_weight, p.ln_post_bias, norm_eps, n_images, c->image.width));
     MM_TRY(ops->gemm(vit->stream, vit->features, vit->pooled, p.proj, false,
-                     false, n_images, c->embed_dim, c->width, 0));
+                     false, n_images, c->embed_dim, c->image.width, 0));
     *features = vit->features;
     return MM_OK;
 }
@@ -294,14 +298,14 @@ static mm_status backward_tail(mm_vit *v, int64_t layer,
     const mm_model_config *c = v->config;
     const mm_ops *ops = v->ops;
     const block_acts *a = &v->blocks[layer];
-    int64_t w = c->width, m = c->mlp_width;
+    int64_t w = c->image.width, m = c->image.mlp_width;
     int64_t rows = tail_rows(v, layer, v->n_images);
     mm_stream *s = v->stream;
     float *dpre = v->dpre;
     MM_TRY(ops->linear_grad_weight(s, d->c_proj_weight, d->c_proj_bias, dx,
                                    a->act, accumulate, rows, m, w));
     MM_TRY(ops->linear_grad_act(s, dpre, dx, p->c_proj_weight, a->pre,
-                                c->activation, rows, m, w));
+                                c->image.activation, rows, m, w));
     MM_TRY(ops->linear_grad_weight(s, d->c_fc_weight, d->c_fc_bias, dpre,
                                    a->ln_2, accumulate, rows, w, m));
     MM_TRY(ops->linear_grad_input(s, v->dbranch, dpre, p->c_fc_weight, rows, w,
@@ -321,7 +325,8 @@ static mm_status backward_block(mm_vit *v, int64_t layer,
     const mm_model_config *c = v->config;
     const mm_ops *ops = v->ops;
     const block_acts *a = &v->blocks[layer];
-    int64_t b = v->n_images, t = c->n_tokens, w = c->width, n = b * t;
+    int64_t b = v->n_images, t = c->image.n_tokens, w = c->image.width,
+            n = b * t;
     mm_stream *s = v->stream;
     if (is_last(c, layer)) {
         /* Rows that are not class tokens get nothing from behind. */
@@ -335,7 +340,7 @@ static mm_status backward_block(mm_vit *v, int64_t layer,
         MM_TRY(backward_tail(v, layer, p, d, v->dx, v->dattn, accumulate));
     }
     MM_TRY(ops->attention_grad(s, v->dqkv, v->dattn, a->attention, a->lse,
-                               a->qkv, false, b, t, w, c->n_heads));
+                               a->qkv, false, b, t, w, c->image.n_heads));
     MM_TRY(ops->linear_grad_weight(s, d->in_proj_weight, d->in_proj_bias,
                                    v->dqkv, a->ln_1, accumulate, n, w, 3 * w));
     MM_TRY(ops->linear_grad_input(s, v->dbranch, v->dqkv, p->in_proj_weight, n,
@@ -350,7 +355,7 @@ static mm_status backward_embed(mm_vit *v, const mm_vit_params *p,
 {
     const mm_model_config *c = v->config;
     const mm_ops *ops = v->ops;
-    int64_t b = v->n_images, t = c->n_tokens, w = c->width;
+    int64_t b = v->n_images, t = c->image.n_tokens, w = c->image.width;
     mm_stream *s = v->stream;
     float *dembedded = v->dbranch, *dpatches = v->dattn;
     MM_TRY(ops->layernorm_grad(s, dembedded, d->ln_pre_weight, d->ln_pre_bias,
@@ -372,7 +377,7 @@ mm_status mm_vit_backward(mm_vit *vit, const float *theta, float *grad,
     MM_ASSERT(vit->use == MM_VIT_TRAINING);
     const mm_model_config *c = vit->config;
     const mm_ops *ops = vit->ops;
-    int64_t b = vit->n_images, w = c->width;
+    int64_t b = vit->n_images, w = c->image.width;
     mm_stream *s = vit->stream;
     float *flat = (float *)theta;
     mm_vit_params p = mm_params_vit(c, flat), d = mm_params_vit(c, grad);
@@ -382,13 +387,14 @@ mm_status mm_vit_backward(mm_vit *vit, const float *theta, float *grad,
                      c->embed_dim, b, accumulate));
     MM_TRY(ops->gemm(s, dpooled, dfeatures, p.proj, false, true, b, w,
                      c->embed_dim, 0));
-    MM_TRY(ops->layernorm_grad(s, vit->dtail, d.ln_post_weight, d.ln_post_bias,
-                               NULL, dpooled, vit->blocks[c->n_layers - 1].out,
-                               w, vit->post_mean, vit->post_rstd,
-                               p.ln_post_weight, accumulate, b, w));
-    for (int64_t layer = c->n_layers - 1; layer >= 0; layer--) {
-        mm_block_params block = mm_params_block(c, layer, flat);
-        mm_block_params dblock = mm_params_block(c, layer, grad);
+    MM_TRY(ops->layernorm_grad(
+        s, vit->dtail, d.ln_post_weight, d.ln_post_bias, NULL, dpooled,
+        vit->blocks[c->image.n_layers - 1].out, w, vit->post_mean,
+        vit->post_rstd, p.ln_post_weight, accumulate, b, w));
+    for (int64_t layer = c->image.n_layers - 1; layer >= 0; layer--) {
+        mm_block_params block = mm_params_block(c, MM_IMAGE_TOWER, layer, flat);
+        mm_block_params dblock =
+            mm_params_block(c, MM_IMAGE_TOWER, layer, grad);
         MM_TRY(backward_block(vit, layer, &block, &dblock, accumulate));
         MM_TRY(tell(listener, c, layer, grad));
     }
@@ -401,21 +407,21 @@ mm_status mm_vit_backward(mm_vit *vit, const float *theta, float *grad,
 mm_status mm_vit_copy_activation(mm_vit *vit, int64_t layer, float *host)
 {
     const mm_model_config *c = vit->config;
-    MM_ASSERT(vit->use == MM_VIT_TRAINING && layer < c->n_layers);
+    MM_ASSERT(vit->use == MM_VIT_TRAINING && layer < c->image.n_layers);
     const float *x = layer < 0 ? vit->blocks[0].x : vit->blocks[layer].out;
-    int64_t rows = layer < 0 ? vit->n_images * c->n_tokens
+    int64_t rows = layer < 0 ? vit->n_images * c->image.n_tokens
                              : tail_rows(vit, layer, vit->n_images);
     MM_TRY(mm_copy_to_host(vit->stream, host, x,
-                           rows * c->width * (int64_t)sizeof *host));
+                           rows * c->image.width * (int64_t)sizeof *host));
     return mm_stream_sync(vit->stream);
 }
 
 double mm_vit_forward_flop(const mm_model_config *config)
 {
-    double t = (double)config->n_tokens, w = (double)config->width;
-    double a_token = 4 * w * w + 2 * w * (double)config->mlp_width;
+    double t = (double)config->image.n_tokens, w = (double)config->image.width;
+    double a_token = 4 * w * w + 2 * w * (double)config->image.mlp_width;
     double attention = 2 * t * t * w;
-    double blocks = (double)config->n_layers * (t * a_token + attention);
+    double blocks = (double)config->image.n_layers * (t * a_token + attention);
     double patches = (t - 1) * (double)patch_elems(config) * w;
     return 2 * (blocks + patches + w * (double)config->embed_dim);
 }

@@ -218,15 +218,15 @@ static void activations_logits_and_loss_equal_pytorchs(void **state)
     must(mm_weights_open(GOLDEN "tiny/step.safetensors", &step));
     double loss = rig_loss(r, t.images, t.labels);
 
-    int64_t n_tokens = r->config.n_tokens, width = r->config.width;
+    int64_t n_tokens = r->config.image.n_tokens, width = r->config.image.width;
     float *ours = malloc((size_t)(8 * n_tokens * width) * sizeof *ours);
-    for (int64_t layer = -1; layer < r->config.n_layers; layer++) {
+    for (int64_t layer = -1; layer < r->config.image.n_layers; layer++) {
         char name[32] = "after_ln_pre";
         if (layer >= 0)
             snprintf(name, sizeof name, "after_block_%lld", (long long)layer);
         float *theirs = read_tensor(step, name, NULL);
         must(mm_vit_copy_activation(r->vit, layer, ours));
-        if (layer < r->config.n_layers - 1) {
+        if (layer < r->config.image.n_layers - 1) {
             assert_close(name, ours, theirs, 8 * n_tokens * width, tiny_bound);
         } else { /* class tokens only */
             for (int64_t b = 0; b < 8; b++)
