@@ -105,7 +105,6 @@ static mm_status check_same(const mm_model_config *typed,
     const mm_tower_config *a = &typed->image, *b = &recorded->image;
     const size_pair image[] = {
         {"embed_dim", typed->embed_dim, recorded->embed_dim},
-        {"image_size", typed->image_size, recorded->image_size},
         {"patch_size", typed->patch_size, recorded->patch_size},
         {"width", a->width, b->width},
         {"layers", a->n_layers, b->n_layers},
@@ -128,16 +127,27 @@ static mm_status check_same(const mm_model_config *typed,
     return check_sizes(text, sizeof text / sizeof *text, path);
 }
 
-/** The file's configuration, which may lack the text tower, with what was typed
- * for that. */
-static mm_status add_text(mm_model_config *file, const mm_model_config *typed,
-                          const char *path)
+/* Into the file's JSON, what was typed: a text tower where the file knows none,
+ * and the size of images. */
+static int merge_json(json_t *file, const json_t *typed)
+{
+    json_t *vision = json_object_get(file, "vision_cfg");
+    const json_t *typed_vision = json_object_get(typed, "vision_cfg");
+    json_t *text = json_object_get(typed, "text_cfg");
+    if (text && !json_object_get(file, "text_cfg") &&
+        json_object_set(file, "text_cfg", text))
+        return -1;
+    return json_object_set(vision, "image_size",
+                           json_object_get(typed_vision, "image_size"));
+}
+
+/** The file's configuration with what was typed beyond it. */
+static mm_status merge_typed(mm_model_config *file,
+                             const mm_model_config *typed, const char *path)
 {
     json_t *root = json_loads(file->json, 0, NULL);
     json_t *from = json_loads(typed->json, 0, NULL);
-    bool made = root && from &&
-                json_object_set(root, "text_cfg",
-                                json_object_get(from, "text_cfg")) == 0;
+    bool made = root && from && merge_json(root, from) == 0;
     char *text = made ? json_dumps(root, 0) : NULL;
     mm_model_config both = {0};
     mm_status st =
@@ -170,8 +180,8 @@ mm_status mm_model_config_choose(const char *name, const char *recorded,
     mm_status st = mm_model_config_parse(recorded, path, &file);
     if (st == MM_OK)
         st = check_same(config, &file, path);
-    if (st == MM_OK && config->has_text && !file.has_text)
-        st = add_text(&file, config, path);
+    if (st == MM_OK)
+        st = merge_typed(&file, config, path);
     if (st != MM_OK) {
         mm_model_config_clear(&file);
         return st;

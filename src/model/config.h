@@ -48,10 +48,11 @@ mm_status mm_model_config_parse(const char *text, const char *where,
  * The configuration of a run: what the user typed (`name`, may be NULL) and
  * what the weights' file says of itself (`recorded` JSON, may be NULL). Weights
  * know their activation best: where only that differs the file is followed,
- * with a warning. Text towers are compared where both have one; one is enough.
+ * with a warning. The size of images is the typed one: positional embeddings
+ * can be resized. Text towers are compared where both have one; one is enough.
  *
- * Errors   MM_E_ARG when neither is there, or when they differ in a size (which
- *          is named).
+ * Errors   MM_E_ARG when neither is there, or when they differ in another size
+ *          (which is named).
  */
 mm_status mm_model_config_choose(const char *name, const char *recorded,
                                  const char *path, mm_log *log,

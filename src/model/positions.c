@@ -88,3 +88,13 @@ mm_status mm_positions_resize(const float *in, int64_t from_grid,
     free(scratch);
     return MM_OK;
 }
+
+void mm_positions_log(mm_log *log, int64_t from, int64_t to)
+{
+    long long from_grid = (long long)mm_positions_grid(from);
+    long long to_grid = (long long)mm_positions_grid(to);
+    mm_log_line(log,
+                "positional embeddings resized from %lld x %lld to %lld x %lld "
+                "patches (bicubic, antialiased)",
+                from_grid, from_grid, to_grid, to_grid);
+}

@@ -1,7 +1,7 @@
 #ifndef MAGMAX_SRC_MODEL_POSITIONS_H
 #define MAGMAX_SRC_MODEL_POSITIONS_H
 
-#include "src/base/status.h"
+#include "src/base/log.h"
 
 #include <stdint.h>
 
@@ -25,5 +25,11 @@ mm_status mm_positions_resize(const float *in, int64_t from_grid,
 /** The side of the square grid of patches that n_tokens tokens are, with the
  * class token; 0 where they are none. */
 int64_t mm_positions_grid(int64_t n_tokens);
+
+/** The tensor's name. */
+#define MM_POSITIONS "visual.positional_embedding"
+
+/** Tell that positions for `from` tokens become some for `to`. */
+void mm_positions_log(mm_log *log, int64_t from, int64_t to);
 
 #endif

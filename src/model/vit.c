@@ -5,8 +5,8 @@
 #include <stdlib.h>
 
 /* CLIP's normalisation (Radford et al. 2021, published with the code). */
-static const float pixel_mean[3] = {0.48145466f, 0.4578275f, 0.40821073f};
-static const float pixel_std[3] = {0.26862954f, 0.26130258f, 0.27577711f};
+const float mm_pixel_mean[3] = {0.48145466f, 0.4578275f, 0.40821073f};
+const float mm_pixel_deviation[3] = {0.26862954f, 0.26130258f, 0.27577711f};
 
 static const float norm_eps = 1e-5f;
 
@@ -208,7 +208,7 @@ static mm_status embed(mm_vit *v, const mm_vit_params *p, const uint8_t *images)
     int64_t b = v->n_images, t = c->image.n_tokens, w = c->image.width;
     float *patches = v->blocks[0].ln_1; /* free until block 0 writes it */
     MM_TRY(ops->patchify(v->stream, v->columns, images, b, c->image_size,
-                         c->patch_size, pixel_mean, pixel_std));
+                         c->patch_size, mm_pixel_mean, mm_pixel_deviation));
     MM_TRY(ops->linear(v->stream, patches, v->columns, p->conv1_weight, NULL,
                        NULL, b * (t - 1), patch_elems(c), w));
     MM_TRY(ops->embed_tokens(v->stream, v->embedded, patches,
