@@ -5,17 +5,16 @@
 #include "io/convert.h"
 #include "src/base/log.h"
 
-#include <stdbool.h>
+#include <jansson.h>
 
 typedef struct mm_convert_request {
     const char *input;
-    const char *with;   /* file that has what the input lacks, or NULL */
-    const char *output; /* .h5: a checkpoint, .safetensors */
-    const char *model;  /* what the user typed for --model, or NULL */
-    const char *names;  /* one of MM_NAMINGS */
-    const char *dtype;  /* f32, f16, bf16; NULL: the format's usual one */
-    bool image_only;    /* leave the text tower out */
-    const char *program, *options; /* for the record; options: JSON text */
+    const char *with;     /* file that has what the input lacks, or NULL */
+    const char *output;   /* .h5: a checkpoint, .safetensors */
+    const char *model;    /* what the user typed for --model, or NULL */
+    const char *names;    /* one of MM_NAMINGS */
+    const char *dtype;    /* f32, f16, bf16; NULL: the format's usual one */
+    const json_t *record; /* what the output says of its making; may be NULL */
 } mm_convert_request;
 
 /**

@@ -32,25 +32,22 @@ static const row custom_text_rows[] = {
     {"*", "text.*", false, 0},
 };
 
-#define HUGGINGFACE_BLOCKS(ours, theirs)                                     \
-    {ours "ln_1.*", theirs "layer_norm1.*", false, 0},                       \
-        {ours "ln_2.*", theirs "layer_norm2.*", false, 0},                   \
-        {ours "attn.in_proj_weight", theirs "self_attn.q_proj.weight",       \
-         false, 3},                                                          \
-        {ours "attn.in_proj_weight", theirs "self_attn.k_proj.weight",       \
-         false, 3},                                                          \
-        {ours "attn.in_proj_weight", theirs "self_attn.v_proj.weight",       \
-         false, 3},                                                          \
-        {ours "attn.in_proj_bias", theirs "self_attn.q_proj.bias", false,    \
-         3},                                                                 \
-        {ours "attn.in_proj_bias", theirs "self_attn.k_proj.bias", false,    \
-         3},                                                                 \
-        {ours "attn.in_proj_bias", theirs "self_attn.v_proj.bias", false,    \
-         3},                                                                 \
-        {ours "attn.out_proj.*", theirs "self_attn.out_proj.*", false, 0},   \
-        {ours "mlp.c_fc.*", theirs "mlp.fc1.*", false, 0},                   \
-    {                                                                        \
-        ours "mlp.c_proj.*", theirs "mlp.fc2.*", false, 0                    \
+#define HUGGINGFACE_BLOCKS(ours, theirs)                                      \
+    {ours "ln_1.*", theirs "layer_norm1.*", false, 0},                        \
+        {ours "ln_2.*", theirs "layer_norm2.*", false, 0},                    \
+        {ours "attn.in_proj_weight", theirs "self_attn.q_proj.weight", false, \
+         3},                                                                  \
+        {ours "attn.in_proj_weight", theirs "self_attn.k_proj.weight", false, \
+         3},                                                                  \
+        {ours "attn.in_proj_weight", theirs "self_attn.v_proj.weight", false, \
+         3},                                                                  \
+        {ours "attn.in_proj_bias", theirs "self_attn.q_proj.bias", false, 3}, \
+        {ours "attn.in_proj_bias", theirs "self_attn.k_proj.bias", false, 3}, \
+        {ours "attn.in_proj_bias", theirs "self_attn.v_proj.bias", false, 3}, \
+        {ours "attn.out_proj.*", theirs "self_attn.out_proj.*", false, 0},    \
+        {ours "mlp.c_fc.*", theirs "mlp.fc1.*", false, 0},                    \
+    {                                                                         \
+        ours "mlp.c_proj.*", theirs "mlp.fc2.*", false, 0                     \
     }
 
 /* pre_layrnorm is spelt so. */
@@ -80,14 +77,22 @@ static const row huggingface_rows[] = {
 enum { OPEN_CLIP, HUGGINGFACE, OPENAI, CUSTOM_TEXT, N_NAMINGS };
 
 static const mm_naming namings[N_NAMINGS] = {
-    [OPEN_CLIP] = {"open_clip", "open_clip", same_rows, false,
+    [OPEN_CLIP] = {"open_clip",
+                   "open_clip",
+                   same_rows,
+                   false,
                    {"visual.conv1.weight", NULL}},
-    [HUGGINGFACE] = {"huggingface", "Hugging Face", huggingface_rows, true,
+    [HUGGINGFACE] = {"huggingface",
+                     "Hugging Face",
+                     huggingface_rows,
+                     true,
                      {"visual.conv1.weight", NULL}},
-    [OPENAI] = {"openai", "OpenAI", same_rows, false,
-                {"visual.conv1.weight", NULL}},
-    [CUSTOM_TEXT] = {"custom_text", "open_clip (CustomTextCLIP)",
-                     custom_text_rows, false,
+    [OPENAI] =
+        {"openai", "OpenAI", same_rows, false, {"visual.conv1.weight", NULL}},
+    [CUSTOM_TEXT] = {"custom_text",
+                     "open_clip (CustomTextCLIP)",
+                     custom_text_rows,
+                     false,
                      {"visual.conv1.weight", "ln_final.weight"}},
 };
 
@@ -207,8 +212,7 @@ static mm_status fail_unrecognized(const mm_tensor_table *table,
                 return mm_fail(MM_E_FORMAT,
                                "%s holds %s (%.100s), not CLIP's Vision "
                                "Transformer, which alone is supported",
-                               path, strangers[s].what,
-                               table->tensors[i].name);
+                               path, strangers[s].what, table->tensors[i].name);
     return mm_fail(MM_E_FORMAT,
                    "%s holds no CLIP Vision Transformer under open_clip's, "
                    "OpenAI's or Hugging Face's names: no tensor is called "

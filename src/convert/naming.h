@@ -35,8 +35,8 @@ const char *mm_naming_title(const mm_naming *naming);
 bool mm_naming_is_huggingface(const mm_naming *naming);
 
 /**
- * The names under which a naming keeps one of our tensors; with parts[0].n_parts
- * of them, in the order of the rows.
+ * The names under which a naming keeps one of our tensors; with
+ * parts[0].n_parts of them, in the order of the rows.
  *
  * Ranks    Local.
  * Errors   none: every name of ours has its names.

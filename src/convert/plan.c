@@ -66,7 +66,8 @@ static mm_status report(const complaints *c, const char *path)
     return mm_fail(MM_E_FORMAT, "%s: %s", path, text + 2);
 }
 
-/* ---- where ours come from ------------------------------------------------- */
+/* ---- where ours come from -------------------------------------------------
+ */
 
 /** The shape that a stored part must have. */
 static mm_tensor part_shape(const mm_tensor *ours, const mm_stored *stored)
@@ -123,8 +124,7 @@ static mm_status make_table(const mm_convert_inputs *inputs,
 static mm_status find_origins(const mm_convert_inputs *inputs,
                               mm_convert_plan *plan, complaints *c)
 {
-    plan->origins =
-        calloc((size_t)plan->ours.n_tensors, sizeof *plan->origins);
+    plan->origins = calloc((size_t)plan->ours.n_tensors, sizeof *plan->origins);
     if (!plan->origins)
         return mm_fail(MM_E_MEMORY, "no memory for the plan of a conversion");
     for (int i = 0; i < plan->ours.n_tensors; i++) {
@@ -145,10 +145,9 @@ static mm_status find_origins(const mm_convert_inputs *inputs,
 /* What the authors' programs leave of a text tower whose blocks they drop. */
 static bool is_rest_of_text(const mm_convert_source *source, int tensor)
 {
-    static const char *const rest[] = {"token_embedding.weight",
-                                       "positional_embedding",
-                                       "ln_final.weight", "ln_final.bias",
-                                       "text_projection"};
+    static const char *const rest[] = {
+        "token_embedding.weight", "positional_embedding", "ln_final.weight",
+        "ln_final.bias", "text_projection"};
     for (size_t i = 0; i < sizeof rest / sizeof *rest; i++) {
         mm_stored stored;
         if (mm_convert_source_find(source, rest[i], &stored, NULL) &&
@@ -211,9 +210,8 @@ static mm_status match(const mm_convert_inputs *inputs, mm_convert_plan *plan,
                        mm_log *log)
 {
     const mm_convert_source *first = &inputs->sources[0];
-    complaints c = {{.what = "missing"},
-                    {.what = "surplus"},
-                    {.what = "of another shape"}};
+    complaints c = {
+        {.what = "missing"}, {.what = "surplus"}, {.what = "of another shape"}};
     MM_TRY(find_origins(inputs, plan, &c));
     MM_TRY(find_surplus(first, plan, log, &c));
     MM_TRY(report(&c, first->path));
@@ -223,7 +221,8 @@ static mm_status match(const mm_convert_inputs *inputs, mm_convert_plan *plan,
     return report(&c, inputs->sources[1].path);
 }
 
-/* ---- another grid ----------------------------------------------------------*/
+/* ---- another grid
+ * ----------------------------------------------------------*/
 
 static mm_status resize(const mm_convert_inputs *inputs,
                         const mm_convert_model *model, mm_log *log,
@@ -243,7 +242,8 @@ static mm_status resize(const mm_convert_inputs *inputs,
     return MM_OK;
 }
 
-/* ---- the output ----------------------------------------------------------- */
+/* ---- the output -----------------------------------------------------------
+ */
 
 static mm_status add_target(const mm_naming *names, int i,
                             mm_convert_plan *plan)

@@ -132,8 +132,7 @@ static mm_status read_text_sizes(const mm_convert_inputs *inputs,
     return MM_OK;
 }
 
-static mm_status read_sizes(const mm_convert_inputs *inputs,
-                            mm_model_config *c)
+static mm_status read_sizes(const mm_convert_inputs *inputs, mm_model_config *c)
 {
     MM_TRY(read_image_sizes(inputs, c));
     for (int i = 0; i < inputs->n_sources; i++)
@@ -141,7 +140,8 @@ static mm_status read_sizes(const mm_convert_inputs *inputs,
     return c->has_text ? read_text_sizes(inputs, c) : MM_OK;
 }
 
-/* ---- what the files and the user say -------------------------------------- */
+/* ---- what the files and the user say --------------------------------------
+ */
 
 /** A configuration against the tensors, but for heads, which leave no trace. A
  * size of images that is `typed` may differ: positions can be resized. */
@@ -200,8 +200,7 @@ static mm_status parse_said(const mm_convert_source *source,
                             mm_model_config *config)
 {
     MM_TRY(mm_model_config_parse(source->model, source->model_path, config));
-    return check_sizes(config, source->model_path, stored, source->path,
-                       false);
+    return check_sizes(config, source->model_path, stored, source->path, false);
 }
 
 /** Both files' own words must fit the tensors and, of the activation, each
@@ -238,9 +237,9 @@ static mm_status recorded_model(const mm_convert_inputs *inputs,
             continue;
         *path = s->model_path;
         *model = strdup(s->model);
-        return *model ? MM_OK
-                      : mm_fail(MM_E_MEMORY, "%s: no memory to open it",
-                                s->path);
+        return *model
+                   ? MM_OK
+                   : mm_fail(MM_E_MEMORY, "%s: no memory to open it", s->path);
     }
     /* Anybody can write TorchScript: what was typed comes before the guess. */
     const mm_convert_source *first = &inputs->sources[0];

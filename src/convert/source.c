@@ -21,7 +21,8 @@ const char *mm_convert_source_bare_name(const mm_convert_source *source,
 static int find_bare(const mm_convert_source *source, const char *name)
 {
     char whole[2 * MM_NAME_BYTES];
-    snprintf(whole, sizeof whole, "%s%s", source->prefix, name);
+    snprintf(whole, sizeof whole, "%s%.*s", source->prefix, MM_NAME_BYTES - 1,
+             name);
     return mm_tensor_table_find(mm_weights_table(source->weights), whole);
 }
 
@@ -36,7 +37,8 @@ bool mm_convert_source_find(const mm_convert_source *source, const char *ours,
         stored->tensors[i] = find_bare(source, parts[i].name);
         if (stored->tensors[i] < 0) {
             if (missing)
-                snprintf(missing, MM_NAME_BYTES, "%s", parts[i].name);
+                snprintf(missing, MM_NAME_BYTES, "%.*s", MM_NAME_BYTES - 1,
+                         parts[i].name);
             return false;
         }
     }
@@ -122,10 +124,10 @@ static mm_status find_config(mm_convert_source *source, mm_log *log)
         source->model_path = strdup(source->path);
         return source->model && source->model_path ? MM_OK : no_memory(source);
     }
-    source->model_path = beside(source->path,
-                                mm_naming_is_huggingface(source->naming)
-                                    ? "config.json"
-                                    : "open_clip_config.json");
+    source->model_path =
+        beside(source->path, mm_naming_is_huggingface(source->naming)
+                                 ? "config.json"
+                                 : "open_clip_config.json");
     if (!source->model_path)
         return no_memory(source);
     if (!mm_file_exists(source->model_path)) {

@@ -125,8 +125,8 @@ static mm_status make_whole(mm_convert_stream *s, int target)
     if (origin->resized) {
         int64_t from = mm_positions_grid(stored->shape[0]);
         int64_t to = mm_positions_grid(ours->shape[0]);
-        MM_TRY(mm_positions_resize(s->whole, from, to, ours->shape[1],
-                                   s->other));
+        MM_TRY(
+            mm_positions_resize(s->whole, from, to, ours->shape[1], s->other));
         swap(s);
     }
     /* Twice is as good as never. */

@@ -51,16 +51,15 @@ static int add_ratio(json_t *section, const mm_tower_config *tower)
 static json_t *vision_json(const mm_model_config *c)
 {
     const mm_tower_config *t = &c->image;
-    json_t *vision = json_pack("{s:I, s:I, s:I, s:I}", "image_size",
-                               (json_int_t)c->image_size, "patch_size",
-                               (json_int_t)c->patch_size, "width",
-                               (json_int_t)t->width, "layers",
-                               (json_int_t)t->n_layers);
+    json_t *vision = json_pack(
+        "{s:I, s:I, s:I, s:I}", "image_size", (json_int_t)c->image_size,
+        "patch_size", (json_int_t)c->patch_size, "width", (json_int_t)t->width,
+        "layers", (json_int_t)t->n_layers);
     int64_t head_width = t->width / t->n_heads;
     int failed = vision ? add_ratio(vision, t) : -1;
     if (!failed && head_width != 64)
-        failed = json_object_set_new(vision, "head_width",
-                                     json_integer(head_width));
+        failed =
+            json_object_set_new(vision, "head_width", json_integer(head_width));
     if (!failed)
         return vision;
     json_decref(vision);
@@ -70,12 +69,10 @@ static json_t *vision_json(const mm_model_config *c)
 static json_t *text_json(const mm_model_config *c)
 {
     const mm_tower_config *t = &c->text;
-    json_t *text =
-        json_pack("{s:I, s:I, s:I, s:I, s:I}", "context_length",
-                  (json_int_t)t->n_tokens, "vocab_size",
-                  (json_int_t)c->vocab_size, "width", (json_int_t)t->width,
-                  "heads", (json_int_t)t->n_heads, "layers",
-                  (json_int_t)t->n_layers);
+    json_t *text = json_pack(
+        "{s:I, s:I, s:I, s:I, s:I}", "context_length", (json_int_t)t->n_tokens,
+        "vocab_size", (json_int_t)c->vocab_size, "width", (json_int_t)t->width,
+        "heads", (json_int_t)t->n_heads, "layers", (json_int_t)t->n_layers);
     if (text && add_ratio(text, t) == 0)
         return text;
     json_decref(text);
@@ -87,12 +84,12 @@ mm_status mm_model_config_write(const mm_model_config *config, char **model)
     bool quick = config->image.activation == MM_QUICK_GELU;
     json_t *vision = vision_json(config);
     json_t *text = config->has_text ? text_json(config) : NULL;
-    json_t *root = vision && (text || !config->has_text)
-                       ? json_pack("{s:I, s:b, s:O, s:O*}", "embed_dim",
-                                   (json_int_t)config->embed_dim, "quick_gelu",
-                                   (int)quick, "vision_cfg", vision, "text_cfg",
-                                   text)
-                       : NULL;
+    json_t *root =
+        vision && (text || !config->has_text)
+            ? json_pack("{s:I, s:b, s:O, s:O*}", "embed_dim",
+                        (json_int_t)config->embed_dim, "quick_gelu", (int)quick,
+                        "vision_cfg", vision, "text_cfg", text)
+            : NULL;
     *model = root ? json_dumps(root, 0) : NULL;
     json_decref(root);
     json_decref(vision);
