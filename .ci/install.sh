@@ -1,8 +1,11 @@
 #!/bin/bash
 # Install the Debian packages that magmax needs, where they are missing.
 #
-#   .ci/install.sh [build] [test] [demo]      no argument: build
-#   .ci/install.sh --list [group ...]         only name the packages
+#   .ci/install.sh [build] [test] [demo] [reference]   no argument: build
+#   .ci/install.sh --list [group ...]                  only name the packages
+#
+# reference: what the tests compare weights with; .ci/reference.sh then adds
+# open_clip and transformers from PyPI, in a folder of their own.
 #
 # Needs root, or sudo; does nothing, and needs neither, where nothing is
 # missing. No service is started or left running.
@@ -19,26 +22,29 @@ declare -A packages=(
         clang-format clang libclang-rt-dev libomp-dev
         slurmctld slurmd slurm-client munge libpmix2 libpmix-dev"
     [demo]="dataset-fashion-mnist gnuplot-nox jq"
+    [reference]="python3-venv python3-pip python3-torch python3-torchvision"
 )
 
 say() { printf 'install: %s\n' "$*" >&2; }
 
 usage() {
-    sed -n '2,8s/^# \{0,1\}//p' "$0"
+    sed -n '2,11s/^# \{0,1\}//p' "$0"
 }
 
 list_only=no
+reference=no
 wanted=()
 for argument in "$@"; do
     case $argument in
     --help | -h) usage; exit 0 ;;
     --list) list_only=yes ;;
-    build | test | demo)
+    build | test | demo | reference)
+        if [ "$argument" = reference ]; then reference=yes; fi
         read -r -d '' -a group <<<"${packages[$argument]}" || true
         wanted+=("${group[@]}")
         ;;
     *)
-        say "unknown group '$argument'; known: build, test, demo"
+        say "unknown group '$argument'; known: build, test, demo, reference"
         exit 2
         ;;
     esac
@@ -66,7 +72,14 @@ missing=()
 for package in "${wanted[@]}"; do
     is_installed "$package" || missing+=("$package")
 done
+make_reference() {
+    if [ "$reference" = yes ]; then
+        exec "$(dirname "${BASH_SOURCE[0]}")/reference.sh"
+    fi
+}
+
 if [ "${#missing[@]}" -eq 0 ]; then
+    make_reference
     exit 0
 fi
 
@@ -114,3 +127,6 @@ apt() {
 say "installing ${missing[*]}"
 apt update
 apt install -y --no-install-recommends "${missing[@]}"
+clean_up
+trap - EXIT
+make_reference
