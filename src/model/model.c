@@ -18,11 +18,42 @@ static mm_status choose_config(mm_log *log, const char *name, const char *path,
     return st;
 }
 
+/** A checkpoint of the image tower alone is the usual reason. */
+static mm_status check_text_tower(const char *path,
+                                  const mm_tensor_table *wanted)
+{
+    mm_weights *file = NULL;
+    MM_TRY(mm_weights_open(path, &file));
+    mm_status st = MM_OK;
+    for (int i = 0; st == MM_OK && i < wanted->n_tensors; i++)
+        if (mm_tensor_table_find(mm_weights_table(file),
+                                 wanted->tensors[i].name) < 0)
+            st = mm_fail(MM_E_FORMAT,
+                         "%s lacks the tensor %s: zero-shot heads need the "
+                         "text tower, so load a whole CLIP",
+                         path, wanted->tensors[i].name);
+    mm_weights_close(&file);
+    return st;
+}
+
+static mm_status make_text_table(const char *path, mm_model *model)
+{
+    if (!model->config.has_text)
+        return mm_fail(MM_E_ARG,
+                       "no text_cfg in the model configuration%s%s: zero-shot "
+                       "heads need the text tower; give --model",
+                       path ? " of " : "", path ? path : "");
+    MM_TRY(mm_params_text_table(&model->config, &model->table));
+    return path ? check_text_tower(path, &model->table) : MM_OK;
+}
+
 static mm_status open_local(mm_log *log, const char *name, const char *path,
-                            uint64_t seed, mm_model *model)
+                            mm_tower tower, uint64_t seed, mm_model *model)
 {
     MM_TRY(choose_config(log, name, path, &model->config));
-    MM_TRY(mm_params_table(&model->config, &model->table));
+    MM_TRY(tower == MM_TEXT_TOWER
+               ? make_text_table(path, model)
+               : mm_params_table(&model->config, &model->table));
     model->theta = malloc((size_t)model->table.n_elems * sizeof *model->theta);
     if (!model->theta)
         return mm_fail(MM_E_MEMORY, "no memory for %lld weights",
@@ -33,14 +64,27 @@ static mm_status open_local(mm_log *log, const char *name, const char *path,
     return MM_OK;
 }
 
-mm_status mm_model_open(mm_comm *comm, mm_log *log, const char *name,
-                        const char *path, uint64_t seed, mm_model *model)
+static mm_status open_tower(mm_comm *comm, mm_log *log, const char *name,
+                            const char *path, mm_tower tower, uint64_t seed,
+                            mm_model *model)
 {
     mm_status st =
-        mm_comm_agree(comm, open_local(log, name, path, seed, model));
+        mm_comm_agree(comm, open_local(log, name, path, tower, seed, model));
     if (st != MM_OK)
         mm_model_clear(model);
     return st;
+}
+
+mm_status mm_model_open(mm_comm *comm, mm_log *log, const char *name,
+                        const char *path, uint64_t seed, mm_model *model)
+{
+    return open_tower(comm, log, name, path, MM_IMAGE_TOWER, seed, model);
+}
+
+mm_status mm_model_open_text(mm_comm *comm, mm_log *log, const char *name,
+                             const char *path, uint64_t seed, mm_model *model)
+{
+    return open_tower(comm, log, name, path, MM_TEXT_TOWER, seed, model);
 }
 
 void mm_model_clear(mm_model *model)
