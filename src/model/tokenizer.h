@@ -26,6 +26,11 @@ typedef struct mm_tokenizer mm_tokenizer;
  */
 mm_status mm_tokenizer_open(const char *path, int64_t n_ids,
                             mm_tokenizer **tokenizer);
+
+/** As mm_tokenizer_open, of a vocabulary's text; `where` is named in messages.
+ */
+mm_status mm_tokenizer_make(const char *text, const char *where, int64_t n_ids,
+                            mm_tokenizer **tokenizer);
 void mm_tokenizer_close(mm_tokenizer **tokenizer);
 
 /** Size of the vocabulary; the last two ids are the start and the end. */
