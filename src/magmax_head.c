@@ -1,5 +1,7 @@
 #include "io/array_file.h"
 #include "src/eval/prototypes.h"
+#include "src/model/token_lines.h"
+#include "src/model/vocabulary_find.h"
 #include "src/workload.h"
 
 #include <stdlib.h>
@@ -11,12 +13,25 @@ static const mm_option rows[] = {
     {.name = "orthonormal",
      .kind = MM_OPTION_FLAG,
      .help = "rows are a fixed orthonormal set, a function of --seed"},
+    {.name = "tokens",
+     .kind = MM_OPTION_TEXT,
+     .value = "FILE",
+     .help = "make no head: print the ids of each line of a text file as JSON"},
     MM_ROW_MODEL,
     {.name = "load",
      .kind = MM_OPTION_TEXT,
      .value = "FILE",
      .help = "weights that encode the images of --prototypes"},
-    MM_ROW_DATASET,
+    {.name = "vocab",
+     .kind = MM_OPTION_TEXT,
+     .value = "FILE",
+     .help = "vocabulary of texts: bpe_simple_vocab_16e6.txt.gz, merges.txt or "
+             "tokenizer.json, or their folder; without it, beside --load or "
+             "where .ci/install.sh put it"},
+    {.name = "dataset",
+     .kind = MM_OPTION_TEXT,
+     .value = "NAME",
+     .help = "data set: a built-in name, or a packed .h5 or .npz file"},
     MM_ROW_DATA_LOCATION,
     {.name = "scale",
      .kind = MM_OPTION_REAL,
@@ -38,7 +53,6 @@ static const mm_option rows[] = {
      .kind = MM_OPTION_TEXT,
      .value = "FILE",
      .letter = 'o',
-     .required = true,
      .help = "the head, an HDF5 file"},
 };
 
@@ -48,16 +62,6 @@ static const mm_option_table table = {
     .rows = rows,
     .n_rows = sizeof rows / sizeof *rows,
 };
-
-static mm_status check_options(const mm_options *o)
-{
-    bool prototypes = mm_options_flag(o, "prototypes");
-    if (prototypes == mm_options_flag(o, "orthonormal"))
-        return mm_fail(MM_E_ARG, "choose one: --prototypes or --orthonormal");
-    if (prototypes && !mm_options_is_set(o, "load"))
-        return mm_fail(MM_E_ARG, "--prototypes needs the weights of --load");
-    return MM_OK;
-}
 
 static mm_status make_prototypes(const mm_job *job, mm_workload *work,
                                  mm_head *head)
@@ -85,6 +89,15 @@ static mm_status make_prototypes(const mm_job *job, mm_workload *work,
                               mm_options_real(o, "scale"), head);
 }
 
+static mm_status make_orthonormal(const mm_job *job, mm_workload *work,
+                                  mm_head *head)
+{
+    const mm_options *o = job->options;
+    return mm_orthonormal_make(
+        work->dataset->n_classes, work->model.config.embed_dim,
+        mm_options_real(o, "scale"), (uint64_t)mm_options_int(o, "seed"), head);
+}
+
 static mm_status write_head(const mm_job *job, const mm_head *head)
 {
     char *provenance = mm_workload_provenance(job, table.program);
@@ -104,23 +117,17 @@ static mm_status write_head(const mm_job *job, const mm_head *head)
     return st;
 }
 
-static mm_status make_head(const mm_job *job)
+/* Open the model and the data set, make the head of the latter, write it. */
+static mm_status make_head(const mm_job *job,
+                           mm_status (*make)(const mm_job *job,
+                                             mm_workload *work, mm_head *head))
 {
-    const mm_options *o = job->options;
     mm_workload work = {0};
     mm_head head = {0};
     mm_status st;
-    MM_TRY_GOTO(st, done, mm_comm_agree(job->comm, check_options(o)));
     MM_TRY_GOTO(st, done, mm_workload_open_model(job, 0, &work));
     MM_TRY_GOTO(st, done, mm_workload_open_dataset(job, &work));
-    if (mm_options_flag(o, "prototypes"))
-        st = make_prototypes(job, &work, &head);
-    else
-        st = mm_orthonormal_make(work.dataset->n_classes,
-                                 work.model.config.embed_dim,
-                                 mm_options_real(o, "scale"),
-                                 (uint64_t)mm_options_int(o, "seed"), &head);
-    MM_TRY_GOTO(st, done, mm_comm_agree(job->comm, st));
+    MM_TRY_GOTO(st, done, mm_comm_agree(job->comm, make(job, &work, &head)));
     if (mm_comm_rank(job->comm) == 0)
         st = write_head(job, &head);
 done:
@@ -129,7 +136,72 @@ done:
     return st;
 }
 
+static mm_status run_prototypes(const mm_job *job)
+{
+    return make_head(job, make_prototypes);
+}
+
+static mm_status run_orthonormal(const mm_job *job)
+{
+    return make_head(job, make_orthonormal);
+}
+
+static mm_status run_tokens(const mm_job *job)
+{
+    const mm_options *o = job->options;
+    if (mm_comm_rank(job->comm) != 0)
+        return MM_OK;
+    char *path;
+    mm_tokenizer *tokenizer = NULL;
+    MM_TRY(mm_vocabulary_find(mm_options_text(o, "vocab"),
+                              mm_options_text(o, "load"), &path));
+    mm_status st = mm_tokenizer_open(path, MM_CLIP_N_IDS, &tokenizer);
+    if (st == MM_OK)
+        st = mm_token_lines_write(tokenizer, mm_options_text(o, "tokens"),
+                                  MM_CLIP_CONTEXT_LENGTH, stdout);
+    mm_tokenizer_close(&tokenizer);
+    free(path);
+    return st;
+}
+
+/* What the program can do; the option that asks for it, and those it needs. */
+static const struct mode {
+    const char *option;
+    mm_status (*run)(const mm_job *job);
+    const char *needs[4];
+} modes[] = {
+    {"prototypes", run_prototypes, {"load", "dataset", "output"}},
+    {"orthonormal", run_orthonormal, {"dataset", "output"}},
+    {"tokens", run_tokens, {NULL}},
+};
+
+static mm_status choose_mode(const mm_options *o, const struct mode **chosen)
+{
+    int n_chosen = 0;
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
+        if (mm_options_is_given(o, modes[i].option)) {
+            *chosen = &modes[i];
+            n_chosen++;
+        }
+    }
+    if (n_chosen != 1)
+        return mm_fail(MM_E_ARG,
+                       "choose one: --prototypes, --orthonormal or --tokens");
+    for (const char *const *need = (*chosen)->needs; *need; need++)
+        if (!mm_options_is_set(o, *need))
+            return mm_fail(MM_E_ARG, "--%s needs --%s", (*chosen)->option,
+                           *need);
+    return MM_OK;
+}
+
+static mm_status work(const mm_job *job)
+{
+    const struct mode *mode = NULL;
+    MM_TRY(mm_comm_agree(job->comm, choose_mode(job->options, &mode)));
+    return mode->run(job);
+}
+
 int main(int argc, char **argv)
 {
-    return mm_program_main(&table, make_head, argc, argv);
+    return mm_program_main(&table, work, argc, argv);
 }

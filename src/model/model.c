@@ -2,7 +2,7 @@
 
 #include "io/weights.h"
 #include "src/model/params.h"
-#include "src/model/positions.h"
+#include "src/model/read_weights.h"
 
 #include <stdlib.h>
 
@@ -19,95 +19,73 @@ static mm_status choose_config(mm_log *log, const char *name, const char *path,
     return st;
 }
 
-/** Positions in the file for another number of tokens than the model's; 0
- * where they fit, or are none that could be resized. */
-static int64_t other_tokens(const mm_weights *file, const mm_tensor *positions)
-{
-    const mm_tensor_table *table = mm_weights_table(file);
-    int at = mm_tensor_table_find(table, MM_POSITIONS);
-    const mm_tensor *there = at < 0 ? positions : &table->tensors[at];
-    bool resizable = there->n_dims == 2 &&
-                     there->shape[0] != positions->shape[0] &&
-                     there->shape[1] == positions->shape[1] &&
-                     mm_positions_grid(there->shape[0]) > 0;
-    return resizable ? there->shape[0] : 0;
-}
-
-/** Read all of `stored`, the table of the file, whose positions are for another
- * grid than the model's. */
-static mm_status read_resizing(mm_weights *file, const mm_tensor_table *stored,
-                               mm_model *model)
-{
-    int at = mm_tensor_table_find(stored, MM_POSITIONS);
-    const mm_tensor *from = &stored->tensors[at];
-    const mm_tensor *to = &model->table.tensors[at];
-    int64_t end = from->off_elems + from->n_elems;
-    float *rest = model->theta + to->off_elems + to->n_elems;
-    float *positions = malloc((size_t)from->n_elems * sizeof *positions);
-    mm_status st = MM_OK;
-    if (!positions)
-        return mm_fail(MM_E_MEMORY, "no memory for positional embeddings");
-    MM_TRY_GOTO(st, done, mm_weights_bind(file, stored));
-    MM_TRY_GOTO(st, done,
-                mm_weights_read(file, 0, from->off_elems, model->theta));
-    MM_TRY_GOTO(st, done,
-                mm_weights_read(file, from->off_elems, end, positions));
-    MM_TRY_GOTO(st, done, mm_weights_read(file, end, stored->n_elems, rest));
-    MM_TRY_GOTO(st, done, mm_weights_verify(file, NULL));
-    st = mm_positions_resize(positions, mm_positions_grid(from->shape[0]),
-                             mm_positions_grid(to->shape[0]), to->shape[1],
-                             model->theta + to->off_elems);
-done:
-    free(positions);
-    return st;
-}
-
-static mm_status read_weights(mm_log *log, const char *path, mm_model *model)
+/** A checkpoint of the image tower alone is the usual reason. */
+static mm_status check_text_tower(const char *path,
+                                  const mm_tensor_table *wanted)
 {
     mm_weights *file = NULL;
-    mm_tensor_table stored = {0};
-    mm_model_config config = model->config;
-    int at = mm_tensor_table_find(&model->table, MM_POSITIONS);
-    mm_status st;
-    MM_TRY_GOTO(st, done, mm_weights_open(path, &file));
-    int64_t n_tokens = other_tokens(file, &model->table.tensors[at]);
-    if (n_tokens == 0) {
-        st = mm_weights_load(path, &model->table, model->theta);
-        goto done;
-    }
-    mm_positions_log(log, n_tokens, config.image.n_tokens);
-    config.image.n_tokens = n_tokens;
-    MM_TRY_GOTO(st, done, mm_params_table(&config, &stored));
-    st = read_resizing(file, &stored, model);
-done:
+    MM_TRY(mm_weights_open(path, &file));
+    mm_status st = MM_OK;
+    for (int i = 0; st == MM_OK && i < wanted->n_tensors; i++)
+        if (mm_tensor_table_find(mm_weights_table(file),
+                                 wanted->tensors[i].name) < 0)
+            st = mm_fail(MM_E_FORMAT,
+                         "%s lacks the tensor %s: zero-shot heads need the "
+                         "text tower, so load a whole CLIP",
+                         path, wanted->tensors[i].name);
     mm_weights_close(&file);
-    mm_tensor_table_clear(&stored);
     return st;
+}
+
+static mm_status make_text_table(const char *path, mm_model *model)
+{
+    if (!model->config.has_text)
+        return mm_fail(MM_E_ARG,
+                       "no text_cfg in the model configuration%s%s: zero-shot "
+                       "heads need the text tower; give --model",
+                       path ? " of " : "", path ? path : "");
+    MM_TRY(mm_params_text_table(&model->config, &model->table));
+    return path ? check_text_tower(path, &model->table) : MM_OK;
 }
 
 static mm_status open_local(mm_log *log, const char *name, const char *path,
-                            uint64_t seed, mm_model *model)
+                            mm_tower tower, uint64_t seed, mm_model *model)
 {
     MM_TRY(choose_config(log, name, path, &model->config));
-    MM_TRY(mm_params_table(&model->config, &model->table));
+    MM_TRY(tower == MM_TEXT_TOWER
+               ? make_text_table(path, model)
+               : mm_params_table(&model->config, &model->table));
     model->theta = malloc((size_t)model->table.n_elems * sizeof *model->theta);
     if (!model->theta)
         return mm_fail(MM_E_MEMORY, "no memory for %lld weights",
                        (long long)model->table.n_elems);
     if (path)
-        return read_weights(log, path, model);
+        return mm_model_read_weights(log, path, model);
     mm_params_init(&model->config, &model->table, seed, model->theta);
     return MM_OK;
+}
+
+static mm_status open_tower(mm_comm *comm, mm_log *log, const char *name,
+                            const char *path, mm_tower tower, uint64_t seed,
+                            mm_model *model)
+{
+    mm_status st =
+        mm_comm_agree(comm, open_local(log, name, path, tower, seed, model));
+    if (st != MM_OK)
+        mm_model_clear(model);
+    return st;
 }
 
 mm_status mm_model_open(mm_comm *comm, mm_log *log, const char *name,
                         const char *path, uint64_t seed, mm_model *model)
 {
-    mm_status st =
-        mm_comm_agree(comm, open_local(log, name, path, seed, model));
-    if (st != MM_OK)
-        mm_model_clear(model);
-    return st;
+    return open_tower(comm, log, name, path, MM_IMAGE_TOWER, seed, model);
+}
+
+mm_status mm_model_open_text(mm_comm *comm, mm_log *log, const char *name,
+                             const char *path, uint64_t seed, mm_model *model)
+{
+    return open_tower(comm, log, name, path, MM_TEXT_TOWER, seed, model);
 }
 
 void mm_model_clear(mm_model *model)
