@@ -3,6 +3,7 @@
 #include "src/model/config_files.h"
 #include "src/model/positions.h"
 
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -224,25 +225,40 @@ static mm_status check_said(const mm_convert_inputs *inputs,
     return st;
 }
 
+static mm_status no_memory(void)
+{
+    return mm_fail(MM_E_MEMORY, "no memory for a model configuration");
+}
+
+/** A model's JSON, with the text tower of `other` where it has none. */
+static mm_status add_text(const char *model, const char *other, char **both)
+{
+    json_t *root = json_loads(model, 0, NULL);
+    json_t *from = other ? json_loads(other, 0, NULL) : NULL;
+    json_t *text = json_object_get(from, "text_cfg");
+    if (root && text && !json_object_get(root, "text_cfg"))
+        json_object_set(root, "text_cfg", text);
+    *both = root ? json_dumps(root, 0) : NULL;
+    json_decref(from);
+    json_decref(root);
+    return *both ? MM_OK : no_memory();
+}
+
 /** What the files say, as JSON, and which file; NULL where none does. */
 static mm_status recorded_model(const mm_convert_inputs *inputs,
                                 const mm_model_config *stored, bool typed,
                                 mm_log *log, char **model, const char **path)
 {
+    const mm_convert_source *first = &inputs->sources[0];
+    const mm_convert_source *second = &inputs->sources[1];
     *model = NULL;
-    *path = inputs->sources[0].path;
-    for (int i = 0; i < inputs->n_sources; i++) {
-        const mm_convert_source *s = &inputs->sources[i];
-        if (!s->model)
-            continue;
-        *path = s->model_path;
-        *model = strdup(s->model);
-        return *model
-                   ? MM_OK
-                   : mm_fail(MM_E_MEMORY, "%s: no memory to open it", s->path);
+    *path = first->path;
+    if (first->model || second->model) {
+        const mm_convert_source *says = first->model ? first : second;
+        *path = says->model_path;
+        return add_text(says->model, second->model, model);
     }
     /* Anybody can write TorchScript: what was typed comes before the guess. */
-    const mm_convert_source *first = &inputs->sources[0];
     if (first->is_openai || (first->is_torchscript && !typed))
         return write_openai(inputs, stored, log, model);
     return MM_OK;

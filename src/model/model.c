@@ -1,10 +1,30 @@
 #include "src/model/model.h"
 
 #include "io/weights.h"
+#include "src/model/config_files.h"
 #include "src/model/params.h"
 #include "src/model/read_weights.h"
 
 #include <stdlib.h>
+
+/* OpenAI publishes TorchScript, and its models have QuickGELU whatever its
+ * users type. */
+static mm_status follow_openai(mm_log *log, const char *path,
+                               mm_model_config *config)
+{
+    char *json = NULL;
+    if (config->image.activation == MM_QUICK_GELU)
+        return MM_OK;
+    mm_log_warn(log,
+                "%s is TorchScript, as OpenAI's files are: taking its model to "
+                "have QuickGELU",
+                path);
+    config->image.activation = config->text.activation = MM_QUICK_GELU;
+    MM_TRY(mm_model_config_write(config, &json));
+    free(config->json);
+    config->json = json;
+    return MM_OK;
+}
 
 static mm_status choose_config(mm_log *log, const char *name, const char *path,
                                mm_model_config *config)
@@ -15,6 +35,8 @@ static mm_status choose_config(mm_log *log, const char *name, const char *path,
     MM_TRY(mm_weights_open(path, &file));
     mm_status st =
         mm_model_config_choose(name, mm_weights_model(file), path, log, config);
+    if (st == MM_OK && mm_weights_get_kind(file) == MM_WEIGHTS_TORCHSCRIPT)
+        st = follow_openai(log, path, config);
     mm_weights_close(&file);
     return st;
 }

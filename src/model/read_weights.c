@@ -20,6 +20,18 @@ static int64_t other_tokens(const mm_weights *file, const mm_tensor *positions)
     return resizable ? there->shape[0] : 0;
 }
 
+/* Elsewhere the tensors have other names. */
+static mm_status check_names(const mm_weights *file, const char *path)
+{
+    if (mm_tensor_table_find(mm_weights_table(file), "visual.conv1.weight") >=
+        0)
+        return MM_OK;
+    return mm_fail(MM_E_FORMAT,
+                   "%s lacks the tensor visual.conv1.weight; magmax_convert "
+                   "makes a file with open_clip's names from one with others",
+                   path);
+}
+
 /** Read all of `stored`, the table of the file, whose positions are for another
  * grid than the model's. */
 static mm_status read_resizing(mm_weights *file, const mm_tensor_table *stored,
@@ -57,6 +69,8 @@ mm_status mm_model_read_weights(mm_log *log, const char *path, mm_model *model)
     int at = mm_tensor_table_find(&model->table, MM_POSITIONS);
     mm_status st;
     MM_TRY_GOTO(st, done, mm_weights_open(path, &file));
+    if (at >= 0)
+        MM_TRY_GOTO(st, done, check_names(file, path));
     int64_t n_tokens =
         at < 0 ? 0 : other_tokens(file, &model->table.tensors[at]);
     if (n_tokens == 0) {
