@@ -45,7 +45,7 @@ typedef struct mm_stretch {
     int file;
     int64_t off_bytes, n_bytes;
     uint32_t crc;
-    const char *tensor; /* one that lies there; the table's */
+    int tensor; /* one that lies there */
 } mm_stretch;
 
 struct mm_weights {

@@ -151,13 +151,18 @@ mm_status mm_weights_read(mm_weights *weights, int64_t lo, int64_t hi,
     return MM_OK;
 }
 
-static mm_status damaged(const mm_weights *w, int file, const char *tensor,
-                         uint32_t crc, uint32_t expected)
+static mm_status damaged(const mm_weights *w, int tensor, uint32_t crc,
+                         uint32_t expected)
 {
     return mm_fail(MM_E_FORMAT,
                    "%s is damaged: the checksum of tensor %s is %08x, and was "
-                   "%08x when it was written",
-                   w->files[file].path, tensor, crc, expected);
+                   "%08x when it was written%s",
+                   w->files[w->sources[tensor].file].path,
+                   w->table.tensors[tensor].name, crc, expected,
+                   w->kind >= MM_WEIGHTS_TORCH_DICT
+                       ? " (unless torch.save was told not to compute any: "
+                         "then save it again with checksums)"
+                       : "");
 }
 
 /* Checksums of bytes that tensors share or use in part: read once more. */
@@ -174,7 +179,7 @@ static mm_status check_stretches(const mm_weights *w, int rank, int n_ranks)
             crc = mm_crc32_continue(crc, w->buffer, n);
         }
         if (crc != s->crc)
-            return damaged(w, s->file, s->tensor, crc, s->crc);
+            return damaged(w, s->tensor, crc, s->crc);
     }
     return MM_OK;
 }
@@ -182,10 +187,10 @@ static mm_status check_stretches(const mm_weights *w, int rank, int n_ranks)
 static mm_status check_tensors(const mm_weights *w, const uint32_t *crc)
 {
     for (int i = 0; i < w->bound->n_tensors; i++) {
-        const mm_source *source = &w->sources[tensor_of(w, i)];
+        int tensor = tensor_of(w, i);
+        const mm_source *source = &w->sources[tensor];
         if (source->has_crc && crc[i] != source->crc)
-            return damaged(w, source->file, w->bound->tensors[i].name, crc[i],
-                           source->crc);
+            return damaged(w, tensor, crc[i], source->crc);
     }
     return MM_OK;
 }
