@@ -16,6 +16,16 @@ static mm_status read_bytes(const mm_weights *w, int file, int64_t off_bytes,
     return mm_file_read_at(f->fd, f->path, off_bytes, bytes, n_bytes);
 }
 
+/* Where bytes go before they are converted or only looked at. */
+static mm_status need_buffer(mm_weights *w)
+{
+    if (!w->buffer)
+        w->buffer = malloc(MM_WEIGHTS_PIECE_BYTES);
+    if (!w->buffer)
+        return mm_fail(MM_E_MEMORY, "%s: no memory to read it", w->path);
+    return MM_OK;
+}
+
 /* All bytes that a strided tensor lies among, once. */
 static mm_status read_span(mm_weights *w, int tensor)
 {
@@ -91,8 +101,11 @@ static mm_status read_piece(mm_weights *w, int bound, int64_t first, int64_t n,
     int tensor = tensor_of(w, bound);
     const mm_source *source = &w->sources[tensor];
     int64_t elem_bytes = mm_elem_n_bytes(source->type);
-    /* fp32 goes straight to where it is wanted. */
-    void *bytes = source->type == MM_ELEM_F32 ? out : w->buffer;
+    void *bytes = out; /* fp32 goes straight to where it is wanted */
+    if (source->type != MM_ELEM_F32) {
+        MM_TRY(need_buffer(w));
+        bytes = w->buffer;
+    }
     if (source->strided)
         MM_TRY(gather(w, tensor, first, n, bytes));
     else
@@ -166,8 +179,10 @@ static mm_status damaged(const mm_weights *w, int tensor, uint32_t crc,
 }
 
 /* Checksums of bytes that tensors share or use in part: read once more. */
-static mm_status check_stretches(const mm_weights *w, int rank, int n_ranks)
+static mm_status check_stretches(mm_weights *w, int rank, int n_ranks)
 {
+    if (w->n_stretches > 0)
+        MM_TRY(need_buffer(w));
     for (int i = rank; i < w->n_stretches; i += n_ranks) {
         const mm_stretch *s = &w->stretches[i];
         uint32_t crc = 0;
