@@ -137,8 +137,7 @@ mm_status mm_weights_open(const char *path, mm_weights **weights)
     w->bound = &w->table;
     w->gathered = -1;
     w->path = strdup(path);
-    w->buffer = malloc(MM_WEIGHTS_PIECE_BYTES);
-    if (!w->path || !w->buffer)
+    if (!w->path)
         st = mm_fail(MM_E_MEMORY, "%s: no memory to open it", path);
     if (st == MM_OK)
         st = mm_weights_open_file(w, path, false);

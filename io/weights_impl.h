@@ -45,7 +45,7 @@ typedef struct mm_stretch {
     int file;
     int64_t off_bytes, n_bytes;
     uint32_t crc;
-    const char *tensor; /* one that lies there; the table's */
+    int tensor; /* one that lies there */
 } mm_stretch;
 
 struct mm_weights {
@@ -66,7 +66,7 @@ struct mm_weights {
         *bound; /* &table, or what mm_weights_bind was given */
     int *found; /* bound tensor -> tensor; NULL: the same */
     mm_checksum sum;
-    void *buffer; /* for bytes before conversion */
+    void *buffer; /* [MM_WEIGHTS_PIECE_BYTES], or NULL while not needed */
     char *span;   /* the bytes around a strided tensor, `gathered`; -1: none */
     int gathered;
 

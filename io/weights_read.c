@@ -16,6 +16,16 @@ static mm_status read_bytes(const mm_weights *w, int file, int64_t off_bytes,
     return mm_file_read_at(f->fd, f->path, off_bytes, bytes, n_bytes);
 }
 
+/* Where bytes go before they are converted or only looked at. */
+static mm_status need_buffer(mm_weights *w)
+{
+    if (!w->buffer)
+        w->buffer = malloc(MM_WEIGHTS_PIECE_BYTES);
+    if (!w->buffer)
+        return mm_fail(MM_E_MEMORY, "%s: no memory to read it", w->path);
+    return MM_OK;
+}
+
 /* All bytes that a strided tensor lies among, once. */
 static mm_status read_span(mm_weights *w, int tensor)
 {
@@ -91,8 +101,11 @@ static mm_status read_piece(mm_weights *w, int bound, int64_t first, int64_t n,
     int tensor = tensor_of(w, bound);
     const mm_source *source = &w->sources[tensor];
     int64_t elem_bytes = mm_elem_n_bytes(source->type);
-    /* fp32 goes straight to where it is wanted. */
-    void *bytes = source->type == MM_ELEM_F32 ? out : w->buffer;
+    void *bytes = out; /* fp32 goes straight to where it is wanted */
+    if (source->type != MM_ELEM_F32) {
+        MM_TRY(need_buffer(w));
+        bytes = w->buffer;
+    }
     if (source->strided)
         MM_TRY(gather(w, tensor, first, n, bytes));
     else
@@ -151,18 +164,25 @@ mm_status mm_weights_read(mm_weights *weights, int64_t lo, int64_t hi,
     return MM_OK;
 }
 
-static mm_status damaged(const mm_weights *w, int file, const char *tensor,
-                         uint32_t crc, uint32_t expected)
+static mm_status damaged(const mm_weights *w, int tensor, uint32_t crc,
+                         uint32_t expected)
 {
     return mm_fail(MM_E_FORMAT,
                    "%s is damaged: the checksum of tensor %s is %08x, and was "
-                   "%08x when it was written",
-                   w->files[file].path, tensor, crc, expected);
+                   "%08x when it was written%s",
+                   w->files[w->sources[tensor].file].path,
+                   w->table.tensors[tensor].name, crc, expected,
+                   w->kind >= MM_WEIGHTS_TORCH_DICT
+                       ? " (unless torch.save was told not to compute any: "
+                         "then save it again with checksums)"
+                       : "");
 }
 
 /* Checksums of bytes that tensors share or use in part: read once more. */
-static mm_status check_stretches(const mm_weights *w, int rank, int n_ranks)
+static mm_status check_stretches(mm_weights *w, int rank, int n_ranks)
 {
+    if (w->n_stretches > 0)
+        MM_TRY(need_buffer(w));
     for (int i = rank; i < w->n_stretches; i += n_ranks) {
         const mm_stretch *s = &w->stretches[i];
         uint32_t crc = 0;
@@ -174,7 +194,7 @@ static mm_status check_stretches(const mm_weights *w, int rank, int n_ranks)
             crc = mm_crc32_continue(crc, w->buffer, n);
         }
         if (crc != s->crc)
-            return damaged(w, s->file, s->tensor, crc, s->crc);
+            return damaged(w, s->tensor, crc, s->crc);
     }
     return MM_OK;
 }
@@ -182,10 +202,10 @@ static mm_status check_stretches(const mm_weights *w, int rank, int n_ranks)
 static mm_status check_tensors(const mm_weights *w, const uint32_t *crc)
 {
     for (int i = 0; i < w->bound->n_tensors; i++) {
-        const mm_source *source = &w->sources[tensor_of(w, i)];
+        int tensor = tensor_of(w, i);
+        const mm_source *source = &w->sources[tensor];
         if (source->has_crc && crc[i] != source->crc)
-            return damaged(w, source->file, w->bound->tensors[i].name, crc[i],
-                           source->crc);
+            return damaged(w, tensor, crc[i], source->crc);
     }
     return MM_OK;
 }
