@@ -417,6 +417,21 @@ static void the_activation_follows_the_file(void **state)
     }
 }
 
+static void the_size_of_images_is_the_typed_one(void **state)
+{
+    (void)state;
+    char warning[512];
+    mm_model_config recorded = {0}, c = {0};
+    find("ViT-L-14-quickgelu", &recorded);
+    assert_int_equal(choose("ViT-L-14-336", recorded.json, &c, warning), MM_OK);
+    assert_int_equal(c.image_size, 336);
+    assert_int_equal(c.image.n_tokens, 577);
+    assert_int_equal(c.image.activation, MM_QUICK_GELU);
+    assert_non_null(strstr(c.json, "336"));
+    mm_model_config_clear(&c);
+    mm_model_config_clear(&recorded);
+}
+
 static void a_size_that_differs_is_named(void **state)
 {
     (void)state;
@@ -512,6 +527,7 @@ int main(void)
         cmocka_unit_test(a_typed_name_serves_a_file_that_says_nothing),
         cmocka_unit_test(neither_name_nor_record_fails),
         cmocka_unit_test(the_activation_follows_the_file),
+        cmocka_unit_test(the_size_of_images_is_the_typed_one),
         cmocka_unit_test(a_size_that_differs_is_named),
         cmocka_unit_test(a_text_tower_is_taken_from_whoever_knows_it),
         cmocka_unit_test(a_text_size_that_differs_is_named),
