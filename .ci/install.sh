@@ -16,7 +16,7 @@ declare -A packages=(
         libopenmpi-dev openmpi-bin libhdf5-openmpi-dev hdf5-tools
         libdnnl-dev libjansson-dev libzip-dev libdeflate-dev zlib1g-dev"
     [test]="libcmocka-dev python3 python3-numpy python3-h5py python3-pil
-        clang-format clang libclang-rt-dev libomp-dev
+        python3-torch clang-format clang libclang-rt-dev libomp-dev
         slurmctld slurmd slurm-client munge libpmix2 libpmix-dev"
     [demo]="dataset-fashion-mnist gnuplot-nox jq"
 )
