@@ -17,15 +17,6 @@ static mm_status no_memory(void)
     return mm_fail(MM_E_MEMORY, "no memory for a pickle");
 }
 
-mm_status mm_pickle_machine_begin(mm_pickle_machine *m, const void *data,
-                                  int64_t n_bytes)
-{
-    *m = (mm_pickle_machine){.start = data, .at = data, .opcode = data};
-    m->end = m->start + n_bytes;
-    m->pickle = calloc(1, sizeof *m->pickle);
-    return m->pickle ? MM_OK : no_memory();
-}
-
 void mm_pickle_machine_end(mm_pickle_machine *m)
 {
     free(m->stack.items);
@@ -72,6 +63,15 @@ static mm_status reserve(mm_pickle_list *l, int64_t n)
     l->items = grown;
     l->capacity = capacity;
     return MM_OK;
+}
+
+mm_status mm_pickle_machine_begin(mm_pickle_machine *m, const void *data,
+                                  int64_t n_bytes)
+{
+    *m = (mm_pickle_machine){.start = data, .at = data, .opcode = data};
+    m->end = m->start + n_bytes;
+    m->pickle = calloc(1, sizeof *m->pickle);
+    return m->pickle ? reserve(&m->stack, 1) : no_memory();
 }
 
 mm_status mm_pickle_new(mm_pickle_machine *m, mm_pickle_kind kind,

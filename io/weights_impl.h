@@ -15,7 +15,7 @@ enum {
     MM_MAX_TENSORS = 16384,
     /* Elements are read, summed up and checked in pieces that stay in the
      * cache. */
-    MM_WEIGHTS_PIECE_BYTES = 1 << 20
+    MM_WEIGHTS_PIECE_BYTES = 1 << 18
 };
 
 typedef struct mm_weights_file {
