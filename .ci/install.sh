@@ -1,8 +1,11 @@
 #!/bin/bash
 # Install the Debian packages that magmax needs, where they are missing.
 #
-#   .ci/install.sh [build] [test] [demo]      no argument: build
-#   .ci/install.sh --list [group ...]         only name the packages
+#   .ci/install.sh [build] [test] [demo] [vocabulary]   no argument: build
+#   .ci/install.sh --list [group ...]                   only name the packages
+#
+# vocabulary: pip, where there is none; .ci/vocabulary.sh then fetches what the
+# tokenizer needs.
 #
 # Needs root, or sudo; does nothing, and needs neither, where nothing is
 # missing. No service is started or left running.
@@ -20,33 +23,52 @@ declare -A packages=(
         clang-format clang libclang-rt-dev libomp-dev
         slurmctld slurmd slurm-client munge libpmix2 libpmix-dev"
     [demo]="dataset-fashion-mnist gnuplot-nox jq"
+    [vocabulary]="python3 python3-pip"
 )
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 say() { printf 'install: %s\n' "$*" >&2; }
 
 usage() {
-    sed -n '2,8s/^# \{0,1\}//p' "$0"
+    sed -n '2,11s/^# \{0,1\}//p' "$0"
 }
 
 list_only=no
-wanted=()
+groups=()
 for argument in "$@"; do
     case $argument in
     --help | -h) usage; exit 0 ;;
     --list) list_only=yes ;;
-    build | test | demo)
-        read -r -d '' -a group <<<"${packages[$argument]}" || true
-        wanted+=("${group[@]}")
-        ;;
+    build | test | demo | vocabulary) groups+=("$argument") ;;
     *)
-        say "unknown group '$argument'; known: build, test, demo"
+        say "unknown group '$argument'; known: build, test, demo, vocabulary"
         exit 2
         ;;
     esac
 done
-if [ "${#wanted[@]}" -eq 0 ]; then
-    read -r -d '' -a wanted <<<"${packages[build]}" || true
+if [ "${#groups[@]}" -eq 0 ]; then
+    groups=(build)
 fi
+
+wanted=()
+follow_ups=()
+for group in "${groups[@]}"; do
+    if [ "$group" = vocabulary ] && [ "$list_only" = no ]; then
+        follow_ups+=("$here/vocabulary.sh")
+        if "$here/vocabulary.sh" --ready; then continue; fi
+    fi
+    read -r -d '' -a names <<<"${packages[$group]}" || true
+    wanted+=("${names[@]}")
+done
+
+# What comes after the packages.
+follow_up() {
+    local script
+    for script in "${follow_ups[@]}"; do
+        "$script"
+    done
+}
 
 if [ "$list_only" = yes ]; then
     printf '%s\n' "${wanted[@]}" | sort -u
@@ -56,6 +78,7 @@ fi
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
     say "not a Debian system: install by other means what is missing of" \
         "${wanted[*]}"
+    follow_up
     exit 0
 fi
 
@@ -68,6 +91,7 @@ for package in "${wanted[@]}"; do
     is_installed "$package" || missing+=("$package")
 done
 if [ "${#missing[@]}" -eq 0 ]; then
+    follow_up
     exit 0
 fi
 
@@ -115,3 +139,4 @@ apt() {
 say "installing ${missing[*]}"
 apt update
 apt install -y --no-install-recommends "${missing[@]}"
+follow_up
