@@ -23,7 +23,8 @@
 #include <string.h>
 #include <sys/resource.h>
 
-enum { N_SHARES = 8 };
+/* Enough for as many texts of each length as a large head has. */
+enum { MOST_SHARES = 8, TEXTS_A_SHARE = 2000 };
 
 static void must(mm_status st)
 {
@@ -76,15 +77,15 @@ typedef struct totals {
     int64_t n_tokens, n_computed;
 } totals;
 
-static void time_share(const mm_zero_shot_plan *all, int share, int n_threads,
-                       totals *t)
+static void time_share(const mm_zero_shot_plan *all, int64_t share,
+                       int64_t n_shares, int n_threads, totals *t)
 {
     mm_zero_shot_plan plan = *all;
-    int64_t lo = all->n_classes * share / N_SHARES;
+    int64_t lo = all->n_classes * share / n_shares;
     mm_head head = {0};
     mm_encode_texts_work work;
     plan.class_names += lo;
-    plan.n_classes = all->n_classes * (share + 1) / N_SHARES - lo;
+    plan.n_classes = all->n_classes * (share + 1) / n_shares - lo;
     double begin_s = mm_clock_s();
     must(mm_zero_shot_make(&plan, &head, &work));
     double seconds = mm_clock_s() - begin_s;
@@ -127,8 +128,12 @@ int main(int argc, char **argv)
                               .n_prompts = j.n_prompts,
                               .batch_tokens = atoll(argv[4])};
     totals t = {0};
-    for (int share = 0; share < N_SHARES; share++)
-        time_share(&plan, share, n_threads, &t);
+    int64_t n_shares = j.n_classes * j.n_prompts / TEXTS_A_SHARE;
+    n_shares = n_shares < 1             ? 1
+               : n_shares > MOST_SHARES ? MOST_SHARES
+                                        : n_shares;
+    for (int64_t share = 0; share < n_shares; share++)
+        time_share(&plan, share, n_shares, n_threads, &t);
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
     double n_texts = (double)(j.n_classes * j.n_prompts);
