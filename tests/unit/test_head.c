@@ -33,10 +33,10 @@ static int remove_folder(void **state)
 }
 
 static float rows[] = {1, 2, 3, 4, 5, 6};
-static char *names[] = {"a cat", "",
-                        "Stra\xc3\x9f"
-                        "e"};
-static char *prompts[] = {"{}.", "a {}"};
+static const char *const names[] = {"a cat", "",
+                                    "Stra\xc3\x9f"
+                                    "e"};
+static const char *const prompts[] = {"{}.", "a {}"};
 
 static void must(mm_status st)
 {
@@ -47,7 +47,7 @@ static void must(mm_status st)
 static void a_written_head_is_read_again(void **state)
 {
     (void)state;
-    const mm_head made = {3, 2, rows, names, prompts, 2};
+    const mm_head made = {3, 2, rows, (char **)names, (char **)prompts, 2};
     mm_head head = {0};
     must(mm_head_write(path, &made, "{}"));
     must(mm_head_read(path, 2, &head));
