@@ -1,11 +1,14 @@
 #!/bin/bash
 # Install the Debian packages that magmax needs, where they are missing.
 #
-#   .ci/install.sh [build] [test] [demo] [reference]   no argument: build
-#   .ci/install.sh --list [group ...]                  only name the packages
+#   .ci/install.sh [build] [test] [demo] [vocabulary] [reference]
+#                                        no argument: build
+#   .ci/install.sh --list [group ...]    only name the packages
 #
-# reference: what the tests compare weights with; .ci/reference.sh then adds
-# open_clip and transformers from PyPI, in a folder of their own.
+# vocabulary: pip, where there is none; .ci/vocabulary.sh then fetches what the
+# tokenizer needs.
+# reference: PyTorch; .ci/reference.sh then fetches the programs that tests
+# compare weights with.
 #
 # Needs root, or sudo; does nothing, and needs neither, where nothing is
 # missing. No service is started or left running.
@@ -23,36 +26,57 @@ declare -A packages=(
         python3-torch clang-format clang libclang-rt-dev libomp-dev
         slurmctld slurmd slurm-client munge libpmix2 libpmix-dev"
     [demo]="dataset-fashion-mnist gnuplot-nox jq"
+    [vocabulary]="python3 python3-pip"
     [reference]="python3-venv python3-pip python3-torch python3-torchvision"
 )
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 say() { printf 'install: %s\n' "$*" >&2; }
 
 usage() {
-    sed -n '2,11s/^# \{0,1\}//p' "$0"
+    sed -n '2,14s/^# \{0,1\}//p' "$0"
 }
 
 list_only=no
-reference=no
-wanted=()
+groups=()
 for argument in "$@"; do
     case $argument in
     --help | -h) usage; exit 0 ;;
     --list) list_only=yes ;;
-    build | test | demo | reference)
-        if [ "$argument" = reference ]; then reference=yes; fi
-        read -r -d '' -a group <<<"${packages[$argument]}" || true
-        wanted+=("${group[@]}")
-        ;;
+    build | test | demo | vocabulary | reference) groups+=("$argument") ;;
     *)
-        say "unknown group '$argument'; known: build, test, demo, reference"
+        say "unknown group '$argument'; known: build, test, demo," \
+            "vocabulary, reference"
         exit 2
         ;;
     esac
 done
-if [ "${#wanted[@]}" -eq 0 ]; then
-    read -r -d '' -a wanted <<<"${packages[build]}" || true
+if [ "${#groups[@]}" -eq 0 ]; then
+    groups=(build)
 fi
+
+wanted=()
+follow_ups=()
+for group in "${groups[@]}"; do
+    if [ "$group" = vocabulary ] && [ "$list_only" = no ]; then
+        follow_ups+=("$here/vocabulary.sh")
+        if "$here/vocabulary.sh" --ready; then continue; fi
+    fi
+    if [ "$group" = reference ] && [ "$list_only" = no ]; then
+        follow_ups+=("$here/reference.sh")
+    fi
+    read -r -d '' -a names <<<"${packages[$group]}" || true
+    wanted+=("${names[@]}")
+done
+
+# What comes after the packages.
+follow_up() {
+    local script
+    for script in "${follow_ups[@]}"; do
+        "$script"
+    done
+}
 
 if [ "$list_only" = yes ]; then
     printf '%s\n' "${wanted[@]}" | sort -u
@@ -62,6 +86,7 @@ fi
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
     say "not a Debian system: install by other means what is missing of" \
         "${wanted[*]}"
+    follow_up
     exit 0
 fi
 
@@ -73,14 +98,8 @@ missing=()
 for package in "${wanted[@]}"; do
     is_installed "$package" || missing+=("$package")
 done
-make_reference() {
-    if [ "$reference" = yes ]; then
-        exec "$(dirname "${BASH_SOURCE[0]}")/reference.sh"
-    fi
-}
-
 if [ "${#missing[@]}" -eq 0 ]; then
-    make_reference
+    follow_up
     exit 0
 fi
 
@@ -128,6 +147,4 @@ apt() {
 say "installing ${missing[*]}"
 apt update
 apt install -y --no-install-recommends "${missing[@]}"
-clean_up
-trap - EXIT
-make_reference
+follow_up

@@ -79,11 +79,15 @@ typedef struct mm_workload {
 mm_status mm_workload_open_model(const mm_job *job, uint64_t seed,
                                  mm_workload *work);
 
+/** Likewise the device and the model's text tower, of --load. */
+mm_status mm_workload_open_text_model(const mm_job *job, mm_workload *work);
+
 /** Open the data set of --dataset and --data-location. As above. */
 mm_status mm_workload_open_dataset(const mm_job *job, mm_workload *work);
 
 /** Open --head and divide the data set as --split-strategy, --n-splits and
- * --samples-per-class say. As above. */
+ * --samples-per-class say; warns where the head's class names are not the data
+ * set's. As above. */
 mm_status mm_workload_open_tasks(const mm_job *job, bool for_training,
                                  mm_workload *work);
 

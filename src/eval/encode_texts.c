@@ -176,6 +176,28 @@ static void release(encoder *e)
     free(e->order);
 }
 
+/**
+ * How many texts from order[at] on, the longest, go together. Each shorter one
+ * is filled up to that one's length; so a batch that is large enough for the
+ * products to be fast ends where the length does, and a smaller one where more
+ * than an eighth would be filling.
+ */
+static int64_t batch_size(const encoder *e, int64_t at)
+{
+    enum { FAST_TOKENS = 1024, LEAST_TOKENS = 256, MOST_FILLING = 8 };
+    const mm_texts *texts = e->plan->texts;
+    int64_t longest = length_of(texts, e->order[at]), n = 1, filling = 0;
+    for (; at + n < texts->n && (n + 1) * longest <= e->max_tokens; n++) {
+        int64_t shorter = longest - length_of(texts, e->order[at + n]);
+        filling += shorter;
+        if ((shorter > 0 && n * longest >= FAST_TOKENS) ||
+            (n * longest >= LEAST_TOKENS &&
+             MOST_FILLING * filling > (n + 1) * longest))
+            break;
+    }
+    return n;
+}
+
 /** Texts order[at] .. order[at + n), the first of which is the longest. */
 static mm_status encode_batch(encoder *e, int64_t at, int64_t n)
 {
@@ -216,8 +238,7 @@ static mm_status encode_share(encoder *e, int64_t n_all)
     const mm_texts *texts = p->texts;
     mm_progress_begin(p->log, "encoding", "texts", n_all);
     for (int64_t at = 0; at < texts->n;) {
-        int64_t n = e->max_tokens / length_of(texts, e->order[at]);
-        n = n < texts->n - at ? n : texts->n - at;
+        int64_t n = batch_size(e, at);
         MM_TRY(encode_batch(e, at, n));
         at += n;
         /* The other ranks have shares as large, and go as fast. */

@@ -105,6 +105,8 @@ static mm_status finish(const sums *s, mm_head *head)
     MM_TRY(choose_scale(p, &scale));
     MM_TRY(mm_head_alloc(p->n_classes, s->embed_dim, head));
     MM_TRY(mm_names_copy(p->class_names, p->n_classes, &head->class_names));
+    MM_TRY(mm_names_copy(p->prompts, p->n_prompts, &head->prompts));
+    head->n_prompts = p->n_prompts;
     for (int64_t c = 0; c < p->n_classes; c++) {
         double *row = s->rows + c * s->embed_dim;
         if (!mm_head_set_length(row, s->embed_dim, scale))

@@ -8,6 +8,9 @@
 #include "src/model/model.h"
 #include "src/model/tokenizer.h"
 
+/** A batch that keeps two cores busy and in cache (docs/zeroshot.md). */
+enum { MM_TEXT_BATCH_TOKENS = 2048 };
+
 /** What a zero-shot head is made of. */
 typedef struct mm_zero_shot_plan {
     mm_comm *comm;
@@ -27,8 +30,8 @@ typedef struct mm_zero_shot_plan {
  * A head from texts (Radford et al. 2021, section 3.1.4): for every class, each
  * prompt's features are normalised, averaged, normalised, and scaled.
  *
- * Memory   Fills *head, freed by mm_head_clear, with its class names. *work is
- *          filled unless NULL.
+ * Memory   Fills *head, freed by mm_head_clear, with its class names and
+ *          prompts. *work is filled unless NULL.
  * Ranks    Collective; each rank encodes a share of the classes; the same bits
  *          on every rank.
  * Repeat   Same bits on reruns with as many ranks and threads; with others, to

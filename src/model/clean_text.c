@@ -7,7 +7,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unicase.h>
+#include <unictype.h>
 #include <unistr.h>
+
+enum {
+    CAPITAL_I_WITH_DOT = 0x130,
+    COMBINING_DOT_ABOVE = 0x307,
+    CAPITAL_SIGMA = 0x3a3,
+    FINAL_SIGMA = 0x3c2,
+    SIGMA = 0x3c3
+};
 
 /* Unicode's white space, which is no more in flux. */
 static bool is_space(ucs4_t c)
@@ -61,32 +70,55 @@ static size_t collapse(const uint8_t *text, size_t n_bytes, uint8_t *out)
     return (size_t)(to - out);
 }
 
-/* Most texts are ASCII, which is lower-cased in place. */
-static bool lower_ascii(uint8_t *text, size_t n_bytes)
+/* The nearest character before or after a place that is no mark or such, which
+ * casing looks through; 0 at the text's end. */
+static ucs4_t letter_before(const uint8_t *start, const uint8_t *at)
 {
-    for (size_t i = 0; i < n_bytes; i++)
-        if (text[i] >= 0x80)
-            return false;
-    for (size_t i = 0; i < n_bytes; i++)
-        if (text[i] >= 'A' && text[i] <= 'Z')
-            text[i] |= 0x20;
-    return true;
+    ucs4_t c;
+    while ((at = u8_prev(&c, at, start)) != NULL)
+        if (!uc_is_property_case_ignorable(c))
+            return c;
+    return 0;
 }
 
-/* Takes *text and gives another. */
-static mm_status lower(char **text, size_t *n_bytes)
+static ucs4_t letter_after(const uint8_t *at, const uint8_t *end)
 {
-    if (lower_ascii((uint8_t *)*text, *n_bytes))
-        return MM_OK;
-    /* No language: the rules of Turkish and Lithuanian are not Python's. */
-    uint8_t *lowered = u8_tolower((const uint8_t *)*text, *n_bytes + 1, "",
-                                  NULL, NULL, n_bytes);
-    if (!lowered)
-        return mm_fail(MM_E_MEMORY, "no memory for a text");
-    free(*text);
-    *text = (char *)lowered;
-    *n_bytes -= 1; /* the final NUL went along */
-    return MM_OK;
+    for (int n; at < end; at += n) {
+        ucs4_t c;
+        n = u8_mbtouc_unsafe(&c, at, (size_t)(end - at));
+        if (!uc_is_property_case_ignorable(c))
+            return c;
+    }
+    return 0;
+}
+
+/* Python's str.lower. Not u8_tolower: of what is both cased and looked through,
+ * such as U+02B0, it makes something else. Returns the bytes written. */
+static size_t lower(const uint8_t *text, size_t n_bytes, uint8_t *out)
+{
+    const uint8_t *at = text, *end = text + n_bytes;
+    uint8_t *to = out;
+    for (int n; at < end; at += n) {
+        if (*at < 0x80) { /* most texts have nothing else */
+            n = 1;
+            *to++ = *at >= 'A' && *at <= 'Z' ? *at | 0x20 : *at;
+            continue;
+        }
+        ucs4_t c;
+        n = u8_mbtouc_unsafe(&c, at, (size_t)(end - at));
+        if (c == CAPITAL_I_WITH_DOT) {
+            *to++ = 'i';
+            c = COMBINING_DOT_ABOVE;
+        } else if (c == CAPITAL_SIGMA) {
+            bool final = uc_is_property_cased(letter_before(text, at)) &&
+                         !uc_is_property_cased(letter_after(at + n, end));
+            c = final ? FINAL_SIGMA : SIGMA;
+        } else {
+            c = uc_tolower(c);
+        }
+        to += u8_uctomb(to, c, 4);
+    }
+    return (size_t)(to - out);
 }
 
 mm_status mm_clean_text(const char *utf8, char **cleaned, size_t *n_bytes)
@@ -97,27 +129,25 @@ mm_status mm_clean_text(const char *utf8, char **cleaned, size_t *n_bytes)
         return mm_fail(MM_E_VALUE,
                        "a text is not UTF-8: byte %lld of it, 0x%02x",
                        (long long)(bad - (const uint8_t *)utf8), *bad);
-    /* Twice a quarter more, as mm_unescape asks, and the final NUL. */
-    char *once = malloc(2 * n + 1), *twice = malloc(2 * n + 1);
-    mm_status st = MM_OK;
-    if (once && twice) {
-        n = mm_unescape(utf8, n, once);
-        n = mm_unescape(once, n, twice);
-        const uint8_t *from = (const uint8_t *)twice;
-        strip(&from, &n);
-        n = collapse(from, n, (uint8_t *)once);
-        once[n] = '\0';
-        st = lower(&once, &n);
-    } else {
-        st = mm_fail(MM_E_MEMORY, "no memory for a text of %lld bytes",
-                     (long long)n);
-    }
-    free(twice);
-    if (st == MM_OK) {
-        *cleaned = once;
-        *n_bytes = n;
-    } else {
+    /* mm_unescape asks for a quarter more, twice; lower-casing makes of two
+     * bytes at most three. */
+    size_t room = 3 * n + 1;
+    char *once = malloc(room), *twice = malloc(room);
+    if (!once || !twice) {
         free(once);
+        free(twice);
+        return mm_fail(MM_E_MEMORY, "no memory for a text of %lld bytes",
+                       (long long)n);
     }
-    return st;
+    n = mm_unescape(utf8, n, once);
+    n = mm_unescape(once, n, twice);
+    const uint8_t *from = (const uint8_t *)twice;
+    strip(&from, &n);
+    n = collapse(from, n, (uint8_t *)once);
+    n = lower((const uint8_t *)once, n, (uint8_t *)twice);
+    twice[n] = '\0';
+    free(once);
+    *cleaned = twice;
+    *n_bytes = n;
+    return MM_OK;
 }

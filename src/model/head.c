@@ -33,7 +33,7 @@ static mm_status read_weight(mm_weights *file, const char *path,
                            tensor->off_elems + tensor->n_elems, head->weight);
 }
 
-static mm_status read_class_names(const char *path, mm_head *head)
+static mm_status read_texts(const char *path, mm_head *head)
 {
     int64_t n;
     MM_TRY(mm_array_file_read_strings(path, "class_names", INT32_MAX,
@@ -42,7 +42,8 @@ static mm_status read_class_names(const char *path, mm_head *head)
         return mm_fail(MM_E_FORMAT,
                        "%s: the head has %lld rows and %lld class_names", path,
                        (long long)head->n_classes, (long long)n);
-    return MM_OK;
+    return mm_array_file_read_strings(path, "prompts", INT32_MAX,
+                                      &head->prompts, &head->n_prompts);
 }
 
 mm_status mm_head_read(const char *path, int64_t embed_dim, mm_head *head)
@@ -52,7 +53,7 @@ mm_status mm_head_read(const char *path, int64_t embed_dim, mm_head *head)
     mm_status st = read_weight(file, path, embed_dim, head);
     mm_weights_close(&file);
     if (st == MM_OK)
-        st = read_class_names(path, head);
+        st = read_texts(path, head);
     if (st != MM_OK)
         mm_head_clear(head);
     return st;
@@ -62,7 +63,31 @@ void mm_head_clear(mm_head *head)
 {
     free(head->weight);
     free(head->class_names);
+    free(head->prompts);
     *head = (mm_head){0};
+}
+
+mm_status mm_head_write(const char *path, const mm_head *head,
+                        const char *provenance)
+{
+    int n = 0;
+    mm_array arrays[4];
+    arrays[n++] = (mm_array){"weight",
+                             MM_ARRAY_F32,
+                             2,
+                             {head->n_classes, head->embed_dim},
+                             head->weight};
+    if (head->class_names)
+        arrays[n++] = (mm_array){"class_names",
+                                 MM_ARRAY_STRINGS,
+                                 1,
+                                 {head->n_classes},
+                                 head->class_names};
+    if (head->prompts)
+        arrays[n++] = (mm_array){
+            "prompts", MM_ARRAY_STRINGS, 1, {head->n_prompts}, head->prompts};
+    arrays[n++] = (mm_array){"provenance", MM_ARRAY_TEXT, 0, {0}, provenance};
+    return mm_array_file_write(path, arrays, n);
 }
 
 mm_status mm_head_alloc(int64_t n_classes, int64_t embed_dim, mm_head *head)

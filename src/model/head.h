@@ -11,11 +11,13 @@ typedef struct mm_head {
     int64_t n_classes, embed_dim;
     float *weight;      /* host, [n_classes, embed_dim]            */
     char **class_names; /* [n_classes], one block; NULL: not known */
+    char **prompts;     /* [n_prompts] likewise, of a zero-shot head */
+    int64_t n_prompts;
 } mm_head;
 
 /**
  * Read a head: one tensor `weight` in an HDF5 or safetensors file, and in HDF5
- * the list `class_names` where there is one.
+ * the lists `class_names` and `prompts` where they are.
  *
  * Memory   Fills *head, freed by mm_head_clear. Start from {0}.
  * Ranks    Local.
@@ -24,6 +26,15 @@ typedef struct mm_head {
  */
 mm_status mm_head_read(const char *path, int64_t embed_dim, mm_head *head);
 void mm_head_clear(mm_head *head);
+
+/**
+ * Write a head and how it came about (JSON text), an HDF5 file, atomically.
+ *
+ * Ranks    Local: one rank writes.
+ * Errors   MM_E_IO.
+ */
+mm_status mm_head_write(const char *path, const mm_head *head,
+                        const char *provenance);
 
 /** Room for the weight of a head that is being made. Memory as mm_head_read;
  * MM_E_MEMORY. */

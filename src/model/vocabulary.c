@@ -21,29 +21,31 @@ typedef struct reader {
 
 /* Bytes that are printed as themselves come first, as characters of the same
  * number; the others follow, as characters from 256. */
-static bool is_printed(int byte)
-{
-    return (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte != 0xad);
-}
+enum { N_PRINTED = 188 };
 
 int32_t mm_vocabulary_byte_symbol(uint8_t byte)
 {
-    int32_t n_before = 0;
-    for (int b = 0; b < 256; b++)
-        if (is_printed(b) == is_printed(byte) ? b < byte : is_printed(b))
-            n_before++;
-    return n_before;
+    static const struct {
+        uint8_t first, last, symbol;
+    } runs[] = {
+        {0x21, 0x7e, 0},   {0xa1, 0xac, 94},  {0xae, 0xff, 106},
+        {0x00, 0x20, 188}, {0x7f, 0xa0, 221}, {0xad, 0xad, 255},
+    };
+    int i = 0;
+    while (byte < runs[i].first || byte > runs[i].last)
+        i++;
+    return runs[i].symbol + byte - runs[i].first;
 }
 
 static void add_byte_symbols(reader *r)
 {
     char texts[256][3];
-    for (int b = 0, n_hidden = 0; b < 256; b++) {
-        int c = is_printed(b) ? b : 256 + n_hidden++;
-        char *text = texts[mm_vocabulary_byte_symbol((uint8_t)b)];
-        text[0] = (char)(c < 0x80 ? c : 0xc0 | c >> 6);
-        text[1] = (char)(c < 0x80 ? 0 : 0x80 | (c & 0x3f));
-        text[2] = 0;
+    for (int b = 0; b < 256; b++) {
+        int32_t symbol = mm_vocabulary_byte_symbol((uint8_t)b);
+        int c = symbol < N_PRINTED ? b : 256 + symbol - N_PRINTED;
+        texts[symbol][0] = (char)(c < 0x80 ? c : 0xc0 | c >> 6);
+        texts[symbol][1] = (char)(c < 0x80 ? 0 : 0x80 | (c & 0x3f));
+        texts[symbol][2] = 0;
     }
     for (int i = 0; i < MM_N_BYTE_SYMBOLS; i++)
         mm_symbol_table_add(&r->symbols, texts[i % 256], strlen(texts[i % 256]),

@@ -2,6 +2,7 @@
 
 #include "io/file.h"
 #include "src/base/names.h"
+#include "src/tasks/benchmarks.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,19 +17,14 @@ typedef struct builtin {
     const char *folders[N_FOLDERS]; /* below the location, in this order */
     const char *installed;          /* without a location; NULL: needs one */
     const char *package;            /* Debian's, that puts it there */
-    const char *class_names[N_CLASSES];
 } builtin;
 
 static const builtin builtins[N_BUILTINS] = {
     {.name = "FashionMNIST",
      .folders = {".", "FashionMNIST/raw", "fashion-mnist"},
      .installed = "/usr/share/datasets/fashion-mnist",
-     .package = "dataset-fashion-mnist",
-     .class_names = {"T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
-                     "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"}},
-    {.name = "MNIST",
-     .folders = {".", "MNIST/raw", "mnist"},
-     .class_names = {"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"}},
+     .package = "dataset-fashion-mnist"},
+    {.name = "MNIST", .folders = {".", "MNIST/raw", "mnist"}},
 };
 
 static bool holds_idx(const char *folder)
@@ -74,11 +70,13 @@ static mm_status find_folder(const builtin *b, const char *location,
 
 static mm_status set_names(mm_dataset *dataset, const builtin *b)
 {
+    const mm_benchmark *benchmark;
+    MM_TRY(mm_benchmark_find(b->name, &benchmark));
     char *name = strdup(b->name);
     char **class_names = calloc(N_CLASSES, sizeof *class_names);
     bool complete = name && class_names;
     for (int i = 0; i < N_CLASSES && complete; i++) {
-        class_names[i] = strdup(b->class_names[i]);
+        class_names[i] = strdup(benchmark->class_names.texts[i]);
         complete = class_names[i] != NULL;
     }
     if (!complete) {

@@ -132,7 +132,7 @@ static mm_status begin(scene *s)
                          .weight_decay = 0.1,
                          .clip = 1};
     MM_TRY(mm_stepper_create(&plan, &s->stepper));
-    mm_head head = {N_CLASSES, 8, s->head};
+    mm_head head = {.n_classes = N_CLASSES, .embed_dim = 8, .weight = s->head};
     mm_task task = {.n_classes = N_CLASSES, .classes = s->classes};
     return mm_stepper_begin_task(s->stepper, s->theta, &head, &task);
 }

@@ -1,4 +1,4 @@
-#include "src/tasks/text_list.h"
+#include "src/tasks/class_texts.h"
 
 #include "io/file.h"
 #include "src/base/names.h"
@@ -9,7 +9,7 @@
 
 enum { MAX_FILE_BYTES = 64 << 20 };
 
-/** What a list holds, for messages and checks. */
+/** What a file lists, for messages and checks. */
 typedef struct kind {
     const char *what;
     bool has_hole; /* must have a {} */
@@ -29,93 +29,89 @@ static mm_status check_text(const char *path, int64_t number, const char *text,
     return MM_OK;
 }
 
-static mm_status check_all(const char *path, const mm_text_list *list,
-                           const kind *k)
+static mm_status check_all(const char *path, const kind *k, char *const *texts,
+                           int64_t n)
 {
-    if (list->n == 0)
+    if (n == 0)
         return mm_fail(MM_E_FORMAT, "%s holds no %s", path, k->what);
-    for (int64_t i = 0; i < list->n; i++)
-        MM_TRY(check_text(path, i + 1, list->texts[i], k));
+    for (int64_t i = 0; i < n; i++)
+        MM_TRY(check_text(path, i + 1, texts[i], k));
     return MM_OK;
 }
 
 /** Cuts `text` into its lines; the last may lack its end. */
-static mm_status take_lines(char *text, mm_text_list *list)
+static mm_status take_lines(char *text, char ***texts, int64_t *n)
 {
-    int64_t n = 0;
-    for (const char *at = text; *at; n++)
-        at = strchrnul(at, '\n') + (strchr(at, '\n') ? 1 : 0);
-    const char **lines = malloc((size_t)n * sizeof *lines + 1);
+    int64_t most = 1, count = 0;
+    for (const char *c = text; *c; c++)
+        most += *c == '\n';
+    const char **lines = malloc((size_t)most * sizeof *lines);
     if (!lines)
         return mm_fail(MM_E_MEMORY, "no memory for a list");
-    char *rest = text;
-    for (int64_t i = 0; i < n; i++) {
-        lines[i] = strsep(&rest, "\n");
-        char *last = strrchr(lines[i], '\r');
-        if (last && !last[1])
-            *last = '\0';
+    for (char *rest = text; rest && *rest;) {
+        char *line = strsep(&rest, "\n");
+        size_t length = strlen(line);
+        if (length && line[length - 1] == '\r')
+            line[length - 1] = '\0';
+        lines[count++] = line;
     }
-    list->n = n;
-    mm_status st = mm_names_copy(lines, n, &list->texts);
+    mm_status st = mm_names_copy(lines, count, texts);
+    *n = count;
     free(lines);
     return st;
 }
 
-static mm_status take_array(const char *path, const char *text,
-                            mm_text_list *list)
+static mm_status take_array(const char *path, const char *text, char ***texts,
+                            int64_t *n)
 {
     json_error_t error;
     json_t *array = json_loads(text, 0, &error);
     if (!array)
         return mm_fail(MM_E_FORMAT, "%s:%d: %s", path, error.line, error.text);
-    size_t n = json_array_size(array);
-    const char **strings = malloc(n * sizeof *strings + 1);
+    size_t count = json_array_size(array);
+    const char **strings = malloc(count * sizeof *strings + 1);
     mm_status st =
         strings ? MM_OK : mm_fail(MM_E_MEMORY, "no memory for a list");
-    for (size_t i = 0; st == MM_OK && i < n; i++) {
+    for (size_t i = 0; st == MM_OK && i < count; i++) {
         strings[i] = json_string_value(json_array_get(array, i));
         if (!strings[i])
             st = mm_fail(MM_E_FORMAT, "%s: element %zu is no string", path,
                          i + 1);
     }
-    if (st == MM_OK) {
-        list->n = (int64_t)n;
-        st = mm_names_copy(strings, list->n, &list->texts);
-    }
+    if (st == MM_OK)
+        st = mm_names_copy(strings, (int64_t)count, texts);
+    *n = (int64_t)count;
     free(strings);
     json_decref(array);
     return st;
 }
 
-static mm_status read_list(const char *path, const kind *k, mm_text_list *list)
+static mm_status read_list(const char *path, const kind *k, char ***texts,
+                           int64_t *n)
 {
-    char *text;
-    MM_TRY(mm_file_read_text(path, MAX_FILE_BYTES, &text));
-    mm_status st = text[strspn(text, " \t\r\n")] == '['
-                       ? take_array(path, text, list)
-                       : take_lines(text, list);
+    char *content, **list = NULL;
+    MM_TRY(mm_file_read_text(path, MAX_FILE_BYTES, &content));
+    mm_status st = content[strspn(content, " \t\r\n")] == '['
+                       ? take_array(path, content, &list, n)
+                       : take_lines(content, &list, n);
     if (st == MM_OK)
-        st = check_all(path, list, k);
-    free(text);
-    if (st != MM_OK)
-        mm_text_list_clear(list);
+        st = check_all(path, k, list, *n);
+    free(content);
+    if (st == MM_OK)
+        *texts = list;
+    else
+        free(list);
     return st;
 }
 
-mm_status mm_text_list_read_names(const char *path, mm_text_list *list)
+mm_status mm_class_names_read(const char *path, char ***texts, int64_t *n)
 {
-    return read_list(path, &(kind){"class name", false}, list);
+    return read_list(path, &(kind){"class name", false}, texts, n);
 }
 
-mm_status mm_text_list_read_prompts(const char *path, mm_text_list *list)
+mm_status mm_prompts_read(const char *path, char ***texts, int64_t *n)
 {
-    return read_list(path, &(kind){"prompt", true}, list);
-}
-
-void mm_text_list_clear(mm_text_list *list)
-{
-    free(list->texts);
-    *list = (mm_text_list){0};
+    return read_list(path, &(kind){"prompt", true}, texts, n);
 }
 
 /** Names in order, equal ones by their place. */
@@ -127,8 +123,8 @@ static int compare(const void *a, const void *b)
     return order ? order : (x > y) - (x < y);
 }
 
-void mm_text_list_warn_of_twins(mm_log *log, const char *const *names,
-                                int64_t n)
+void mm_class_names_warn_of_twins(mm_log *log, const char *const *names,
+                                  int64_t n)
 {
     const char *const **sorted = malloc((size_t)n * sizeof *sorted + 1);
     for (int64_t i = 0; sorted && i < n; i++)
