@@ -179,6 +179,14 @@ const char *mm_weights_path(const mm_weights *weights)
     return weights->path;
 }
 
+bool mm_weights_is_read_from(const mm_weights *weights, const char *path)
+{
+    bool found = mm_file_same(weights->path, path);
+    for (int i = 0; i < weights->n_files && !found; i++)
+        found = mm_file_same(weights->files[i].path, path);
+    return found;
+}
+
 const mm_tensor_table *mm_weights_table(const mm_weights *weights)
 {
     return &weights->table;

@@ -48,6 +48,9 @@ void mm_weights_close(mm_weights **weights);
 
 const char *mm_weights_path(const mm_weights *weights);
 
+/** Whether a name leads to the file, or to one of an index's. */
+bool mm_weights_is_read_from(const mm_weights *weights, const char *path);
+
 /** Every tensor of the file, in the file's order (for our checkpoints: the
  * order in which they were written). */
 const mm_tensor_table *mm_weights_table(const mm_weights *weights);

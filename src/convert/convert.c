@@ -1,7 +1,6 @@
 #include "src/convert/convert.h"
 
 #include "io/checkpoint.h"
-#include "io/file.h"
 #include "src/convert/stream.h"
 
 #include <stdio.h>
@@ -70,19 +69,19 @@ static mm_status check_format(const mm_convert_request *r)
 }
 
 static mm_status check_overwriting(const mm_convert_request *r,
-                                   const char *input)
+                                   const mm_weights *input)
 {
     char *tmp_output; /* what the output is called while it is written */
     if (asprintf(&tmp_output, "%s.tmp", r->output) < 0)
         return mm_fail(MM_E_MEMORY, "no memory for a file name");
-    bool same =
-        mm_file_same(r->output, input) || mm_file_same(tmp_output, input);
+    bool same = mm_weights_is_read_from(input, r->output) ||
+                mm_weights_is_read_from(input, tmp_output);
     free(tmp_output);
     if (same)
         return mm_fail(MM_E_ARG,
                        "the output %.600s would overwrite the input %.600s: "
                        "choose another name",
-                       r->output, input);
+                       r->output, mm_weights_path(input));
     return MM_OK;
 }
 
@@ -120,8 +119,9 @@ static mm_status open_inputs(engine *e)
     const char *paths[] = {e->request->input, e->request->with};
     for (int i = 0; i < 2 && paths[i]; i++) {
         e->inputs.n_sources = i + 1;
-        MM_TRY(check_overwriting(e->request, paths[i]));
-        MM_TRY(mm_convert_source_open(paths[i], e->log, &e->inputs.sources[i]));
+        mm_convert_source *source = &e->inputs.sources[i];
+        MM_TRY(mm_convert_source_open(paths[i], e->log, source));
+        MM_TRY(check_overwriting(e->request, source->weights));
     }
     return MM_OK;
 }

@@ -336,6 +336,18 @@ class Refusals(Case):
                      (self.image, self.whole, "--with", self.whole)):
             self.refuse(["would overwrite"], *args)
 
+    def test_no_file_of_an_index_is_overwritten(self):
+        parts = {"a.safetensors": {}, "b.safetensors": {}}
+        for i, (name, value) in enumerate(self.weights.items()):
+            parts["ab"[i % 2] + ".safetensors"][name] = value
+        for name, tensors in parts.items():
+            cli.write_safetensors(self.dir / name, tensors)
+        index = self.write_json("in.safetensors.index.json", {"weight_map": {
+            name: part for part in parts for name in parts[part]}})
+        self.refuse(["would overwrite"], index, self.dir / "b.safetensors")
+        self.convert(index, self.out)
+        self.assert_same_weights(cli.read_safetensors(self.out), self.weights)
+
     def test_inputs_that_are_no_weights(self):
         self.refuse([self.dir / "none.pt"], self.dir / "none.pt", self.out,
                     n_ranks=2)
