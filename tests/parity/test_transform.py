@@ -130,10 +130,10 @@ class Transform(unittest.TestCase):
         # The long ones exhaust the ten attempts and fall back.
         for h, w in [(28, 28), (375, 500), (400, 90), (60, 500), (1, 40),
                      (40, 1), (1, 1), (333, 250)]:
-            for i in range(6):
+            for mode in ALL_MODES:
                 seed, epoch, sample = (int(n) for n in
                                        rng.integers(0, [2**40, 99, 2**33]))
-                image = random_image(rng, h, w, ALL_MODES[i])
+                image = random_image(rng, h, w, mode)
                 box = random_box(w, h, seed, epoch, sample)
                 boxes.add((h, w, box))
                 requests.append((TRAINING, 28, image, (seed, epoch, sample)))

@@ -95,8 +95,7 @@ static void reply_image(const mm_image *image)
     size_t pixel_bytes =
         (size_t)(image->height * image->width * image->channels);
     size_t palette_bytes = image->palette ? PALETTE_BYTES : 0;
-    reply head = {MM_OK,
-                  (int64_t)(sizeof about + pixel_bytes + palette_bytes)};
+    reply head = {MM_OK, (int64_t)(sizeof about + pixel_bytes + palette_bytes)};
     write_all(&head, sizeof head);
     write_all(about, sizeof about);
     write_all(image->pixels, pixel_bytes);
