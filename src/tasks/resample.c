@@ -5,8 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_ROWS = 16 };
-
 /** Memory that grows to the largest use. */
 typedef struct scratch {
     void *memory;
@@ -14,27 +12,28 @@ typedef struct scratch {
 } scratch;
 
 struct mm_resampler {
-    const mm_resample_kernels *kernels;
+    mm_weigh *weigh;
     mm_axis across, down;
-    scratch narrow; /* after the column pass: [rows][stride]        */
-    scratch safe;   /* rows of the input that no one may read past  */
+    /* Of the column pass: MM_LANES rows before and after it, transposed, so
+     * that it too weighs bytes that lie side by side; then all rows after it.
+     */
+    scratch wide, slim, narrow;
+    scratch last; /* an output row with room behind it */
 };
 
-mm_status mm_resampler_create_with(const mm_resample_kernels *kernels,
-                                   mm_resampler **resampler)
+mm_status mm_resampler_create_with(mm_weigh *weigh, mm_resampler **resampler)
 {
     *resampler = calloc(1, sizeof **resampler);
     if (!*resampler)
         return mm_fail(MM_E_MEMORY, "no memory to resize images");
-    (*resampler)->kernels = kernels;
+    (*resampler)->weigh = weigh;
     return MM_OK;
 }
 
 mm_status mm_resampler_create(mm_resampler **resampler)
 {
-    const mm_resample_kernels *kernels = mm_resample_kernels_avx2();
-    return mm_resampler_create_with(
-        kernels ? kernels : mm_resample_kernels_plain(), resampler);
+    mm_weigh *fast = mm_weigh_avx2();
+    return mm_resampler_create_with(fast ? fast : mm_weigh_plain, resampler);
 }
 
 void mm_resampler_destroy(mm_resampler **resampler)
@@ -44,7 +43,9 @@ void mm_resampler_destroy(mm_resampler **resampler)
     mm_axis_clear(&(*resampler)->across);
     mm_axis_clear(&(*resampler)->down);
     free((*resampler)->narrow.memory);
-    free((*resampler)->safe.memory);
+    free((*resampler)->wide.memory);
+    free((*resampler)->slim.memory);
+    free((*resampler)->last.memory);
     free(*resampler);
     *resampler = NULL;
 }
@@ -99,46 +100,38 @@ static mm_status plan(mm_resampler *s, const mm_pixels *pixels,
     return MM_OK;
 }
 
-/**
- * Input rows from `row` on as the kernels may read them: where a kernel would
- * read past the last pixel of all, a copy.
- */
-static void find_rows(const mm_resampler *s, const job *j, int64_t row, int n,
-                      const uint8_t **rows)
-{
-    const mm_pixels *p = j->pixels;
-    int64_t row_bytes = p->width * p->channels;
-    int64_t reach = s->across.to * p->channels + MM_READ_BEYOND;
-    const uint8_t *end =
-        p->first + (p->height - 1) * p->stride_bytes + row_bytes;
-    int64_t last = j->row + j->n_rows - 1;
-    uint8_t *copy = s->safe.memory;
-    for (int r = 0; r < n; r++) {
-        int64_t from = row + r < last ? row + r : last;
-        rows[r] = p->first + from * p->stride_bytes;
-        if (end - rows[r] >= reach)
-            continue;
-        memcpy(copy, rows[r], (size_t)row_bytes);
-        rows[r] = copy;
-        copy += row_bytes + MM_READ_BEYOND;
-    }
-}
-
 /** The column pass. */
-static void run_across(const mm_resampler *s, const job *j)
+static mm_status run_across(mm_resampler *s, const job *j)
 {
-    int channels = j->pixels->channels, n = s->kernels->n_rows[channels];
+    const mm_axis *a = &s->across;
+    const mm_pixels *p = j->pixels;
+    int64_t group = p->channels * MM_LANES; /* a pixel of each row */
+    int64_t first_byte = a->from * p->channels;
+    int64_t in_bytes = (a->to - a->from) * p->channels;
+    int64_t out_bytes = a->n * p->channels;
     uint8_t *narrow = s->narrow.memory;
-    for (int64_t done = 0; done < j->n_rows; done += n) {
-        const uint8_t *in[MOST_ROWS];
-        uint8_t *out[MOST_ROWS];
-        find_rows(s, j, j->row + done, n, in);
-        for (int r = 0; r < n; r++) /* beyond the last row: that row again */
-            out[r] =
-                narrow +
-                (done + r < j->n_rows ? done + r : j->n_rows - 1) * j->stride;
-        s->kernels->across(&s->across, channels, in, out);
+    /* Kernels may read one more pixel; the way back takes 16 bytes at once. */
+    MM_TRY(reserve(&s->wide, in_bytes * MM_LANES + group));
+    MM_TRY(reserve(&s->slim, (out_bytes + 16) * MM_LANES));
+
+    for (int64_t done = 0; done < j->n_rows; done += MM_LANES) {
+        const uint8_t *in[MM_LANES];
+        uint8_t *out[MM_LANES];
+        for (int r = 0; r < MM_LANES; r++) {
+            /* Lanes beyond the last row do that one again. */
+            int64_t row = done + r < j->n_rows ? done + r : j->n_rows - 1;
+            in[r] = p->first + (j->row + row) * p->stride_bytes + first_byte;
+            out[r] = narrow + row * j->stride;
+        }
+        mm_rows_to_block(in, in_bytes, s->wide.memory);
+        for (int64_t x = 0; x < a->n; x++)
+            s->weigh(a, x,
+                     (uint8_t *)s->wide.memory +
+                         (a->taps[x].first - a->from) * group,
+                     group, group, (uint8_t *)s->slim.memory + x * group);
+        mm_block_to_rows(s->slim.memory, out_bytes, out);
     }
+    return MM_OK;
 }
 
 static void copy_across(const mm_resampler *s, const job *j)
@@ -151,6 +144,26 @@ static void copy_across(const mm_resampler *s, const job *j)
                (size_t)(j->window->width * p->channels));
 }
 
+/** The row pass. */
+static mm_status run_down(mm_resampler *s, const job *j, int64_t row_bytes,
+                          uint8_t *out)
+{
+    const mm_axis *a = &s->down;
+    const uint8_t *narrow = s->narrow.memory;
+    MM_TRY(reserve(&s->last, row_bytes + MM_LANES));
+    for (int64_t y = 0; y < a->n; y++, out += row_bytes) {
+        /* What is written behind a row the next one overwrites. */
+        uint8_t *to = (a->n - y) * row_bytes >= row_bytes + MM_LANES
+                          ? out
+                          : s->last.memory;
+        s->weigh(a, y, narrow + (a->taps[y].first - j->row) * j->stride,
+                 j->stride, row_bytes, to);
+        if (to != out)
+            memcpy(out, to, (size_t)row_bytes);
+    }
+    return MM_OK;
+}
+
 mm_status mm_resample(mm_resampler *s, const mm_pixels *pixels,
                       const mm_window *w, uint8_t *out)
 {
@@ -158,25 +171,18 @@ mm_status mm_resample(mm_resampler *s, const mm_pixels *pixels,
     MM_ASSERT(pixels->channels >= 1 && pixels->channels <= 4);
     MM_TRY(plan(s, pixels, w, &j));
     int64_t row_bytes = w->width * pixels->channels;
-    j.stride = row_bytes + MM_WRITE_BEYOND;
+    j.stride = row_bytes + MM_LANES;
     /* A kernel may read one row more than it needs. */
-    MM_TRY(reserve(&s->narrow, (j.n_rows + 1) * j.stride + MM_READ_BEYOND));
-    MM_TRY(reserve(&s->safe, MOST_ROWS * (pixels->width * pixels->channels +
-                                          MM_READ_BEYOND)));
+    MM_TRY(reserve(&s->narrow, (j.n_rows + 1) * j.stride));
     if (j.across)
-        run_across(s, &j);
+        MM_TRY(run_across(s, &j));
     else
         copy_across(s, &j);
-
-    const uint8_t *narrow = s->narrow.memory;
-    for (int64_t y = 0; y < w->height; y++, out += row_bytes)
-        if (j.down)
-            s->kernels->down(&s->down, y,
-                             narrow +
-                                 (s->down.taps[y].first - j.row) * j.stride,
-                             j.stride, row_bytes, out);
-        else
-            memcpy(out, narrow + y * j.stride, (size_t)row_bytes);
+    if (j.down)
+        return run_down(s, &j, row_bytes, out);
+    for (int64_t y = 0; y < w->height; y++)
+        memcpy(out + y * row_bytes, (uint8_t *)s->narrow.memory + y * j.stride,
+               (size_t)row_bytes);
     return MM_OK;
 }
 

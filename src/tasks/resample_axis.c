@@ -20,7 +20,7 @@ static mm_status reserve(mm_axis *a, int64_t n_taps, int64_t n_weights)
     a->taps = malloc((size_t)n_taps * sizeof *a->taps);
     a->exact = malloc((size_t)n_weights * sizeof *a->exact);
     a->weights = malloc((size_t)n_weights * sizeof *a->weights);
-    a->pairs = malloc((size_t)n_weights * sizeof *a->pairs);
+    a->pairs = malloc((size_t)n_weights / 2 * sizeof *a->pairs);
     if (!a->taps || !a->exact || !a->weights || !a->pairs) {
         mm_axis_clear(a);
         return mm_fail(MM_E_MEMORY,
@@ -51,27 +51,31 @@ static int32_t fixed_point(double weight)
     return (int32_t)(weight < 0 ? -0.5 + scaled : 0.5 + scaled);
 }
 
-/** Two 16-bit numbers as one, the first in the lower half. */
-static int32_t pair_of(int32_t first, int32_t second)
+static mm_tap_pair split(int32_t first, int32_t second)
 {
-    return (int32_t)((uint32_t)first & 0xFFFF) |
-           (int32_t)((uint32_t)second << 16);
+    mm_tap_pair pair;
+    const int32_t weights[2] = {first, second};
+    for (int i = 0; i < 2; i++) {
+        int32_t upper = (weights[i] + (1 << 15)) >> 16;
+        pair.upper[i] = pair.upper[i + 2] = (int8_t)upper;
+        pair.lower[i] = (int16_t)(weights[i] - (upper << 16));
+    }
+    /* A weight is below 1.2, two together are too: with bytes the products'
+     * sum has 16 bits. */
+    MM_ASSERT(pair.upper[0] + pair.upper[1] <= 128 && first < 1 << 23);
+    return pair;
 }
 
 /** The weights of one output, from its exact ones. */
 static void round_weights(const double *exact, int64_t n, int64_t stride,
-                          int32_t *weights, int32_t *pairs)
+                          int32_t *weights, mm_tap_pair *pairs)
 {
-    const int32_t lower = (1 << MM_LOWER_BITS) - 1;
     for (int64_t tap = 0; tap < n; tap++)
         weights[tap] = fixed_point(exact[tap]);
     for (int64_t tap = n; tap < stride; tap++)
         weights[tap] = 0;
-    for (int64_t tap = 0; tap < stride; tap += 2) {
-        int32_t a = weights[tap], b = weights[tap + 1];
-        pairs[tap] = pair_of(a >> MM_LOWER_BITS, b >> MM_LOWER_BITS);
-        pairs[tap + 1] = pair_of(a & lower, b & lower);
-    }
+    for (int64_t tap = 0; tap < stride; tap += 2)
+        pairs[tap / 2] = split(weights[tap], weights[tap + 1]);
 }
 
 mm_status mm_axis_plan(mm_axis *a, int64_t n_in, int64_t n_out, int64_t lo,
@@ -82,7 +86,7 @@ mm_status mm_axis_plan(mm_axis *a, int64_t n_in, int64_t n_out, int64_t lo,
     double scale = (double)n_in / (double)n_out;
     double filter_scale = scale < 1.0 ? 1.0 : scale;
     double support = 2.0 * filter_scale, inverse = 1.0 / filter_scale;
-    int64_t stride = ((int64_t)ceil(support) * 2 + 1 + 3) / 4 * 4;
+    int64_t stride = (int64_t)ceil(support) * 2 + 2;
 
     MM_TRY(reserve(a, n, n * stride));
     for (int64_t i = 0; i < n; i++) {
@@ -100,7 +104,7 @@ mm_status mm_axis_plan(mm_axis *a, int64_t n_in, int64_t n_out, int64_t lo,
         for (int64_t tap = 0; tap < end - first && sum != 0.0; tap++)
             exact[tap] /= sum;
         round_weights(exact, end - first, stride, a->weights + i * stride,
-                      a->pairs + i * stride);
+                      a->pairs + i * stride / 2);
         a->taps[i] = (mm_taps){first, end - first};
     }
     a->n_in = n_in;

@@ -5,9 +5,8 @@
 
 #include <stdint.h>
 
-/* Fixed-point weights have so many fractional bits, as Pillow's; kernels that
- * multiply 16 bits at a time split off the lower ones. */
-enum { MM_WEIGHT_BITS = 32 - 8 - 2, MM_LOWER_BITS = 15 };
+/* Fixed-point weights have so many fractional bits, as Pillow's. */
+enum { MM_WEIGHT_BITS = 32 - 8 - 2 };
 
 /** Which inputs make one output. */
 typedef struct mm_taps {
@@ -15,21 +14,27 @@ typedef struct mm_taps {
     int64_t n;
 } mm_taps;
 
+/** Two neighbouring weights, each split into upper * 2^16 + lower, for kernels
+ * that multiply 8 and 16 bits. */
+typedef struct mm_tap_pair {
+    int8_t upper[4]; /* first, second, first, second */
+    int16_t lower[2];
+} mm_tap_pair;
+
 /**
  * One direction of a bicubic resize: the inputs and weights of each wanted
  * output. Row i of the weights begins at i * stride, and is zero from taps[i].n
- * to stride, which is a multiple of four.
+ * to stride, which is even.
  */
 typedef struct mm_axis {
-    int64_t n_in, n_out; /* sizes of the whole axis                       */
-    int64_t lo, n;       /* outputs [lo, lo + n)                          */
-    int64_t from, to;    /* inputs [from, to) are read                    */
-    mm_taps *taps;       /* [n]                                           */
+    int64_t n_in, n_out; /* sizes of the whole axis */
+    int64_t lo, n;       /* outputs [lo, lo + n)    */
+    int64_t from, to;    /* inputs [from, to) are read */
+    mm_taps *taps;       /* [n] */
     int64_t stride;
-    double *exact;    /* [n, stride] sum to one                           */
-    int32_t *weights; /* [n, stride] the same, fixed-point                */
-    int32_t *pairs;   /* [n, stride / 2, 2] upper and lower parts of two
-                         neighbouring weights, 16 bits each               */
+    double *exact;      /* [n, stride], each row's sum is one */
+    int32_t *weights;   /* [n, stride], the same in fixed point */
+    mm_tap_pair *pairs; /* [n, stride / 2], the same once more */
     int64_t taps_held, weights_held;
 } mm_axis;
 
