@@ -21,27 +21,32 @@ typedef struct sums {
     __m256i upper[2], lower[4];
 } sums;
 
-MM_AVX2_INLINE void add_pair(sums *s, __m256i first, __m256i second,
+MM_AVX2_INLINE __m256i broadcast(const void *four_bytes)
+{
+    int32_t bits;
+    memcpy(&bits, four_bytes, sizeof bits);
+    return _mm256_set1_epi32(bits);
+}
+
+MM_AVX2_INLINE sums add_pair(sums s, __m256i first, __m256i second,
                              const mm_tap_pair *pair)
 {
     const __m256i zero = _mm256_setzero_si256();
-    int32_t bits;
-    memcpy(&bits, pair->upper, sizeof bits);
-    const __m256i upper = _mm256_set1_epi32(bits);
-    memcpy(&bits, pair->lower, sizeof bits);
-    const __m256i lower = _mm256_set1_epi32(bits);
+    const __m256i upper = broadcast(pair->upper);
+    const __m256i lower = broadcast(pair->lower);
     const __m256i both[2] = {_mm256_unpacklo_epi8(first, second),
                              _mm256_unpackhi_epi8(first, second)};
     for (int h = 0; h < 2; h++) {
-        s->upper[h] =
-            _mm256_add_epi16(s->upper[h], _mm256_maddubs_epi16(both[h], upper));
-        s->lower[2 * h] = _mm256_add_epi32(
-            s->lower[2 * h],
-            _mm256_madd_epi16(_mm256_unpacklo_epi8(both[h], zero), lower));
-        s->lower[2 * h + 1] = _mm256_add_epi32(
-            s->lower[2 * h + 1],
-            _mm256_madd_epi16(_mm256_unpackhi_epi8(both[h], zero), lower));
+        __m256i a = _mm256_unpacklo_epi8(both[h], zero);
+        __m256i b = _mm256_unpackhi_epi8(both[h], zero);
+        s.lower[2 * h] =
+            _mm256_add_epi32(s.lower[2 * h], _mm256_madd_epi16(a, lower));
+        s.lower[2 * h + 1] =
+            _mm256_add_epi32(s.lower[2 * h + 1], _mm256_madd_epi16(b, lower));
+        s.upper[h] =
+            _mm256_add_epi16(s.upper[h], _mm256_maddubs_epi16(both[h], upper));
     }
+    return s;
 }
 
 /** Rounded and clamped bytes, in the order of the rows'. */
@@ -75,7 +80,7 @@ MM_AVX2 static void weigh(const mm_axis *axis, int64_t i, const uint8_t *in,
             row += stride_bytes;
             __m256i second = _mm256_loadu_si256((const __m256i *)row);
             row += stride_bytes;
-            add_pair(&s, first, second, &pairs[tap / 2]);
+            s = add_pair(s, first, second, &pairs[tap / 2]);
         }
         _mm256_storeu_si256((__m256i *)(out + at), finish(&s));
     }
