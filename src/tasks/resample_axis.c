@@ -58,7 +58,7 @@ static mm_tap_pair split(int32_t first, int32_t second)
     for (int i = 0; i < 2; i++) {
         int32_t upper = (weights[i] + (1 << 15)) >> 16;
         pair.upper[i] = pair.upper[i + 2] = (int8_t)upper;
-        pair.lower[i] = (int16_t)(weights[i] - (upper << 16));
+        pair.lower[i] = (int16_t)(weights[i] - upper * (1 << 16));
     }
     /* A weight is below 1.2, two together are too: with bytes the products'
      * sum has 16 bits. */
