@@ -1,13 +1,13 @@
 #!/bin/bash
-# Build magmax twice, run every test of both builds, and print one line of
+# Build magmax three times, run every test of each build, and print one line of
 # totals: "N passed, N failed", with ", N skipped" where tests were skipped.
 #
 #   ./test.sh               everything; installs missing Debian packages first
 #   ./test.sh --no-install  takes what is there
 #   ./test.sh -L fast       further arguments go to ctest (labels: README)
 #
-# Builds stay in build/release and build/sanitize (ASan and UBSan), so a second
-# run compiles only what changed.
+# Builds stay in build/release, build/sanitize (ASan and UBSan) and build/fuzz
+# (libFuzzer), so a second run compiles only what changed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -61,11 +61,11 @@ attribute() {
         sed -n "s/.*[[:space:]]$1=\"\([0-9]*\)\".*/\1/p"
 }
 
-# test_build PRESET: configure, build, run; a build that fails is one failure.
+# test_build PRESET [OPTION...]: configure, build, run; a build that fails is one failure.
 test_build() {
     local preset=$1 build=build/$1 results start=$SECONDS
     say "$preset: building"
-    if ! quietly cmake --preset "$preset" -DMAGMAX_TESTS=ON ||
+    if ! quietly cmake --preset "$preset" "${@:2}" ||
         ! quietly cmake --build --preset "$preset"; then
         say "$preset: the build failed"
         n_failed=$((n_failed + 1))
@@ -93,8 +93,9 @@ test_build() {
     say "$preset: tested in $((SECONDS - start)) s"
 }
 
-test_build release
-test_build sanitize
+test_build release -DMAGMAX_TESTS=ON
+test_build sanitize -DMAGMAX_TESTS=ON
+test_build fuzz
 
 total="$n_passed passed, $n_failed failed"
 if [ "$n_skipped" -gt 0 ]; then

@@ -14,9 +14,11 @@ set -euo pipefail
 declare -A packages=(
     [build]="gcc libc6-dev cmake ninja-build pkg-config
         libopenmpi-dev openmpi-bin libhdf5-openmpi-dev hdf5-tools
-        libdnnl-dev libjansson-dev libzip-dev libdeflate-dev zlib1g-dev"
+        libdnnl-dev libjansson-dev libzip-dev libdeflate-dev zlib1g-dev
+        libjpeg62-turbo-dev libpng-dev libwebp-dev"
     [test]="libcmocka-dev python3 python3-numpy python3-h5py python3-pil
-        clang-format slurmctld slurmd slurm-client munge libpmix2 libpmix-dev"
+        clang-format clang libclang-rt-dev libomp-dev
+        slurmctld slurmd slurm-client munge libpmix2 libpmix-dev"
     [demo]="dataset-fashion-mnist gnuplot-nox jq"
 )
 

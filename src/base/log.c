@@ -48,8 +48,8 @@ static void erase_bar(mm_log *log)
     log->bar = false;
 }
 
-static void print_line(mm_log *log, const char *before, const char *format,
-                       va_list args)
+__attribute__((format(printf, 3, 0))) static void
+print_line(mm_log *log, const char *before, const char *format, va_list args)
 {
     if (!log || log->silent)
         return;
