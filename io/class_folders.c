@@ -256,8 +256,8 @@ static mm_status share(mm_comm *comm, listing *l)
         sizes[i] = l->blocks[i].n_bytes;
     MM_TRY(mm_comm_broadcast(comm, sizes, sizeof sizes, 0));
     l->one_split = sizes[N_BLOCKS];
-    MM_TRY(mm_comm_agree(
-        comm, mm_comm_rank(comm) == 0 ? MM_OK : make_room(sizes, l)));
+    MM_TRY(mm_comm_agree(comm, mm_comm_rank(comm) == 0 ? MM_OK
+                                                       : make_room(sizes, l)));
     for (int i = 0; i < N_BLOCKS; i++)
         MM_TRY(mm_comm_broadcast(comm, l->blocks[i].data, sizes[i], 0));
     return MM_OK;

@@ -195,13 +195,12 @@ static mm_status looks_like_image(const char *path, bool *is_image)
 static mm_status check_file(mm_folder_scan *scan, const char *path,
                             mm_block *paths, int64_t *n)
 {
-    static const char *const readable[] = {"jpg",  "jpeg", "jpe", "jfif",
-                                           "png",  "webp", "ppm", "pgm",
-                                           "pbm",  "pnm",  NULL};
+    static const char *const readable[] = {"jpg", "jpeg", "jpe", "jfif",
+                                           "png", "webp", "ppm", "pgm",
+                                           "pbm", "pnm",  NULL};
     static const char *const unreadable[] = {
-        "bmp",  "gif",  "tif", "tiff", "heic", "heif", "avif", "jp2",
-        "j2k",  "jxl",  "tga", "psd",  "exr",  "dng",  "cr2",  "nef",
-        NULL};
+        "bmp", "gif", "tif", "tiff", "heic", "heif", "avif", "jp2", "j2k",
+        "jxl", "tga", "psd", "exr",  "dng",  "cr2",  "nef",  NULL};
     const char *name = strrchr(path, '/') + 1;
     bool is_image = has_ending(name, readable);
     if (!is_image && has_ending(name, unreadable))

@@ -344,8 +344,8 @@ static mm_status read_file(const char *path, hid_t file, mm_dataset *d)
         MM_TRY(read_split(path, file, "test", d->storage, &d->test));
     else
         d->one_split = H5Aexists(file, "one_split") > 0;
-    MM_TRY(
-        read_names(path, file, "class_names", MM_MAX_CLASSES, &d->n_classes, &d->class_names));
+    MM_TRY(read_names(path, file, "class_names", MM_MAX_CLASSES, &d->n_classes,
+                      &d->class_names));
     return read_names(path, file, "domain_names", MM_MAX_CLASSES, &d->n_domains,
                       &d->domain_names);
 }

@@ -51,9 +51,9 @@ static mm_status write_array(const char *path, hid_t group, const array *a,
     if (offset)
         *offset = mm_h5_offset(dataset);
     if (a->data && a->shape[0] > 0)
-        st = MM_H5(path, "cannot write a dataset",
-                   H5Dwrite(dataset, a->held, H5S_ALL, H5S_ALL, H5P_DEFAULT,
-                            a->data));
+        st = MM_H5(
+            path, "cannot write a dataset",
+            H5Dwrite(dataset, a->held, H5S_ALL, H5S_ALL, H5P_DEFAULT, a->data));
 done:
     mm_h5_close(&dataset);
     mm_h5_close(&properties);
@@ -217,9 +217,10 @@ mm_status mm_packed_writer_begin(const char *path, const mm_dataset *dataset,
     w->path = strdup(path);
     if (asprintf(&w->tmp_path, "%s.tmp", path) < 0)
         w->tmp_path = NULL;
-    mm_status st = w->path && w->tmp_path
-                       ? mm_h5_create(w->tmp_path, &file)
-                       : mm_fail(MM_E_MEMORY, "%s: no memory to write it", path);
+    mm_status st =
+        w->path && w->tmp_path
+            ? mm_h5_create(w->tmp_path, &file)
+            : mm_fail(MM_E_MEMORY, "%s: no memory to write it", path);
     if (st == MM_OK)
         st = write_structure(w, file, provenance);
     if (st == MM_OK)

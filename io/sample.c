@@ -100,6 +100,30 @@ static mm_status read_file(mm_sample_reader *r, const char *path,
     return st;
 }
 
+enum { PATH_BYTES = 4200 };
+
+static void file_path(const mm_split *split, int64_t i, char path[PATH_BYTES])
+{
+    snprintf(path, PATH_BYTES, "%s/%s", split->folder,
+             split->paths + split->path_starts[i]);
+}
+
+mm_status mm_sample_n_bytes(const mm_split *split, int64_t i, int64_t *n_bytes)
+{
+    char path[PATH_BYTES];
+    struct stat info;
+    MM_ASSERT(split->storage != MM_STORED_PIXELS);
+    if (split->storage == MM_STORED_BYTES) {
+        *n_bytes = split->offsets[i + 1] - split->offsets[i];
+        return MM_OK;
+    }
+    file_path(split, i, path);
+    if (stat(path, &info) != 0)
+        return mm_fail_errno("cannot open %s", path);
+    *n_bytes = info.st_size;
+    return MM_OK;
+}
+
 mm_status mm_sample_read_bytes(mm_sample_reader *r, int64_t i,
                                const uint8_t **bytes, int64_t *n_bytes)
 {
@@ -110,9 +134,8 @@ mm_status mm_sample_read_bytes(mm_sample_reader *r, int64_t i,
         *n_bytes = split->offsets[i + 1] - split->offsets[i];
         return MM_OK;
     }
-    char path[4200];
-    snprintf(path, sizeof path, "%s/%s", split->folder,
-             split->paths + split->path_starts[i]);
+    char path[PATH_BYTES];
+    file_path(split, i, path);
     MM_TRY(read_file(r, path, n_bytes));
     *bytes = r->bytes;
     return MM_OK;

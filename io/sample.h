@@ -31,6 +31,9 @@ mm_status mm_sample_read(mm_sample_reader *reader, int64_t i, mm_image *image);
 mm_status mm_sample_read_bytes(mm_sample_reader *reader, int64_t i,
                                const uint8_t **bytes, int64_t *n_bytes);
 
+/** How many bytes that will be. Errors: MM_E_IO. */
+mm_status mm_sample_n_bytes(const mm_split *split, int64_t i, int64_t *n_bytes);
+
 /** What messages call image i: the path of its file, or "training image 7",
  * with the path that it once had where that is known. */
 enum { MM_SAMPLE_NAME_BYTES = 1200 };

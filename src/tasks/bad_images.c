@@ -68,6 +68,11 @@ mm_status mm_bad_images_share(mm_bad_images *b, mm_comm *comm, mm_log *log)
     int64_t n_all = b->n_noted, size = (int64_t)sizeof(mm_bad_image);
     mm_bad_image *all = NULL;
     mm_status st = MM_OK;
+    if (!comm) {
+        name_new_ones(b, log, b->noted, b->n_noted);
+        b->n_noted = 0;
+        return MM_OK;
+    }
     MM_TRY(mm_comm_sum_int64(comm, &n_all, 1));
     if (n_all == 0)
         return MM_OK;

@@ -24,12 +24,12 @@ mm_status mm_bad_images_add(mm_bad_images *bad, const mm_bad_image *images,
  * Tell rank 0 what was noted since the last call; it names new ones in a
  * warning each.
  *
- * Ranks    Collective.
+ * Ranks    Collective; comm NULL: this rank alone.
  * Errors   MM_E_MEMORY, agreed.
  */
 mm_status mm_bad_images_share(mm_bad_images *bad, mm_comm *comm, mm_log *log);
 
-/** How many different images were shared so far, the same on every rank. */
+/** How many different images were shared so far; every rank knows. */
 int64_t mm_bad_images_count(const mm_bad_images *bad);
 
 #endif

@@ -160,8 +160,8 @@ mm_status mm_loader_batch(mm_loader *l, int64_t step, mm_batch *batch)
 {
     MM_ASSERT(step == l->step && step < mm_loader_n_steps(l));
     mm_fed fed;
-    *batch = (mm_batch){.n_global = global_images(l, step),
-                        .labels = l->labels};
+    *batch =
+        (mm_batch){.n_global = global_images(l, step), .labels = l->labels};
     l->step++;
     mm_status st = mm_feed_next(l->feed, &fed);
     ask_ahead(l);

@@ -112,7 +112,10 @@ static void fill(scene *s)
         s->images[i] = (uint8_t)(i * 31 % 251);
     for (int i = 0; i < N_IMAGES; i++)
         s->labels[i] = i % N_CLASSES;
-    s->batch = (mm_batch){N_IMAGES, N_IMAGES, s->images, s->labels};
+    s->batch = (mm_batch){.n_images = N_IMAGES,
+                          .n_global = N_IMAGES,
+                          .images = s->images,
+                          .labels = s->labels};
 }
 
 static mm_status begin(scene *s)
