@@ -33,7 +33,8 @@ trap 'rm -f "$log"' EXIT
 n_passed=0
 n_failed=0
 n_skipped=0
-jobs=$(nproc)
+# Programs under test spend much of their time waiting for one another.
+jobs=$(($(nproc) * 3 / 2))
 
 # quietly COMMAND...: its output only where it fails.
 quietly() {
