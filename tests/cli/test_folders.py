@@ -26,15 +26,16 @@ def make_image(path, size=(24, 18), seed=0, mode="RGB"):
 
 
 def make_folder(root, classes=CLASSES, n=6, below=""):
-    """n images a class, of different sizes and kinds; gives their paths below
-    root, in byte order."""
+    """n images a class, of different sizes, formats and modes; gives their
+    paths below root, in byte order."""
     paths = []
     for c, name in enumerate(classes):
         for i in range(n):
             kind = ("jpg", "png", "jpeg", "JPG")[i % 4]
             path = root / below / name / f"{i:02d}.{kind}"
+            mode = {1: "RGBA", 2: "CMYK", 4: "L", 5: "P"}.get(i, "RGB")
             make_image(path, (10 + 7 * (i % 3), 9 + 5 * (i % 4)),
-                       seed=100 * c + i, mode="L" if i % 5 == 4 else "RGB")
+                       seed=100 * c + i, mode=mode)
             paths.append(path.relative_to(root).as_posix())
     return sorted(paths)
 

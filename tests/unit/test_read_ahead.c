@@ -286,14 +286,14 @@ static void what_was_read_ahead_can_be_given_up(void **state)
         mm_loader_begin_epoch(loader, epoch);
         for (int step = 0; step < i % N_STEPS; step++) {
             assert_int_equal(mm_loader_batch(loader, step, &batch), MM_OK);
-            assert_memory_equal(
-                batch.images,
-                one.images + (epoch * N_IMAGES + step * BATCH) * IMAGE_BYTES,
-                (size_t)batch.n_images * IMAGE_BYTES);
+            assert_memory_equal(batch.images,
+                                one.images + (epoch * N_IMAGES + step * BATCH) *
+                                                 IMAGE_BYTES,
+                                (size_t)batch.n_images * IMAGE_BYTES);
         }
         if (i % 5 == 4)
-            assert_int_equal(
-                mm_loader_begin_task(loader, &f.task, 0, N_EPOCHS), MM_OK);
+            assert_int_equal(mm_loader_begin_task(loader, &f.task, 0, N_EPOCHS),
+                             MM_OK);
     }
     mm_loader_begin_epoch(loader, 0);
     mm_loader_destroy(&loader);
