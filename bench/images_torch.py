@@ -2,8 +2,8 @@
 """JPEG files in memory to normalised fp32 by Pillow and torchvision, as
 open_clip's evaluation transform does it, on one core. See images.sh.
 
-    images_torch.py make FOLDER N        write N pictures of 500 x 375
-    images_torch.py time REPEATS FILE... print one JSON object of images/s
+    images_torch.py make FOLDER N QUALITY  write N pictures of 500 x 375
+    images_torch.py time REPEATS FILE...   print one JSON object of images/s
 """
 
 import io
@@ -16,9 +16,9 @@ import numpy as np
 from PIL import Image
 
 
-def make(folder, n_files):
-    """Pictures whose spectrum falls as photographs' does, 1/f, in JPEG of
-    quality 90 and 4:2:0."""
+def make(folder, n_files, quality):
+    """Pictures whose spectrum falls as photographs' does, 1/f, chroma
+    subsampled."""
     rng = np.random.default_rng(5)
     height, width = 375, 500
     fy = np.fft.fftfreq(height)[:, None]
@@ -33,7 +33,7 @@ def make(folder, n_files):
             planes.append(128 + strength * noise / noise.std())
         array = np.stack(planes, 2).clip(0, 255).astype(np.uint8)
         Image.fromarray(array, "YCbCr").save(
-            Path(folder) / f"{i:03}.jpg", quality=90)
+            Path(folder) / f"{i:03}.jpg", quality=quality)
 
 
 def measure(repeats, paths):
@@ -61,6 +61,6 @@ def measure(repeats, paths):
 
 if __name__ == "__main__":
     if sys.argv[1] == "make":
-        make(sys.argv[2], int(sys.argv[3]))
+        make(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
     else:
         measure(int(sys.argv[2]), sys.argv[3:])

@@ -42,7 +42,8 @@ static bool is_harmless(const struct jpeg_error_mgr *errors)
     case JWRN_JFIF_MAJOR:
         return true;
     case JWRN_EXTRANEOUS_DATA:
-        /* Padding behind the last pixel; cameras write it. */
+        /* Bytes behind the last pixel. Real data sets have such files, and
+         * every reader takes them. */
         return errors->msg_parm.i[1] == JPEG_EOI;
     default:
         return false;

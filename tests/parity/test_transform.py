@@ -15,6 +15,12 @@ import magmax_cli as cli
 from image_requests import (CROP, EVALUATION, TRAINING, Image, crop,
                             evaluation, transform)
 
+try:
+    from torchvision import transforms
+    BICUBIC = transforms.InterpolationMode.BICUBIC
+except ImportError:
+    transforms = None
+
 GOLDEN = cli.GOLDEN / "images"
 ALL_MODES = ["L", "LA", "RGB", "RGBA", "CMYK", "P", "1", "I"]
 
@@ -108,6 +114,26 @@ class Transform(unittest.TestCase):
                     image = random_image(rng, h, w, mode)
                     requests.append((EVALUATION, size, image, ()))
                     expected.append(evaluation(image, size))
+        self.assert_bytes(requests, expected)
+
+    @unittest.skipIf(transforms is None, "torchvision is not installed")
+    def test_torchvision_gives_what_is_written_out_here(self):
+        rng = np.random.default_rng(8)
+        requests, expected = [], []
+        for mode in ALL_MODES:
+            for h, w in [(31, 47), (47, 31), (28, 28), (28, 90), (9, 100)]:
+                image = random_image(rng, h, w, mode)
+                resized = transforms.Compose([
+                    transforms.Resize(28, BICUBIC),
+                    transforms.CenterCrop(28)])(image)
+                requests.append((EVALUATION, 28, image, ()))
+                expected.append(np.asarray(resized.convert("RGB")))
+                left, top, width, height = random_box(
+                    w, h, 5, 1, len(requests))
+                cropped = transforms.functional.resized_crop(
+                    image, top, left, height, width, (28, 28), BICUBIC)
+                requests.append((TRAINING, 28, image, (5, 1, len(requests))))
+                expected.append(np.asarray(cropped.convert("RGB")))
         self.assert_bytes(requests, expected)
 
     def test_crops_equal_pillow_for_many_boxes(self):

@@ -56,18 +56,18 @@ static void both_kernels_give_the_same_bytes(void **state)
     if (!fast)
         skip();
     const int64_t sizes[][4] = {/* from height, width to height, width */
-                                {1, 1, 7, 5},     {3, 2, 300, 9},
-                                {28, 28, 32, 32}, {33, 65, 20, 31},
+                                {1, 1, 7, 5},         {3, 2, 300, 9},
+                                {28, 28, 32, 32},     {33, 65, 20, 31},
                                 {375, 500, 224, 298}, {500, 40, 2, 40},
-                                {64, 1000, 64, 3}, {2000, 3, 1, 90}};
+                                {64, 1000, 64, 3},    {2000, 3, 1, 90}};
     for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++)
         for (int channels = 1; channels <= 4; channels++)
             for (int extreme = 0; extreme < 2; extreme++) {
                 const int64_t *s = sizes[k];
                 mm_window all = {s[2], s[3], 0, 0, s[2], s[3]};
-                mm_window part = {s[2],           s[3],
-                                  s[2] / 3,       s[3] / 4,
-                                  s[2] - s[2] / 2, s[3] - s[3] / 2};
+                mm_window part = {
+                    s[2],           s[3], s[2] / 3, s[3] / 4, s[2] - s[2] / 2,
+                    s[3] - s[3] / 2};
                 compare_kernels(fast, s[0], s[1], channels, &all, extreme);
                 compare_kernels(fast, s[0], s[1], channels, &part, extreme);
             }
@@ -113,7 +113,8 @@ static void weights_sum_to_one_and_pairs_to_the_weights(void **state)
         assert_int_equal(mm_axis_plan(&axis, sizes[k][0], n, 0, n), MM_OK);
         for (int64_t i = 0; i < n * axis.stride; i++) {
             const mm_tap_pair *pair = &axis.pairs[i / 2];
-            assert_int_equal(pair->upper[i % 2] * (1 << 16) + pair->lower[i % 2],
+            assert_int_equal(pair->upper[i % 2] * (1 << 16) +
+                                 pair->lower[i % 2],
                              axis.weights[i]);
             assert_int_equal(pair->upper[i % 2 + 2], pair->upper[i % 2]);
         }
