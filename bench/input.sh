@@ -4,7 +4,8 @@
 #
 #   bench/input.sh BUILD [IMAGES [WORKERS...]]
 #
-# Needs python3 with numpy, h5py and Pillow; writes below a temporary folder.
+# Needs python3 (or $PYTHON) with numpy and Pillow, jq and GNU time; writes below
+# a temporary folder.
 set -euo pipefail
 bin=$(cd "$1/bin" && pwd)
 images=${2:-512}
