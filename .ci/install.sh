@@ -21,7 +21,8 @@ declare -A packages=(
     [build]="gcc libc6-dev cmake ninja-build pkg-config
         libopenmpi-dev openmpi-bin libhdf5-openmpi-dev hdf5-tools
         libdnnl-dev libjansson-dev libzip-dev libdeflate-dev zlib1g-dev
-        libpcre2-dev libunistring-dev"
+        libpcre2-dev libunistring-dev
+        libjpeg62-turbo-dev libpng-dev libwebp-dev"
     [test]="libcmocka-dev python3 python3-numpy python3-h5py python3-pil
         python3-torch clang-format clang libclang-rt-dev libomp-dev
         slurmctld slurmd slurm-client munge libpmix2 libpmix-dev"

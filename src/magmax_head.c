@@ -62,6 +62,8 @@ static const mm_option rows[] = {
      .help = "images of --prototypes at a time on each rank"},
     MM_ROW_SEED,
     MM_ROW_SAMPLES_PER_CLASS("training"),
+    MM_ROW_WORKERS,
+    MM_ROW_SKIP_BAD,
     {.name = "output",
      .kind = MM_OPTION_TEXT,
      .value = "FILE",
@@ -91,6 +93,7 @@ static mm_status make_prototypes(const mm_job *job, mm_workload *work,
     };
     MM_TRY(mm_comm_agree(
         job->comm, mm_task_list_make(work->dataset, &split, &work->tasks)));
+    MM_TRY(mm_workload_open_bad(job, &work->dataset->train, work));
     mm_encode_plan plan = {
         .comm = job->comm,
         .log = job->log,
@@ -98,9 +101,13 @@ static mm_status make_prototypes(const mm_job *job, mm_workload *work,
         .model = &work->model,
         .split = &work->dataset->train,
         .batch_size = mm_options_int(o, "batch-size"),
+        .n_workers = mm_workload_n_workers(o),
+        .bad = work->bad,
     };
-    return mm_prototypes_make(&plan, &work->tasks.tasks[0],
-                              mm_options_real(o, "scale"), head);
+    MM_TRY(mm_prototypes_make(&plan, &work->tasks.tasks[0],
+                              mm_options_real(o, "scale"), head));
+    mm_workload_report_bad(job, work);
+    return MM_OK;
 }
 
 static mm_status make_orthonormal(const mm_job *job, mm_workload *work,

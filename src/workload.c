@@ -42,10 +42,38 @@ mm_status mm_workload_open_text_model(const mm_job *job, mm_workload *work)
 mm_status mm_workload_open_dataset(const mm_job *job, mm_workload *work)
 {
     const mm_options *options = job->options;
-    return mm_comm_agree(
-        job->comm, mm_dataset_open(mm_options_text(options, "dataset"),
-                                   mm_options_text(options, "data-location"),
-                                   &work->dataset));
+    MM_TRY(mm_comm_agree(
+        job->comm,
+        mm_dataset_open(job->comm, mm_options_text(options, "dataset"),
+                        mm_options_text(options, "data-location"),
+                        &work->dataset)));
+    if (work->dataset->note)
+        mm_log_line(job->log, "%s", work->dataset->note);
+    return MM_OK;
+}
+
+mm_status mm_workload_open_bad(const mm_job *job, const mm_split *split,
+                               mm_workload *work)
+{
+    if (!mm_options_flag(job->options, "skip-bad-images"))
+        return MM_OK;
+    return mm_comm_agree(job->comm, mm_bad_images_create(split, &work->bad));
+}
+
+int mm_workload_n_workers(const mm_options *options)
+{
+    return mm_options_is_set(options, "workers")
+               ? (int)mm_options_int(options, "workers")
+               : -1;
+}
+
+int64_t mm_workload_report_bad(const mm_job *job, const mm_workload *work)
+{
+    int64_t n = work->bad ? mm_bad_images_count(work->bad) : 0;
+    if (n > 0)
+        mm_log_line(job->log, "skipped %lld image%s that cannot be decoded",
+                    (long long)n, n > 1 ? "s" : "");
+    return n;
 }
 
 static int64_t int_or_zero(const mm_options *options, const char *name)
@@ -120,6 +148,7 @@ mm_status mm_workload_open_tasks(const mm_job *job, bool for_training,
 
 void mm_workload_close(mm_workload *work)
 {
+    mm_bad_images_destroy(&work->bad);
     mm_task_list_clear(&work->tasks);
     mm_head_clear(&work->head);
     mm_dataset_close(&work->dataset);

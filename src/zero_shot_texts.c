@@ -15,8 +15,8 @@ static mm_status names_of_files(const mm_job *job, const char *name,
                                 mm_zero_shot_texts *texts)
 {
     mm_dataset *dataset = NULL;
-    MM_TRY(mm_dataset_open(name, mm_options_text(job->options, "data-location"),
-                           &dataset));
+    MM_TRY(mm_dataset_open(
+        NULL, name, mm_options_text(job->options, "data-location"), &dataset));
     mm_status st;
     if (dataset->class_names) {
         texts->n_classes = dataset->n_classes;

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { N_CLASSES = 10, N_FOLDERS = 3, N_BUILTINS = 2 };
@@ -119,20 +120,33 @@ static bool ends_with(const char *text, const char *end)
     return length >= end_length && strcmp(text + length - end_length, end) == 0;
 }
 
-mm_status mm_dataset_open(const char *name, const char *location,
+/** Whether a name leads to a folder; all ranks must take the same way. */
+static mm_status is_folder(mm_comm *comm, const char *name, bool *yes)
+{
+    struct stat info;
+    *yes = stat(name, &info) == 0 && S_ISDIR(info.st_mode);
+    return comm ? mm_comm_broadcast(comm, yes, sizeof *yes, 0) : MM_OK;
+}
+
+mm_status mm_dataset_open(mm_comm *comm, const char *name, const char *location,
                           mm_dataset **dataset)
 {
+    bool folder;
     const char *known[N_BUILTINS];
     for (int i = 0; i < N_BUILTINS; i++) {
         known[i] = builtins[i].name;
         if (strcmp(name, known[i]) == 0)
             return open_builtin(&builtins[i], location, dataset);
     }
+    MM_TRY(is_folder(comm, name, &folder));
+    if (folder)
+        return mm_dataset_folder_open(comm, name, dataset);
     if (access(name, F_OK) == 0)
         return mm_dataset_file_open(name, dataset);
     if (strchr(name, '/') || ends_with(name, ".h5") || ends_with(name, ".npz"))
         return mm_fail_errno("cannot open %s", name);
     mm_names_unknown("data set", name, known, N_BUILTINS);
-    return mm_fail(MM_E_ARG, "%s, or the path of a .h5 or .npz file",
+    return mm_fail(MM_E_ARG,
+                   "%s, or the path of a .h5 or .npz file or a folder",
                    mm_fail_message());
 }
