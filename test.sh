@@ -25,6 +25,7 @@ done
 
 if [ "$install" = yes ]; then
     .ci/install.sh build test demo
+    .ci/install.sh vocabulary || say "tests that need it are skipped"
 fi
 
 log=$(mktemp)
