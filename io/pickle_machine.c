@@ -31,8 +31,11 @@ void mm_pickle_destroy(mm_pickle **pickle)
     for (block *b = (*pickle)->blocks, *next; b; b = next) {
         next = b->next;
         for (int i = 0; i < b->n_used; i++) {
-            free(b->values[i].items);
-            free(b->values[i].pairs);
+            /* Most have neither. */
+            if (b->values[i].n_items > 0)
+                free(b->values[i].items);
+            if (b->values[i].n_pairs > 0)
+                free(b->values[i].pairs);
         }
         free(b);
     }
