@@ -172,8 +172,8 @@ static mm_status read_bytes(const char *path, hid_t file, const char *name,
     MM_TRY_GOTO(st, done, open_array(path, file, name, &a, &there));
     if (!there || a.n_dims != 1)
         MM_TRY_GOTO(st, done,
-                    mm_fail(MM_E_FORMAT, "%s lacks images: neither %s nor raw",
-                            path, name));
+                    mm_fail(MM_E_FORMAT, "%s lacks %.*s/images or an array %s",
+                            path, (int)strcspn(name, "/"), name, name));
     *n_bytes = a.shape[0];
     split->storage = MM_STORED_BYTES;
     st = find_bytes(path, name, &a, map, *n_bytes, &split->bytes);
