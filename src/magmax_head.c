@@ -1,8 +1,8 @@
 #include "src/base/names.h"
 #include "src/eval/prototypes.h"
 #include "src/eval/zero_shot.h"
-#include "src/model/token_lines.h"
-#include "src/model/vocabulary_find.h"
+#include "src/tokenizer/token_lines.h"
+#include "src/tokenizer/vocabulary_find.h"
 #include "src/workload.h"
 #include "src/zero_shot_texts.h"
 

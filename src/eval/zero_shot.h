@@ -6,7 +6,7 @@
 #include "src/eval/encode_texts.h"
 #include "src/model/head.h"
 #include "src/model/model.h"
-#include "src/model/tokenizer.h"
+#include "src/tokenizer/tokenizer.h"
 
 /** A batch that keeps two cores busy and in cache (docs/zeroshot.md). */
 enum { MM_TEXT_BATCH_TOKENS = 2048 };

@@ -1,7 +1,7 @@
 /* Texts: cleaned and encoded, with a small vocabulary. */
 
-#include "src/model/clean_text.h"
-#include "src/model/tokenizer.h"
+#include "src/tokenizer/clean_text.h"
+#include "src/tokenizer/tokenizer.h"
 #include "tests/fuzz/fuzz_file.h"
 
 #include <string.h>

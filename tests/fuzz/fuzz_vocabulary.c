@@ -2,7 +2,7 @@
  * last byte says how many merges are expected. */
 
 #include "io/gzip.h"
-#include "src/model/byte_pairs.h"
+#include "src/tokenizer/byte_pairs.h"
 #include "tests/fuzz/fuzz_file.h"
 
 enum { MAX_TEXT = 1 << 16, MAX_IDS = 16 };

@@ -51,7 +51,7 @@ class CleanText(cli.Case):
                     "\u0391\u03a3" + "\u0301" * 50000, " " * 100000])
 
     def test_the_table_of_names_is_pythons(self):
-        maker = cli.SOURCE / "src/model/html_entities.py"
+        maker = cli.SOURCE / "src/tokenizer/html_entities.py"
         made = subprocess.run([sys.executable, maker], capture_output=True,
                               check=True).stdout
         self.assertEqual(made, maker.with_suffix(".c").read_bytes())

@@ -6,8 +6,8 @@
  *   text_tool time VOCABULARY    nothing but the seconds that the ids took
  *
  * A failure is printed and exits with its mm_status. */
-#include "src/model/clean_text.h"
-#include "src/model/tokenizer.h"
+#include "src/tokenizer/clean_text.h"
+#include "src/tokenizer/tokenizer.h"
 
 #include <jansson.h>
 #include <stdbool.h>

@@ -14,7 +14,7 @@ LAYERS = [
     ["kernels"],
     ["comm"],
     ["io"],
-    ["src/model", "src/tasks"],
+    ["src/model", "src/tokenizer", "src/tasks"],
     ["src/train", "src/merge", "src/eval", "src/convert", "src/report"],
     ["src"],  # the programs
 ]
@@ -29,7 +29,7 @@ VENDORS = {
     "image formats": (
         "io", r"(jpeglib|turbojpeg|png|webp/\w+)\.h", None),
     "Unicode and patterns": (
-        "src/model", r"(pcre2|uni(case|ctype|norm|str))\.h",
+        "src/tokenizer", r"(pcre2|uni(case|ctype|norm|str))\.h",
         r"\b(pcre2|u8|uc)_\w+\s*\("),
     "BLAS and oneDNN": (
         "kernels", r"(\w*cblas\w*|openblas/\w+|blis/\w+|(oneapi/)?dnnl/?\w*"

@@ -1,5 +1,5 @@
 /* Joining byte pairs: against the definition, done the slow way. */
-#include "src/model/byte_pairs.h"
+#include "src/tokenizer/byte_pairs.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

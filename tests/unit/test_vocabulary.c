@@ -1,6 +1,6 @@
 /* Vocabularies: small ones of every format, and what can be wrong. */
-#include "src/model/tokenizer.h"
-#include "src/model/vocabulary.h"
+#include "src/tokenizer/tokenizer.h"
+#include "src/tokenizer/vocabulary.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

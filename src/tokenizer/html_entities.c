@@ -1,5 +1,5 @@
 /* Made by html_entities.py. */
-#include "src/model/html_entities.h"
+#include "src/tokenizer/html_entities.h"
 
 /* clang-format off */
 const mm_html_entity mm_html_entities[MM_N_HTML_ENTITIES] = {

@@ -1,6 +1,6 @@
-#include "src/model/clean_text.h"
+#include "src/tokenizer/clean_text.h"
 
-#include "src/model/unescape.h"
+#include "src/tokenizer/unescape.h"
 
 #include <stdbool.h>
 #include <stdint.h>

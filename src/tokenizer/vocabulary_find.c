@@ -1,4 +1,4 @@
-#include "src/model/vocabulary_find.h"
+#include "src/tokenizer/vocabulary_find.h"
 
 #include "io/file.h"
 

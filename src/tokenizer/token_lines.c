@@ -1,4 +1,4 @@
-#include "src/model/token_lines.h"
+#include "src/tokenizer/token_lines.h"
 
 #include "io/file.h"
 

@@ -1,7 +1,7 @@
-#ifndef MAGMAX_SRC_MODEL_TOKEN_LINES_H
-#define MAGMAX_SRC_MODEL_TOKEN_LINES_H
+#ifndef MAGMAX_SRC_TOKENIZER_TOKEN_LINES_H
+#define MAGMAX_SRC_TOKENIZER_TOKEN_LINES_H
 
-#include "src/model/tokenizer.h"
+#include "src/tokenizer/tokenizer.h"
 
 #include <stdio.h>
 

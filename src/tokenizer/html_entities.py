@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write html_entities.c from Python's table of HTML5's named characters.
 
-    src/model/html_entities.py > src/model/html_entities.c
+    src/tokenizer/html_entities.py > src/tokenizer/html_entities.c
 """
 
 import html.entities
@@ -16,7 +16,7 @@ def literal(text):
 
 
 print("/* Made by html_entities.py. */\n"
-      '#include "src/model/html_entities.h"\n\n'
+      '#include "src/tokenizer/html_entities.h"\n\n'
       "/* clang-format off */\n"
       "const mm_html_entity mm_html_entities[MM_N_HTML_ENTITIES] = {")
 line = "   "

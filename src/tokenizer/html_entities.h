@@ -1,5 +1,5 @@
-#ifndef MAGMAX_SRC_MODEL_HTML_ENTITIES_H
-#define MAGMAX_SRC_MODEL_HTML_ENTITIES_H
+#ifndef MAGMAX_SRC_TOKENIZER_HTML_ENTITIES_H
+#define MAGMAX_SRC_TOKENIZER_HTML_ENTITIES_H
 
 /** A named character reference of HTML5, and what it stands for. */
 typedef struct mm_html_entity {

@@ -1,4 +1,4 @@
-#include "src/model/symbol_table.h"
+#include "src/tokenizer/symbol_table.h"
 
 #include <stdlib.h>
 #include <string.h>

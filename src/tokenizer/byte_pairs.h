@@ -1,7 +1,7 @@
-#ifndef MAGMAX_SRC_MODEL_BYTE_PAIRS_H
-#define MAGMAX_SRC_MODEL_BYTE_PAIRS_H
+#ifndef MAGMAX_SRC_TOKENIZER_BYTE_PAIRS_H
+#define MAGMAX_SRC_TOKENIZER_BYTE_PAIRS_H
 
-#include "src/model/vocabulary.h"
+#include "src/tokenizer/vocabulary.h"
 
 #include <stddef.h>
 

@@ -1,8 +1,8 @@
-#include "src/model/tokenizer.h"
+#include "src/tokenizer/tokenizer.h"
 
 #include "io/gzip.h"
-#include "src/model/byte_pairs.h"
-#include "src/model/clean_text.h"
+#include "src/tokenizer/byte_pairs.h"
+#include "src/tokenizer/clean_text.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-#include "src/model/byte_pairs.h"
+#include "src/tokenizer/byte_pairs.h"
 
 #include <stdlib.h>
 

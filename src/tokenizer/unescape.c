@@ -1,6 +1,6 @@
-#include "src/model/unescape.h"
+#include "src/tokenizer/unescape.h"
 
-#include "src/model/html_entities.h"
+#include "src/tokenizer/html_entities.h"
 
 #include <ctype.h>
 #include <stdbool.h>

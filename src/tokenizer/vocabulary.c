@@ -1,6 +1,6 @@
-#include "src/model/vocabulary.h"
+#include "src/tokenizer/vocabulary.h"
 
-#include "src/model/symbol_table.h"
+#include "src/tokenizer/symbol_table.h"
 
 #include <jansson.h>
 #include <stdbool.h>
