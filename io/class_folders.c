@@ -1,5 +1,6 @@
 #include "io/dataset_impl.h"
 #include "io/folder_scan.h"
+#include "src/base/names.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -296,19 +297,18 @@ static mm_status take_split(listing *l, int half, const char *folder,
 
 static mm_status take_names(const mm_block *texts, mm_dataset *d)
 {
-    int64_t at = 0;
-    int n = (int)count_texts(texts);
-    d->class_names = calloc((size_t)n, sizeof *d->class_names);
-    if (!d->class_names)
+    int64_t at = 0, n = count_texts(texts);
+    const char **names = malloc((size_t)n * sizeof *names);
+    if (!names)
         return mm_fail(MM_E_MEMORY, "no memory for names of classes");
-    d->n_classes = n;
-    for (int i = 0; i < n; i++) {
-        d->class_names[i] = strdup(texts->data + at);
-        if (!d->class_names[i])
-            return mm_fail(MM_E_MEMORY, "no memory for names of classes");
-        at += (int64_t)strlen(texts->data + at) + 1;
+    for (int64_t i = 0; i < n; i++) {
+        names[i] = texts->data + at;
+        at += (int64_t)strlen(names[i]) + 1;
     }
-    return MM_OK;
+    mm_status st = mm_names_copy(names, n, &d->class_names);
+    free(names);
+    d->n_classes = (int)n;
+    return st;
 }
 
 static mm_status take(listing *l, mm_dataset *d)

@@ -216,13 +216,6 @@ mm_status mm_dataset_folder_open(mm_comm *comm, const char *folder,
     return open_dataset(comm, folder, mm_dataset_scan_folders, dataset);
 }
 
-static void free_names(char **names, int n)
-{
-    for (int i = 0; names && i < n; i++)
-        free(names[i]);
-    free(names);
-}
-
 static void free_split(mm_split *split)
 {
     free(split->offsets);
@@ -242,8 +235,8 @@ void mm_dataset_close(mm_dataset **dataset)
     free_split(&d->train);
     if (!d->one_split)
         free_split(&d->test);
-    free_names(d->class_names, d->n_classes);
-    free_names(d->domain_names, d->n_domains);
+    free(d->class_names);
+    free(d->domain_names);
     free(d->note);
     free(d->name);
     free(d);

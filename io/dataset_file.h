@@ -43,9 +43,9 @@ typedef struct mm_dataset {
     mm_split train, test;
     bool one_split; /* test is train: the same images, for whatever purpose */
     int n_classes;  /* 1 + the largest label, or the number of names */
-    char **class_names; /* [n_classes] or NULL */
+    char **class_names; /* [n_classes], one block, or NULL */
     int n_domains;
-    char **domain_names; /* [n_domains] or NULL */
+    char **domain_names; /* [n_domains], one block, or NULL */
     char *note;          /* what a user should be told, one line, or NULL */
     void *storage;       /* owns the pixels; private to io */
     void (*release)(void *storage);

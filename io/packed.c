@@ -1,7 +1,7 @@
 #include "io/dataset_impl.h"
 
 #include "io/file.h"
-#include "io/hdf5_util.h"
+#include "io/hdf5_strings.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -217,58 +217,13 @@ done:
     return st;
 }
 
-/* Copies of n strings of an open dataset. */
-static mm_status copy_names(const char *path, const array *a, int n,
-                            char **names)
-{
-    hid_t type = H5Tcopy(H5T_C_S1);
-    char **strings = calloc((size_t)n + 1, sizeof *strings);
-    mm_status st = MM_OK;
-    if (!strings)
-        st = mm_fail(MM_E_MEMORY, "%s: no memory for names", path);
-    else if (type < 0 || H5Tset_size(type, H5T_VARIABLE) < 0 ||
-             H5Tset_cset(type, H5Tget_cset(a->type)) < 0 ||
-             H5Dread(a->dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, strings) <
-                 0)
-        st = mm_h5_fail(MM_E_FORMAT, path, "cannot read names");
-    for (int i = 0; st == MM_OK && i < n; i++) {
-        names[i] = strdup(strings[i] ? strings[i] : "");
-        if (!names[i])
-            st = mm_fail(MM_E_MEMORY, "%s: no memory for names", path);
-    }
-    if (strings && type >= 0)
-        H5Dvlen_reclaim(type, a->space, H5P_DEFAULT, strings);
-    free(strings);
-    mm_h5_close(&type);
-    return st;
-}
-
-/* Left alone where there is none; `n_most` against files that claim more. */
 static mm_status read_names(const char *path, hid_t file, const char *name,
-                            int64_t n_most, int *n_names, char ***names)
+                            int *n_names, char ***names)
 {
-    array a;
-    bool there;
-    mm_status st;
-    MM_TRY_GOTO(st, done, open_array(path, file, name, &a, &there));
-    if (!there)
-        goto done;
-    /* Strings of variable length: HDF5 converts no others to them. */
-    if (a.n_dims != 1 || H5Tis_variable_str(a.type) <= 0 || a.shape[0] < 1 ||
-        a.shape[0] > n_most)
-        MM_TRY_GOTO(st, done,
-                    mm_fail(MM_E_FORMAT,
-                            "%s: %s must be a list of variable-length strings",
-                            path, name));
-    *names = calloc((size_t)a.shape[0], sizeof **names);
-    if (!*names)
-        MM_TRY_GOTO(st, done,
-                    mm_fail(MM_E_MEMORY, "%s: no memory for %s", path, name));
-    *n_names = (int)a.shape[0];
-    st = copy_names(path, &a, *n_names, *names);
-done:
-    close_array(&a);
-    return st;
+    int64_t n;
+    MM_TRY(mm_h5_read_strings(path, file, name, MM_MAX_CLASSES, names, &n));
+    *n_names = (int)n;
+    return MM_OK;
 }
 
 /* The paths that the images once had: a list of texts becomes one block. */
@@ -293,17 +248,16 @@ static mm_status join_paths(const char *path, char **names, mm_split *split)
 static mm_status read_paths(const char *path, hid_t file, const char *name,
                             mm_split *split)
 {
-    char **names = NULL;
-    int n_names = 0;
-    mm_status st =
-        read_names(path, file, name, split->n_images, &n_names, &names);
-    if (st == MM_OK && names && n_names != split->n_images)
+    char **names;
+    int64_t n_names;
+    MM_TRY(mm_h5_read_strings(path, file, name, split->n_images, &names,
+                              &n_names));
+    mm_status st = MM_OK;
+    if (names && n_names != split->n_images)
         st = mm_fail(MM_E_FORMAT, "%s: %s must be one text for each image",
                      path, name);
     if (st == MM_OK && names)
         st = join_paths(path, names, split);
-    for (int i = 0; names && i < n_names; i++)
-        free(names[i]);
     free(names);
     return st;
 }
@@ -344,9 +298,9 @@ static mm_status read_file(const char *path, hid_t file, mm_dataset *d)
         MM_TRY(read_split(path, file, "test", d->storage, &d->test));
     else
         d->one_split = H5Aexists(file, "one_split") > 0;
-    MM_TRY(read_names(path, file, "class_names", MM_MAX_CLASSES, &d->n_classes,
-                      &d->class_names));
-    return read_names(path, file, "domain_names", MM_MAX_CLASSES, &d->n_domains,
+    MM_TRY(
+        read_names(path, file, "class_names", &d->n_classes, &d->class_names));
+    return read_names(path, file, "domain_names", &d->n_domains,
                       &d->domain_names);
 }
 

@@ -2,7 +2,7 @@
 
 #include "io/dataset_impl.h"
 #include "io/file.h"
-#include "io/hdf5_util.h"
+#include "io/hdf5_strings.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -61,21 +61,6 @@ done:
     return st;
 }
 
-static mm_status write_texts(const char *path, hid_t file, const char *name,
-                             const char *const *texts, int64_t n)
-{
-    hid_t type = H5Tcopy(H5T_C_S1);
-    mm_status st = MM_OK;
-    if (type < 0 || H5Tset_size(type, H5T_VARIABLE) < 0 ||
-        H5Tset_cset(type, H5T_CSET_UTF8) < 0)
-        st = mm_h5_fail(MM_E_IO, path, "HDF5 refuses its settings");
-    array a = {name, type, type, 1, &n, texts};
-    if (st == MM_OK)
-        st = write_array(path, file, &a, NULL);
-    mm_h5_close(&type);
-    return st;
-}
-
 static mm_status write_paths(const char *path, hid_t group,
                              const mm_split *split)
 {
@@ -84,7 +69,8 @@ static mm_status write_paths(const char *path, hid_t group,
         return mm_fail(MM_E_MEMORY, "%s: no memory for paths", path);
     for (int64_t i = 0; i < split->n_images; i++)
         texts[i] = split->paths + split->path_starts[i];
-    mm_status st = write_texts(path, group, "paths", texts, split->n_images);
+    mm_status st =
+        mm_h5_write_strings(path, group, "paths", texts, split->n_images);
     free(texts);
     return st;
 }
@@ -148,7 +134,8 @@ done:
 static mm_status write_names(const char *path, hid_t file, const char *name,
                              char *const *names, int64_t n)
 {
-    return names ? write_texts(path, file, name, (const char *const *)names, n)
+    return names ? mm_h5_write_strings(path, file, name,
+                                       (const char *const *)names, n)
                  : MM_OK;
 }
 

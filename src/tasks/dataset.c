@@ -73,23 +73,13 @@ static mm_status set_names(mm_dataset *dataset, const builtin *b)
 {
     const mm_benchmark *benchmark;
     MM_TRY(mm_benchmark_find(b->name, &benchmark));
+    MM_TRY(mm_names_copy(benchmark->class_names.texts, benchmark->class_names.n,
+                         &dataset->class_names));
     char *name = strdup(b->name);
-    char **class_names = calloc(N_CLASSES, sizeof *class_names);
-    bool complete = name && class_names;
-    for (int i = 0; i < N_CLASSES && complete; i++) {
-        class_names[i] = strdup(benchmark->class_names.texts[i]);
-        complete = class_names[i] != NULL;
-    }
-    if (!complete) {
-        for (int i = 0; i < N_CLASSES && class_names; i++)
-            free(class_names[i]);
-        free(class_names);
-        free(name);
-        return mm_fail(MM_E_MEMORY, "no memory for the names of %s", b->name);
-    }
+    if (!name)
+        return mm_fail(MM_E_MEMORY, "no memory for the name of %s", b->name);
     free(dataset->name);
     dataset->name = name;
-    dataset->class_names = class_names;
     return MM_OK;
 }
 

@@ -614,7 +614,7 @@ class DamagedPackedFiles(FolderCase):
         self.change("train/bytes", stored.astype(np.int16))
         self.assert_fails("train/bytes", "uint8")
         self.change("train/bytes", None)
-        self.assert_fails("lacks images")
+        self.assert_fails("lacks train/images")
 
 
 if __name__ == "__main__":
