@@ -13,7 +13,7 @@ typedef struct mm_backend mm_backend;
 struct mm_device {
     const mm_backend *backend;
     const mm_ops *ops;
-    char description[96];
+    char description[256];
 };
 
 struct mm_stream {
