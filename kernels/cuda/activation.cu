@@ -16,20 +16,18 @@ struct gelu {
     }
 };
 
-/* x s, s = sigmoid(1.702 x); its slope is s (1 + 1.702 x (1 - s)). */
+/* x s, s = sigmoid(z), z = 1.702 x; its slope is s + z s (1 - s). With t =
+ * exp(-|z|) and q = 1 / (1 + t), s and 1 - s are q and t q, or t q and q. */
 struct quick_gelu {
-    static __device__ float sigmoid(float x)
-    {
-        return 1.0f / (1.0f + expf(-1.702f * x));
-    }
     static __device__ float value(float x)
     {
-        return x * sigmoid(x);
+        return x / (1.0f + expf(-1.702f * x));
     }
     static __device__ float slope(float x)
     {
-        const float s = sigmoid(x);
-        return s + 1.702f * x * s * (1.0f - s);
+        const float z = 1.702f * x, t = expf(-fabsf(z));
+        const float q = 1.0f / (1.0f + t);
+        return (z < 0.0f ? t * q : q) + z * (t * q * q);
     }
 };
 

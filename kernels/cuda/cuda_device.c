@@ -12,6 +12,7 @@ typedef struct cuda_device {
     mm_cuda_precision precision;
     int n_sms;
     int64_t shared_bytes;
+    int64_t workspace_bytes; /* of products */
 } cuda_device;
 
 static const char *const precision_names[] = {"fp32", "tf32", "bf16"};
@@ -82,6 +83,8 @@ static mm_status start(cuda_device *cuda)
                        cuda->index, prop.name, prop.major, prop.minor);
     cuda->n_sms = prop.multiProcessorCount;
     cuda->shared_bytes = (int64_t)prop.sharedMemPerBlockOptin;
+    /* As much as the library takes by default. */
+    cuda->workspace_bytes = (int64_t)(prop.major >= 9 ? 32 : 4) << 20;
     snprintf(cuda->base.description, sizeof cuda->base.description,
              "cuda:%d, %.60s, %.0f GiB, %s", cuda->index, prop.name,
              (double)prop.totalGlobalMem / 0x1p30,
@@ -149,10 +152,10 @@ static void cuda_stream_destroy(mm_stream *stream)
     free(cuda);
 }
 
-static mm_status start_stream(mm_cuda_stream *cuda)
+static mm_status start_stream(mm_cuda_stream *cuda, const cuda_device *on)
 {
     void *fault = NULL;
-    MM_TRY(use(cuda->base.device));
+    MM_TRY(use(&on->base));
     MM_TRY(MM_CUDA(
         cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking),
         "making a stream"));
@@ -163,7 +166,7 @@ static mm_status start_stream(mm_cuda_stream *cuda)
     memset(cuda->fault, 0, sizeof *cuda->fault);
     MM_TRY(MM_CUDA(cudaMalloc(&cuda->partials, MM_CUDA_PARTIAL_BYTES),
                    "making a stream"));
-    return mm_cuda_products_create(&cuda->products);
+    return mm_cuda_products_create(on->workspace_bytes, &cuda->products);
 }
 
 static mm_status cuda_stream_create(mm_device *device, mm_stream **stream)
@@ -176,25 +179,12 @@ static mm_status cuda_stream_create(mm_device *device, mm_stream **stream)
     cuda->precision = on->precision;
     cuda->n_sms = on->n_sms;
     cuda->shared_bytes = on->shared_bytes;
-    mm_status st = start_stream(cuda);
+    mm_status st = start_stream(cuda, on);
     if (st != MM_OK) {
         cuda_stream_destroy(&cuda->base);
         return st;
     }
     *stream = &cuda->base;
-    return MM_OK;
-}
-
-static mm_status cuda_stream_reserve(mm_stream *stream, int64_t n_bytes)
-{
-    mm_cuda_stream *cuda = mm_cuda_stream_of(stream);
-    if (n_bytes <= cuda->scratch_bytes)
-        return MM_OK;
-    void *memory = NULL;
-    MM_TRY(cuda_alloc(stream->device, n_bytes, &memory));
-    (void)cudaFree(cuda->scratch);
-    cuda->scratch = memory;
-    cuda->scratch_bytes = n_bytes;
     return MM_OK;
 }
 
@@ -215,6 +205,20 @@ static mm_status cuda_stream_sync(mm_stream *stream)
     mm_cuda_stream *cuda = mm_cuda_stream_of(stream);
     MM_TRY(MM_CUDA(cudaStreamSynchronize(cuda->stream), "waiting for the GPU"));
     return report(cuda->fault);
+}
+
+static mm_status cuda_stream_reserve(mm_stream *stream, int64_t n_bytes)
+{
+    mm_cuda_stream *cuda = mm_cuda_stream_of(stream);
+    if (n_bytes <= cuda->scratch_bytes)
+        return MM_OK;
+    void *memory = NULL;
+    MM_TRY(cuda_stream_sync(stream)); /* the old scratch may be in use */
+    MM_TRY(cuda_alloc(stream->device, n_bytes, &memory));
+    (void)cudaFree(cuda->scratch);
+    cuda->scratch = memory;
+    cuda->scratch_bytes = n_bytes;
+    return MM_OK;
 }
 
 static mm_status cuda_copy_to_device(mm_stream *stream, void *device_memory,

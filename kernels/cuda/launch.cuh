@@ -2,8 +2,7 @@
 #define MAGMAX_KERNELS_CUDA_LAUNCH_CUH
 
 #include "kernels/cuda/cuda.h"
-
-#include <cuda_bf16.h>
+#include "kernels/cuda/ops_bf16.h"
 
 /*
  * What every kernel file shares: launching, shared memory, 16-byte accesses.
@@ -14,13 +13,11 @@
 #ifndef MM_LAUNCH
 #define MM_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
     kernel<<<(grid), (block), (shared_bytes), (stream)>>>(__VA_ARGS__)
-#define MM_SHARED(type, name, count) __shared__ type name[count]
+#define MM_SHARED(type, name, count) __shared__ __align__(16) type name[count]
 #define MM_DYNAMIC_SHARED(type, name)                              \
     extern __shared__ __align__(16) unsigned char mm_dynamic_[];   \
     type *name = reinterpret_cast<type *>(mm_dynamic_)
 #endif
-
-typedef __nv_bfloat16 mm_bf16;
 
 enum { MM_WARP = 32, MM_ROWS_A_BLOCK = 8 };
 

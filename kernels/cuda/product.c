@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { WORKSPACE_BYTES = 32 << 20, MOST_PLANS = 256 };
+enum { MOST_PLANS = 256 };
 
 /** What an algorithm is chosen for. Compared as bytes: start from memset. */
 typedef struct plan_key {
@@ -24,6 +24,7 @@ typedef struct plan {
 struct mm_cuda_products {
     cublasLtHandle_t handle;
     void *workspace;
+    size_t workspace_bytes;
     int n_plans;
     plan plans[MOST_PLANS];
 };
@@ -129,9 +130,9 @@ static mm_status point_at_vector(const plan *q, const mm_cuda_product *p)
                     sizeof vector);
 }
 
-static mm_status choose(cublasLtHandle_t handle, plan *q)
+static mm_status choose(const mm_cuda_products *all, plan *q)
 {
-    const uint64_t workspace = WORKSPACE_BYTES;
+    const uint64_t workspace = all->workspace_bytes;
     const uint32_t align_a = (uint32_t)q->key.align_b;
     const uint32_t align_b = (uint32_t)q->key.align_a;
     const uint32_t align_c = (uint32_t)q->key.align_c;
@@ -158,7 +159,7 @@ static mm_status choose(cublasLtHandle_t handle, plan *q)
                             wishes[i].n_bytes);
     if (st == MM_OK) {
         cublasStatus_t found = cublasLtMatmulAlgoGetHeuristic(
-            handle, q->desc, q->a, q->b, q->c, q->c, preference, 1, &best,
+            all->handle, q->desc, q->a, q->b, q->c, q->c, preference, 1, &best,
             &n_found);
         q->supported = found == CUBLAS_STATUS_SUCCESS && n_found > 0;
         if (found != CUBLAS_STATUS_NOT_SUPPORTED)
@@ -204,7 +205,7 @@ static mm_status find_plan(const mm_cuda_stream *cuda, const mm_cuda_product *p,
     if (st == MM_OK)
         st = point_at_vector(q, p);
     if (st == MM_OK)
-        st = choose(all->handle, q);
+        st = choose(all, q);
     if (st != MM_OK) {
         plan_clear(q);
         return st;
@@ -241,7 +242,8 @@ static mm_status try_product(const mm_cuda_stream *cuda,
     return MM_CUBLAS(cublasLtMatmul(cuda->products->handle, q->desc, &one, p->b,
                                     q->a, p->a, q->b, &beta, addend, q->c, p->c,
                                     q->c, &q->algo, cuda->products->workspace,
-                                    WORKSPACE_BYTES, cuda->stream));
+                                    cuda->products->workspace_bytes,
+                                    cuda->stream));
 }
 
 /** Nothing to multiply; there may be something to add. */
@@ -280,14 +282,16 @@ mm_status mm_cuda_multiply(mm_stream *stream, const mm_cuda_product *p)
                                p->k, p->m);
 }
 
-mm_status mm_cuda_products_create(mm_cuda_products **products)
+mm_status mm_cuda_products_create(int64_t workspace_bytes,
+                                  mm_cuda_products **products)
 {
     mm_cuda_products *all = calloc(1, sizeof *all);
     *products = all;
     if (!all)
         return mm_fail(MM_E_MEMORY, "no memory for products");
     MM_TRY(MM_CUBLAS(cublasLtCreate(&all->handle)));
-    return MM_CUDA(cudaMalloc(&all->workspace, WORKSPACE_BYTES),
+    all->workspace_bytes = (size_t)workspace_bytes;
+    return MM_CUDA(cudaMalloc(&all->workspace, all->workspace_bytes),
                    "making room for products");
 }
 

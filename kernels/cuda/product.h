@@ -39,7 +39,8 @@ typedef struct mm_cuda_product {
 mm_status mm_cuda_multiply(mm_stream *stream, const mm_cuda_product *product);
 
 /** The library's handle, its workspace, the algorithm for each shape so far. */
-mm_status mm_cuda_products_create(mm_cuda_products **products);
+mm_status mm_cuda_products_create(int64_t workspace_bytes,
+                                  mm_cuda_products **products);
 void mm_cuda_products_destroy(mm_cuda_products **products);
 
 /* ---- kernels beside the products ---------------------------------------- */

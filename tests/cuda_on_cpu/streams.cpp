@@ -141,7 +141,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int)
     std::snprintf(prop->name, sizeof prop->name, "CUDA on CPU");
     prop->totalGlobalMem = std::size_t{1} << 34;
     prop->sharedMemPerBlockOptin = MOST_SHARED_BYTES;
-    prop->major = 9;
+    prop->major = 8;
     prop->multiProcessorCount = 3;
     return cudaSuccess;
 }

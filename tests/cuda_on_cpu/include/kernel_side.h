@@ -78,6 +78,11 @@ template <typename T> inline T atomicCAS(T *at, T expected, T wanted)
     return expected;
 }
 
+inline int min(int a, int b)
+{
+    return a < b ? a : b;
+}
+
 inline std::uint32_t __float_as_uint(float x)
 {
     std::uint32_t bits;
