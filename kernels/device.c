@@ -55,6 +55,11 @@ const mm_ops *mm_device_ops(const mm_device *device)
     return device->ops;
 }
 
+bool mm_device_has_own_memory(const mm_device *device)
+{
+    return device->backend->own_memory;
+}
+
 const char *mm_device_describe(const mm_device *device)
 {
     return device->description;

@@ -3,6 +3,7 @@
 
 #include "src/base/status.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -40,6 +41,9 @@ mm_status mm_device_choose(const char *name, int n_threads, int node_rank,
 void mm_device_close(mm_device **device);
 
 const struct mm_ops *mm_device_ops(const mm_device *device);
+
+/** Is its memory out of the host's reach, but for the copies below? */
+bool mm_device_has_own_memory(const mm_device *device);
 
 /** One line for people: "cpu, 2 threads, AVX2, oneDNN 2.6.3". */
 const char *mm_device_describe(const mm_device *device);

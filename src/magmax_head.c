@@ -12,6 +12,7 @@ static const mm_option rows[] = {
      .kind = MM_OPTION_FLAG,
      .help = "rows are a fixed orthonormal set, a function of --seed"},
     MM_ROW_MODEL,
+    MM_ROW_DEVICE,
     {.name = "load",
      .kind = MM_OPTION_TEXT,
      .value = "FILE",

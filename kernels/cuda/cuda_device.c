@@ -156,12 +156,12 @@ static mm_status start_stream(mm_cuda_stream *cuda, const cuda_device *on)
 {
     void *fault = NULL;
     MM_TRY(use(&on->base));
-    MM_TRY(MM_CUDA(
-        cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking),
-        "making a stream"));
-    MM_TRY(MM_CUDA(
-        cudaHostAlloc(&fault, sizeof *cuda->fault, cudaHostAllocMapped),
-        "making a stream"));
+    MM_TRY(
+        MM_CUDA(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking),
+                "making a stream"));
+    MM_TRY(
+        MM_CUDA(cudaHostAlloc(&fault, sizeof *cuda->fault, cudaHostAllocMapped),
+                "making a stream"));
     cuda->fault = fault;
     memset(cuda->fault, 0, sizeof *cuda->fault);
     MM_TRY(MM_CUDA(cudaMalloc(&cuda->partials, MM_CUDA_PARTIAL_BYTES),
@@ -241,6 +241,7 @@ static mm_status cuda_copy_to_host(mm_stream *stream, void *host,
 
 const mm_backend mm_backend_cuda = {
     .name = "cuda",
+    .own_memory = true,
     .open = cuda_open,
     .close = cuda_close,
     .alloc = cuda_alloc,

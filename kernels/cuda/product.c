@@ -79,7 +79,8 @@ static mm_status set_desc(cublasLtMatmulDesc_t desc,
                           cublasLtMatmulDescAttributes_t what,
                           const void *value, size_t n_bytes)
 {
-    return MM_CUBLAS(cublasLtMatmulDescSetAttribute(desc, what, value, n_bytes));
+    return MM_CUBLAS(
+        cublasLtMatmulDescSetAttribute(desc, what, value, n_bytes));
 }
 
 static mm_status set_preference(cublasLtMatmulPreference_t preference,
@@ -163,8 +164,8 @@ static mm_status choose(const mm_cuda_products *all, plan *q)
             &n_found);
         q->supported = found == CUBLAS_STATUS_SUCCESS && n_found > 0;
         if (found != CUBLAS_STATUS_NOT_SUPPORTED)
-            st = check_cublas(found, "cublasLtMatmulAlgoGetHeuristic",
-                              __LINE__);
+            st =
+                check_cublas(found, "cublasLtMatmulAlgoGetHeuristic", __LINE__);
         if (q->supported)
             q->algo = best.algo;
     }
@@ -239,11 +240,10 @@ static mm_status try_product(const mm_cuda_stream *cuda,
     if (!q->supported)
         return MM_OK;
     MM_TRY(point_at_vector(q, p));
-    return MM_CUBLAS(cublasLtMatmul(cuda->products->handle, q->desc, &one, p->b,
-                                    q->a, p->a, q->b, &beta, addend, q->c, p->c,
-                                    q->c, &q->algo, cuda->products->workspace,
-                                    cuda->products->workspace_bytes,
-                                    cuda->stream));
+    return MM_CUBLAS(cublasLtMatmul(
+        cuda->products->handle, q->desc, &one, p->b, q->a, p->a, q->b, &beta,
+        addend, q->c, p->c, q->c, &q->algo, cuda->products->workspace,
+        cuda->products->workspace_bytes, cuda->stream));
 }
 
 /** Nothing to multiply; there may be something to add. */
@@ -272,8 +272,8 @@ mm_status mm_cuda_multiply(mm_stream *stream, const mm_cuda_product *p)
     if (done && epilogue == CUBLASLT_EPILOGUE_BGRADB)
         return MM_OK;
     if (!done && epilogue == CUBLASLT_EPILOGUE_BGRADB)
-        MM_TRY(refused(
-            p, try_product(cuda, p, CUBLASLT_EPILOGUE_DEFAULT, &done)));
+        MM_TRY(
+            refused(p, try_product(cuda, p, CUBLASLT_EPILOGUE_DEFAULT, &done)));
     if (!done)
         return refused(p, mm_fail(MM_E_DEVICE, "cuBLASLt has no algorithm"));
     if (!p->a_sums)

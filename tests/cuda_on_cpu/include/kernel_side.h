@@ -24,17 +24,17 @@
 #define blockDim (mm_emu::self->block_size)
 #define gridDim (mm_emu::self->grid_size)
 
-#define MM_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)             \
-    mm_emu::launch(#kernel, reinterpret_cast<const void *>(kernel), (grid),   \
-                   (block), (shared_bytes), (stream),                         \
+#define MM_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)           \
+    mm_emu::launch(#kernel, reinterpret_cast<const void *>(kernel), (grid), \
+                   (block), (shared_bytes), (stream),                       \
                    [=]() { kernel(__VA_ARGS__); })
 
 /* Each array has memory of its own, so that overrunning it shows. */
-#define MM_SHARED(type, name, count)                                          \
-    static const char name##_tag_ = 0;                                        \
-    type *name = static_cast<type *>(                                         \
+#define MM_SHARED(type, name, count)   \
+    static const char name##_tag_ = 0; \
+    type *name = static_cast<type *>(  \
         mm_emu::shared_array(&name##_tag_, sizeof(type) * (count)))
-#define MM_DYNAMIC_SHARED(type, name)                                         \
+#define MM_DYNAMIC_SHARED(type, name) \
     type *name = static_cast<type *>(mm_emu::dynamic_shared())
 
 #define __syncthreads() mm_emu::barrier(__FILE__, __LINE__)
@@ -53,8 +53,7 @@ inline T mm_emu_from_lane(const char *what, unsigned mask, T value, int lane)
     return got;
 }
 
-template <typename T>
-inline T __shfl_sync(unsigned mask, T value, int lane)
+template <typename T> inline T __shfl_sync(unsigned mask, T value, int lane)
 {
     return mm_emu_from_lane("__shfl_sync", mask, value, lane);
 }
