@@ -15,7 +15,7 @@ declare -A packages=(
     [build]="gcc libc6-dev cmake ninja-build pkg-config
         libopenmpi-dev openmpi-bin libhdf5-openmpi-dev hdf5-tools
         libdnnl-dev libjansson-dev libzip-dev libdeflate-dev zlib1g-dev"
-    [test]="libcmocka-dev python3 python3-numpy python3-h5py python3-pil
+    [test]="g++ libcmocka-dev python3 python3-numpy python3-h5py python3-pil
         clang-format clang libclang-rt-dev libomp-dev
         slurmctld slurmd slurm-client munge libpmix2 libpmix-dev"
     [demo]="dataset-fashion-mnist gnuplot-nox jq"

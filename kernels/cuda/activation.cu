@@ -66,8 +66,10 @@ static mm_status activate(mm_stream *stream, T *y, const T *x,
     constexpr int W = mm_wide<T>;
     const bool wide = mm_fits<W>(y, x);
     if (activation == MM_GELU)
-        return mm_flat<W>(stream, "activation", wide, forward<gelu, T>{y, x}, n);
-    return mm_flat<W>(stream, "activation", wide, forward<quick_gelu, T>{y, x}, n);
+        return mm_flat<W>(stream, "activation", wide, forward<gelu, T>{y, x},
+                          n);
+    return mm_flat<W>(stream, "activation", wide, forward<quick_gelu, T>{y, x},
+                      n);
 }
 
 template <typename T>
@@ -78,9 +80,9 @@ static mm_status activate_grad(mm_stream *stream, T *dx, const T *x,
     const bool wide = mm_fits<W>(dx, x);
     if (activation == MM_GELU)
         return mm_flat<W>(stream, "activation gradient", wide,
-                       backward<gelu, T>{dx, x}, n);
+                          backward<gelu, T>{dx, x}, n);
     return mm_flat<W>(stream, "activation gradient", wide,
-                   backward<quick_gelu, T>{dx, x}, n);
+                      backward<quick_gelu, T>{dx, x}, n);
 }
 
 mm_status mm_cuda_activate(mm_stream *stream, float *y, const float *x,

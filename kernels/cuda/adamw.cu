@@ -19,12 +19,11 @@ struct adamw {
             const float g = gradient.v[k] * s.grad_scale;
             const float decayed = t.v[k] - decay * t.v[k];
             const float mi = s.beta1 * first.v[k] + (1.0f - s.beta1) * g;
-            const float vi =
-                s.beta2 * second.v[k] + (1.0f - s.beta2) * (g * g);
+            const float vi = s.beta2 * second.v[k] + (1.0f - s.beta2) * (g * g);
             first.v[k] = mi;
             second.v[k] = vi;
-            t.v[k] = decayed -
-                     s.lr * (mi / s.bias1) / (sqrtf(vi / s.bias2) + s.eps);
+            t.v[k] =
+                decayed - s.lr * (mi / s.bias1) / (sqrtf(vi / s.bias2) + s.eps);
         }
         mm_store<N>(m + i, first);
         mm_store<N>(v + i, second);
@@ -39,8 +38,8 @@ mm_status mm_cuda_adamw(mm_stream *stream, float *theta, float *m, float *v,
 {
     MM_CUDA_REQUIRE("adamw", stream && step && n_elems >= 0);
     MM_CUDA_REQUIRE("adamw", n_elems == 0 || (theta && m && v && grad));
-    return mm_flat(stream, "adamw", mm_fits<4>(theta, m, v, grad),
-                   adamw{theta, m, v, grad, *step,
-                         step->lr * step->weight_decay},
-                   n_elems);
+    return mm_flat(
+        stream, "adamw", mm_fits<4>(theta, m, v, grad),
+        adamw{theta, m, v, grad, *step, step->lr * step->weight_decay},
+        n_elems);
 }

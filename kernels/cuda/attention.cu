@@ -71,8 +71,7 @@ __global__ void __launch_bounds__(MM_TILE_THREADS)
     mm_load_rows<T>(queries, keys);
     softmax_rows rows;
     float out[MM_HEAD / 8][4] = {};
-    const int end =
-        a.causal ? min(a.n_tokens, first + MM_TILE) : a.n_tokens;
+    const int end = a.causal ? min(a.n_tokens, first + MM_TILE) : a.n_tokens;
     for (int j0 = 0; j0 < end; j0 += MM_TILE) {
         __syncthreads();
         mm_load_tile(keys, h.k, h.qkv_ld, j0, a.n_tokens);
@@ -122,9 +121,11 @@ static mm_status attention(mm_stream *stream, T *out, float *lse, const T *qkv,
     if (n_images == 0 || n_tokens == 0 || width == 0)
         return MM_OK;
     MM_CUDA_REQUIRE("attention", out && qkv);
-    const mm_attention_arguments<T> a = {
-        out,     lse,           qkv,           nullptr,      nullptr, causal,
-        (int)n_images, (int)n_tokens, (int)n_heads, (int)(width / n_heads)};
+    const mm_attention_arguments<T> a = {out,           lse,
+                                         qkv,           nullptr,
+                                         nullptr,       causal,
+                                         (int)n_images, (int)n_tokens,
+                                         (int)n_heads,  (int)(width / n_heads)};
     if (!mm_attention_fits(stream, a))
         return mm_attention_any(stream, a);
     const int n_tiles = (int)mm_ceil_div(n_tokens, MM_TILE);

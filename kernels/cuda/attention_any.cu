@@ -67,10 +67,9 @@ __device__ __forceinline__ void scores(float s[ROWS_A_WARP], const float *rows,
 /** sum[r][..] += weights[r] (one a lane) times the other tile. `share` is the
  * warp's place to exchange them. */
 template <int COLS>
-__device__ __forceinline__ void add(float sum[ROWS_A_WARP][COLS],
-                                    const float weights[ROWS_A_WARP],
-                                    float *share, const float *others,
-                                    int head_width)
+__device__ __forceinline__ void
+add(float sum[ROWS_A_WARP][COLS], const float weights[ROWS_A_WARP],
+    float *share, const float *others, int head_width)
 {
     __syncwarp();
 #pragma unroll
@@ -142,8 +141,7 @@ __global__ void __launch_bounds__(THREADS)
         for (int r = 0; r < ROWS_A_WARP; r++) {
             /* Rows past the end see what the last one sees. */
             const int i = min(first + warp * ROWS_A_WARP + r, a.n_tokens - 1);
-            const bool seen =
-                mm_sees(a.causal, a.n_tokens, i, j0 + mm_lane());
+            const bool seen = mm_sees(a.causal, a.n_tokens, i, j0 + mm_lane());
             s[r] = seen ? s[r] * scale : -INFINITY;
             const float largest = fmaxf(max[r], mm_warp_max(s[r]));
             const float shrink = expf(max[r] - largest);

@@ -57,8 +57,7 @@ __global__ void __launch_bounds__(MM_TILE_THREADS)
     const int task = (int)(blockIdx.x / n_tiles);
     const mm_head_view<T> h =
         mm_view_head(a, task / a.n_heads, task % a.n_heads);
-    const int row =
-        first + (int)(threadIdx.x / MM_WARP) * 16 + mm_lane() / 4;
+    const int row = first + (int)(threadIdx.x / MM_WARP) * 16 + mm_lane() / 4;
     uint32_t first_rows[mm_tile<T>::STEPS][4];
     uint32_t second_rows[mm_tile<T>::STEPS][4];
     mm_load_tile(first_tile, KEYS ? h.k : h.q, h.qkv_ld, first, a.n_tokens);
@@ -71,8 +70,8 @@ __global__ void __launch_bounds__(MM_TILE_THREADS)
     mm_load_rows<T>(second_rows, second_tile);
     float first_sum[MM_HEAD / 8][4] = {}, second_sum[MM_HEAD / 8][4] = {};
     const int begin = KEYS && a.causal ? first : 0;
-    const int end = !KEYS && a.causal ? min(a.n_tokens, first + MM_TILE)
-                                      : a.n_tokens;
+    const int end =
+        !KEYS && a.causal ? min(a.n_tokens, first + MM_TILE) : a.n_tokens;
     for (int j0 = begin; j0 < end; j0 += MM_TILE) {
         __syncthreads();
         mm_load_tile(first_tile, KEYS ? h.q : h.k, h.qkv_ld, j0, a.n_tokens);
@@ -104,9 +103,16 @@ static mm_status attention_grad(mm_stream *stream, T *dqkv, const T *dout,
         return MM_OK;
     MM_CUDA_REQUIRE("attention_grad", dqkv && dout && out && lse && qkv);
     /* out and lse are only read here. */
-    const mm_attention_arguments<T> a = {
-        const_cast<T *>(out), const_cast<float *>(lse), qkv, dout, dqkv, causal,
-        (int)n_images, (int)n_tokens, (int)n_heads, (int)(width / n_heads)};
+    const mm_attention_arguments<T> a = {const_cast<T *>(out),
+                                         const_cast<float *>(lse),
+                                         qkv,
+                                         dout,
+                                         dqkv,
+                                         causal,
+                                         (int)n_images,
+                                         (int)n_tokens,
+                                         (int)n_heads,
+                                         (int)(width / n_heads)};
     if (!mm_attention_fits(stream, a))
         return mm_attention_any_grad(stream, a);
     const int n_tiles = (int)mm_ceil_div(n_tokens, MM_TILE);

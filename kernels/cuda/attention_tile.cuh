@@ -15,9 +15,9 @@ template <typename T> struct mm_tile {
     enum {
         LD = MM_HEAD + mm_mma<T>::PAD,
         ELEMS = MM_TILE * LD,
-        STEPS = MM_HEAD / mm_mma<T>::K,        /* along a head       */
+        STEPS = MM_HEAD / mm_mma<T>::K,             /* along a head       */
         CHUNK_STEPS = MM_TILE_CHUNK / mm_mma<T>::K, /* along 16 tokens */
-        COLS = MM_HEAD / 8                     /* c tiles of a head  */
+        COLS = MM_HEAD / 8                          /* c tiles of a head  */
     };
 };
 
@@ -122,10 +122,9 @@ __device__ __forceinline__ void mm_add_times(float sum[][4],
 
 /** Rows of sum [16, 64] to tokens from `first` on, times factor[row half]. */
 template <typename T>
-__device__ __forceinline__ void mm_store_rows(T *to, int64_t ld, int first,
-                                              int n_tokens,
-                                              const float sum[][4],
-                                              const float factor[2])
+__device__ __forceinline__ void
+mm_store_rows(T *to, int64_t ld, int first, int n_tokens, const float sum[][4],
+              const float factor[2])
 {
     const int g = mm_lane() / 4, t = mm_lane() % 4;
 #pragma unroll

@@ -14,8 +14,8 @@ static mm_status column_sums(mm_stream *stream, float *sums, const T *x,
     float *partials = static_cast<float *>(cuda->partials);
     const int64_t room =
         MM_CUDA_PARTIAL_BYTES / (width * (int64_t)sizeof(float));
-    const int64_t n_parts = mm_min_i64(
-        mm_min_i64(MOST_PARTS, room), mm_ceil_div(n_rows, LEAST_ROWS));
+    const int64_t n_parts = mm_min_i64(mm_min_i64(MOST_PARTS, room),
+                                       mm_ceil_div(n_rows, LEAST_ROWS));
     const unsigned column_blocks = mm_blocks(width, MM_WARP);
     if (n_parts > 1) {
         const int64_t rows_a_part = mm_ceil_div(n_rows, n_parts);

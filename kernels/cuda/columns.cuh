@@ -23,9 +23,8 @@ __global__ void __launch_bounds__(MM_COLUMN_THREADS)
     const int64_t part = blockIdx.x / column_blocks;
     const int64_t j = blockIdx.x % column_blocks * MM_WARP + mm_lane();
     const int first = (int)(threadIdx.x / MM_WARP);
-    const int64_t end = n_rows < (part + 1) * rows_a_part
-                            ? n_rows
-                            : (part + 1) * rows_a_part;
+    const int64_t end =
+        n_rows < (part + 1) * rows_a_part ? n_rows : (part + 1) * rows_a_part;
     float sum = 0.0f;
     if (j < width) {
 #pragma unroll 4

@@ -10,8 +10,7 @@ __global__ void __launch_bounds__(EMBED_THREADS)
                                 const T *dx, bool accumulate, int64_t n_images,
                                 int64_t n_tokens, int64_t width)
 {
-    const int64_t i =
-        ((int64_t)blockIdx.x * EMBED_THREADS + threadIdx.x) * N;
+    const int64_t i = ((int64_t)blockIdx.x * EMBED_THREADS + threadIdx.x) * N;
     if (i >= n_tokens * width)
         return;
     const bool is_class = i < width;

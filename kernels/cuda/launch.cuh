@@ -14,8 +14,8 @@
 #define MM_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
     kernel<<<(grid), (block), (shared_bytes), (stream)>>>(__VA_ARGS__)
 #define MM_SHARED(type, name, count) __shared__ __align__(16) type name[count]
-#define MM_DYNAMIC_SHARED(type, name)                              \
-    extern __shared__ __align__(16) unsigned char mm_dynamic_[];   \
+#define MM_DYNAMIC_SHARED(type, name)                            \
+    extern __shared__ __align__(16) unsigned char mm_dynamic_[]; \
     type *name = reinterpret_cast<type *>(mm_dynamic_)
 #endif
 

@@ -114,7 +114,8 @@ static void launch(cudaStream_t on, const layernorm_arguments<T> &a)
 {
     constexpr int N = mm_wide<T>;
     const bool wide = mm_fits<N>(a.x, a.y) && mm_fits<N>(a.gamma, a.beta) &&
-                      a.width % N == 0 && (a.x_stride % N == 0 || a.n_rows == 1);
+                      a.width % N == 0 &&
+                      (a.x_stride % N == 0 || a.n_rows == 1);
     if (!wide || a.width > 40 * MM_WARP)
         MM_LAUNCH((mm_layernorm_any_kernel<T>),
                   mm_blocks(a.n_rows, MM_ROWS_A_BLOCK),
@@ -147,8 +148,8 @@ mm_status mm_cuda_layernorm(mm_stream *stream, float *y, float *mean,
                             const float *gamma, const float *beta, float eps,
                             int64_t n_rows, int64_t width)
 {
-    return layernorm<float>(stream, {y, mean, rstd, x, x_stride, gamma, beta,
-                                     eps, n_rows, width});
+    return layernorm<float>(
+        stream, {y, mean, rstd, x, x_stride, gamma, beta, eps, n_rows, width});
 }
 
 mm_status mm_cuda_layernorm_bf16(mm_stream *stream, mm_bf16 *y, float *mean,
@@ -157,6 +158,6 @@ mm_status mm_cuda_layernorm_bf16(mm_stream *stream, mm_bf16 *y, float *mean,
                                  const float *beta, float eps, int64_t n_rows,
                                  int64_t width)
 {
-    return layernorm<mm_bf16>(stream, {y, mean, rstd, x, x_stride, gamma, beta,
-                                       eps, n_rows, width});
+    return layernorm<mm_bf16>(
+        stream, {y, mean, rstd, x, x_stride, gamma, beta, eps, n_rows, width});
 }

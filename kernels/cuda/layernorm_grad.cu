@@ -66,8 +66,7 @@ __global__ void __launch_bounds__(GRAD_THREADS)
                 d = mm_load_floats<N>(a.residual + row * a.x_stride + j);
 #pragma unroll
             for (int k = 0; k < N; k++)
-                d.v[k] +=
-                    rstd * (g[c].v[k] - mean_g - xhat[c].v[k] * mean_gx);
+                d.v[k] += rstd * (g[c].v[k] - mean_g - xhat[c].v[k] * mean_gx);
             mm_store_floats<N>(a.dx + row * a.x_stride + j, d);
         }
     }
@@ -172,9 +171,9 @@ static void launch_rows(cudaStream_t on, unsigned n_blocks,
                       mm_fits<N>(a.gamma) && a.width % N == 0 &&
                       (a.x_stride % N == 0 || a.n_rows == 1);
     if (!wide || a.width > 40 * MM_WARP) {
-        
-        MM_LAUNCH((mm_layernorm_grad_columns_kernel<T>), n_blocks,
-                  GRAD_THREADS, 0, on, a);
+
+        MM_LAUNCH((mm_layernorm_grad_columns_kernel<T>), n_blocks, GRAD_THREADS,
+                  0, on, a);
         MM_LAUNCH((mm_layernorm_grad_any_kernel<T>), n_blocks, GRAD_THREADS, 0,
                   on, a);
     } else if (a.width <= 8 * MM_WARP) {
@@ -197,8 +196,8 @@ static mm_status layernorm_grad(mm_stream *stream, float *dgamma, float *dbeta,
         return MM_OK;
     MM_CUDA_REQUIRE("layernorm_grad", dgamma && dbeta);
     MM_CUDA_REQUIRE("layernorm_grad",
-                    a.n_rows == 0 || (a.dx && a.dy && a.x && a.mean && a.rstd &&
-                                      a.gamma));
+                    a.n_rows == 0 ||
+                        (a.dx && a.dy && a.x && a.mean && a.rstd && a.gamma));
     MM_CUDA_REQUIRE("layernorm_grad", a.x_stride >= a.width || a.n_rows <= 1);
     const mm_cuda_stream *cuda = mm_cuda_stream_of(stream);
     MM_CUDA_REQUIRE_SCRATCH("layernorm_grad", cuda,

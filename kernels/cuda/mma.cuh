@@ -17,7 +17,10 @@
 template <typename T> struct mm_mma;
 
 template <> struct mm_mma<mm_bf16> {
-    enum { K = 16, PAD = 8 }; /* PAD: elements between rows, against conflicts */
+    enum {
+        K = 16,
+        PAD = 8
+    }; /* PAD: elements between rows, against conflicts */
 };
 
 template <> struct mm_mma<float> {
@@ -198,8 +201,8 @@ __device__ __forceinline__ void mm_load_b_rows(uint32_t b[2][2],
 {
     const int lane = mm_lane();
     uint32_t r[4];
-    mm_load_matrices<false>(
-        r, tile + (lane / 16 * 8 + lane % 8) * ld + lane / 8 % 2 * 8);
+    mm_load_matrices<false>(r, tile + (lane / 16 * 8 + lane % 8) * ld +
+                                   lane / 8 % 2 * 8);
     b[0][0] = r[0], b[0][1] = r[1], b[1][0] = r[2], b[1][1] = r[3];
 }
 

@@ -15,8 +15,7 @@ __global__ void __launch_bounds__(PATCHIFY_THREADS)
     mm_patchify_kernel(T *columns, const uint8_t *images, int64_t n_threads,
                        int image_size, int patch_size, channel_stats stats)
 {
-    const int64_t i =
-        (int64_t)blockIdx.x * PATCHIFY_THREADS + threadIdx.x;
+    const int64_t i = (int64_t)blockIdx.x * PATCHIFY_THREADS + threadIdx.x;
     if (i >= n_threads)
         return;
     const int area = patch_size * patch_size, grid = image_size / patch_size;

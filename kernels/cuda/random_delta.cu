@@ -45,9 +45,8 @@ mm_status mm_cuda_random_delta(mm_stream *stream, float *tau, uint16_t *winner,
     MM_CUDA_REQUIRE("random_delta",
                     n_elems == 0 || (tau && winner && tuned && base));
     const mm_rng_key key = mm_rng_key_of(seed, MM_RNG_MERGE);
-    return mm_flat(stream, "random_delta",
-                   mm_fits<4>(tau, winner, tuned, base),
-                   random_delta{tau, winner, tuned, base, key, first_elem, task,
-                                n_tasks},
-                   n_elems);
+    return mm_flat(
+        stream, "random_delta", mm_fits<4>(tau, winner, tuned, base),
+        random_delta{tau, winner, tuned, base, key, first_elem, task, n_tasks},
+        n_elems);
 }

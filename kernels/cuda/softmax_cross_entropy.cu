@@ -87,12 +87,11 @@ mm_status mm_cuda_softmax_cross_entropy(mm_stream *stream, double *loss_sum,
                         (dlogits && logits && labels && n_classes > 0));
     const mm_cuda_stream *cuda = mm_cuda_stream_of(stream);
     double *partials = static_cast<double *>(cuda->partials);
-    const int n_blocks =
-        (int)mm_min_i64(MM_REDUCE_BLOCKS,
-                        mm_ceil_div(n_images, MM_REDUCE_THREADS / MM_WARP));
-    const loss_arguments a = {partials,  dlogits,    logits,   labels,
-                              cuda->fault, smoothing, grad_scale, n_images,
-                              n_classes};
+    const int n_blocks = (int)mm_min_i64(
+        MM_REDUCE_BLOCKS, mm_ceil_div(n_images, MM_REDUCE_THREADS / MM_WARP));
+    const loss_arguments a = {partials,   dlogits,     logits,
+                              labels,     cuda->fault, smoothing,
+                              grad_scale, n_images,    n_classes};
     if (n_blocks > 0)
         MM_LAUNCH(mm_softmax_cross_entropy_kernel, (unsigned)n_blocks,
                   MM_REDUCE_THREADS, 0, cuda->stream, a);

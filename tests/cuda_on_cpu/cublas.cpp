@@ -48,8 +48,8 @@ struct problem {
 
 std::size_t extent(const mm_emu_layout &layout)
 {
-    std::size_t n = static_cast<std::size_t>((layout.cols - 1) * layout.ld +
-                                             layout.rows);
+    std::size_t n =
+        static_cast<std::size_t>((layout.cols - 1) * layout.ld + layout.rows);
     return n * (layout.type == CUDA_R_16BF ? 2 : 4);
 }
 
@@ -131,10 +131,9 @@ void multiply(const problem &p)
         sums = factor(p.c, p.of_d, CUBLAS_COMPUTE_32F);
     }
     /* Row-major, the transposes: d' = op(b)' op(a)'. */
-    dnnl_status_t status =
-        dnnl_sgemm(b_turned ? 'T' : 'N', a_turned ? 'T' : 'N', n, m, k, p.alpha,
-                   b.data(), b_turned ? n : k, a.data(), a_turned ? k : m,
-                   p.beta, sums.data(), m);
+    dnnl_status_t status = dnnl_sgemm(
+        b_turned ? 'T' : 'N', a_turned ? 'T' : 'N', n, m, k, p.alpha, b.data(),
+        b_turned ? n : k, a.data(), a_turned ? k : m, p.beta, sums.data(), m);
     if (status != dnnl_success)
         die("oneDNN refuses a product");
     finish(p, k, b, sums);
@@ -266,9 +265,10 @@ cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,
                                                 : CUBLAS_STATUS_INVALID_VALUE;
     if (n_bytes != sizeof(std::uint32_t))
         return CUBLAS_STATUS_INVALID_VALUE;
-    std::memcpy(&preference->alignment[what -
-                                       CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES],
-                value, n_bytes);
+    std::memcpy(
+        &preference
+             ->alignment[what - CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES],
+        value, n_bytes);
     return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -283,12 +283,12 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(
     *n_results = 0;
     bool a_turned = desc->of_a == CUBLAS_OP_T;
     bool b_turned = desc->of_b == CUBLAS_OP_T;
-    bool agree = most > 0 && d->rows == (a_turned ? a->cols : a->rows) &&
-                 d->cols == (b_turned ? b->rows : b->cols) &&
-                 (a_turned ? a->rows : a->cols) ==
-                     (b_turned ? b->cols : b->rows) &&
-                 c->rows == d->rows && c->cols == d->cols &&
-                 a->ld >= a->rows && b->ld >= b->rows && d->ld >= d->rows;
+    bool agree =
+        most > 0 && d->rows == (a_turned ? a->cols : a->rows) &&
+        d->cols == (b_turned ? b->rows : b->cols) &&
+        (a_turned ? a->rows : a->cols) == (b_turned ? b->cols : b->rows) &&
+        c->rows == d->rows && c->cols == d->cols && a->ld >= a->rows &&
+        b->ld >= b->rows && d->ld >= d->rows;
     if (!agree || desc->vector_type != CUDA_R_32F)
         return CUBLAS_STATUS_INVALID_VALUE;
     if (desc->epilogue == CUBLASLT_EPILOGUE_BGRADB &&
@@ -299,18 +299,18 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(
     return CUBLAS_STATUS_SUCCESS;
 }
 
-cublasStatus_t
-cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const void *alpha,
-               const void *a, cublasLtMatrixLayout_t of_a, const void *b,
-               cublasLtMatrixLayout_t of_b, const void *beta, const void *c,
-               cublasLtMatrixLayout_t, void *d, cublasLtMatrixLayout_t of_d,
-               const cublasLtMatmulAlgo_t *algo, void *, size_t,
-               cudaStream_t stream)
+cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
+                              const void *alpha, const void *a,
+                              cublasLtMatrixLayout_t of_a, const void *b,
+                              cublasLtMatrixLayout_t of_b, const void *beta,
+                              const void *c, cublasLtMatrixLayout_t, void *d,
+                              cublasLtMatrixLayout_t of_d,
+                              const cublasLtMatmulAlgo_t *algo, void *, size_t,
+                              cudaStream_t stream)
 {
     const void *pointers[4] = {a, b, c, d};
     for (int i = 0; i < 4; i++)
-        if (!is_aligned(pointers[i],
-                        static_cast<std::uint32_t>(algo->data[i])))
+        if (!is_aligned(pointers[i], static_cast<std::uint32_t>(algo->data[i])))
             die("cublasLtMatmul: a matrix is aligned less than its algorithm "
                 "was chosen for");
     problem p = {*desc, 0, 0, a, b, c, d, *of_a, *of_b, *of_d};

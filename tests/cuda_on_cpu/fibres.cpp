@@ -120,8 +120,8 @@ void block_runner::begin_grid(const char *kernel, dim3 grid, dim3 block,
             static_cast<unsigned>(threads.size()), thread_main));
     for (unsigned i = 0; i < n_threads; i++) {
         gpu_thread *t = threads[i].get();
-        t->thread = dim3(i % block.x, i / block.x % block.y,
-                         i / (block.x * block.y));
+        t->thread =
+            dim3(i % block.x, i / block.x % block.y, i / (block.x * block.y));
         t->block_size = block;
         t->grid_size = grid;
     }
@@ -226,8 +226,8 @@ void *block_runner::array_of(const void *tag, std::size_t n_bytes)
             return a.memory;
     if (tag == &dynamic_tag)
         n_bytes = dynamic_bytes;
-    void *memory = std::aligned_alloc(
-        128, (n_bytes + CANARY_BYTES + 127) / 128 * 128);
+    void *memory =
+        std::aligned_alloc(128, (n_bytes + CANARY_BYTES + 127) / 128 * 128);
     if (!memory)
         die("kernel %s: no memory for a shared array", name);
     arrays.push_back({tag, static_cast<char *>(memory), n_bytes});
@@ -307,8 +307,7 @@ void run_grid(const char *name, dim3 grid, dim3 block, std::size_t shared_bytes,
 {
     static std::atomic<unsigned> n_grids{0};
     const unsigned grid_number = n_grids++;
-    const long long n_blocks =
-        static_cast<long long>(grid.x) * grid.y * grid.z;
+    const long long n_blocks = static_cast<long long>(grid.x) * grid.y * grid.z;
 #pragma omp parallel if (n_blocks > 1)
     {
         static thread_local std::unique_ptr<block_runner> own;
@@ -319,9 +318,9 @@ void run_grid(const char *name, dim3 grid, dim3 block, std::size_t shared_bytes,
 #pragma omp for schedule(dynamic, 16)
         for (long long b = 0; b < n_blocks; b++) {
             unsigned i = static_cast<unsigned>(b);
-            runner->run(dim3(i % grid.x, i / grid.x % grid.y,
-                             i / (grid.x * grid.y)),
-                        (grid_number + i) % 2 == 1);
+            runner->run(
+                dim3(i % grid.x, i / grid.x % grid.y, i / (grid.x * grid.y)),
+                (grid_number + i) % 2 == 1);
         }
         runner->end_grid();
     }

@@ -17,7 +17,8 @@
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
 #define MARK_OUTSIDE(memory, n_bytes) ASAN_POISON_MEMORY_REGION(memory, n_bytes)
-#define MARK_INSIDE(memory, n_bytes) ASAN_UNPOISON_MEMORY_REGION(memory, n_bytes)
+#define MARK_INSIDE(memory, n_bytes) \
+    ASAN_UNPOISON_MEMORY_REGION(memory, n_bytes)
 #else
 #define MARK_OUTSIDE(memory, n_bytes) ((void)(memory), (void)(n_bytes))
 #define MARK_INSIDE(memory, n_bytes) ((void)(memory), (void)(n_bytes))
