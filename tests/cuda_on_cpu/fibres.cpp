@@ -16,7 +16,7 @@
 namespace mm_emu
 {
 
-thread_local thread_view *self;
+__thread thread_view *self;
 
 namespace
 {

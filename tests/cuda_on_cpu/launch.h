@@ -27,8 +27,9 @@ struct thread_view {
     dim3 thread, block, block_size, grid_size;
 };
 
-/** The thread that is running. */
-extern thread_local thread_view *self
+/** The thread that is running. __thread: thread_local would go through a
+ * function that might initialise it. */
+extern __thread thread_view *self
     __attribute__((tls_model("initial-exec")));
 
 /** What one lane shows the others of its warp. */
