@@ -24,7 +24,8 @@ for argument in "$@"; do
 done
 
 if [ "$install" = yes ]; then
-    .ci/install.sh build test demo
+    .ci/install.sh build test demo reference
+    .ci/install.sh vocabulary || say "tests that need it are skipped"
 fi
 
 log=$(mktemp)
@@ -33,7 +34,8 @@ trap 'rm -f "$log"' EXIT
 n_passed=0
 n_failed=0
 n_skipped=0
-jobs=$(nproc)
+# Programs under test spend much of their time waiting for one another.
+jobs=$(($(nproc) * 3 / 2))
 
 # quietly COMMAND...: its output only where it fails.
 quietly() {

@@ -1,8 +1,14 @@
 #!/bin/bash
 # Install the Debian packages that magmax needs, where they are missing.
 #
-#   .ci/install.sh [build] [test] [demo]      no argument: build
-#   .ci/install.sh --list [group ...]         only name the packages
+#   .ci/install.sh [build] [test] [demo] [vocabulary] [reference]
+#                                        no argument: build
+#   .ci/install.sh --list [group ...]    only name the packages
+#
+# vocabulary: pip, where there is none; .ci/vocabulary.sh then fetches what the
+# tokenizer needs.
+# reference: PyTorch; .ci/reference.sh then fetches the programs that tests
+# compare weights with.
 #
 # Needs root, or sudo; does nothing, and needs neither, where nothing is
 # missing. No service is started or left running.
@@ -14,38 +20,64 @@ set -euo pipefail
 declare -A packages=(
     [build]="gcc libc6-dev cmake ninja-build pkg-config
         libopenmpi-dev openmpi-bin libhdf5-openmpi-dev hdf5-tools
-        libdnnl-dev libjansson-dev libzip-dev libdeflate-dev zlib1g-dev"
+        libdnnl-dev libjansson-dev libzip-dev libdeflate-dev zlib1g-dev
+        libpcre2-dev libunistring-dev
+        libjpeg62-turbo-dev libpng-dev libwebp-dev"
     [test]="g++ libcmocka-dev python3 python3-numpy python3-h5py python3-pil
-        clang-format clang libclang-rt-dev libomp-dev
+        python3-torch clang-format clang libclang-rt-dev libomp-dev
         slurmctld slurmd slurm-client munge libpmix2 libpmix-dev"
     [demo]="dataset-fashion-mnist gnuplot-nox jq"
+    [vocabulary]="python3 python3-pip"
+    [reference]="python3-venv python3-pip python3-torch python3-torchvision"
 )
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 say() { printf 'install: %s\n' "$*" >&2; }
 
 usage() {
-    sed -n '2,8s/^# \{0,1\}//p' "$0"
+    sed -n '2,14s/^# \{0,1\}//p' "$0"
 }
 
 list_only=no
-wanted=()
+groups=()
 for argument in "$@"; do
     case $argument in
     --help | -h) usage; exit 0 ;;
     --list) list_only=yes ;;
-    build | test | demo)
-        read -r -d '' -a group <<<"${packages[$argument]}" || true
-        wanted+=("${group[@]}")
-        ;;
+    build | test | demo | vocabulary | reference) groups+=("$argument") ;;
     *)
-        say "unknown group '$argument'; known: build, test, demo"
+        say "unknown group '$argument'; known: build, test, demo," \
+            "vocabulary, reference"
         exit 2
         ;;
     esac
 done
-if [ "${#wanted[@]}" -eq 0 ]; then
-    read -r -d '' -a wanted <<<"${packages[build]}" || true
+if [ "${#groups[@]}" -eq 0 ]; then
+    groups=(build)
 fi
+
+wanted=()
+follow_ups=()
+for group in "${groups[@]}"; do
+    if [ "$group" = vocabulary ] && [ "$list_only" = no ]; then
+        follow_ups+=("$here/vocabulary.sh")
+        if "$here/vocabulary.sh" --ready; then continue; fi
+    fi
+    if [ "$group" = reference ] && [ "$list_only" = no ]; then
+        follow_ups+=("$here/reference.sh")
+    fi
+    read -r -d '' -a names <<<"${packages[$group]}" || true
+    wanted+=("${names[@]}")
+done
+
+# What comes after the packages.
+follow_up() {
+    local script
+    for script in "${follow_ups[@]}"; do
+        "$script"
+    done
+}
 
 if [ "$list_only" = yes ]; then
     printf '%s\n' "${wanted[@]}" | sort -u
@@ -55,6 +87,7 @@ fi
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
     say "not a Debian system: install by other means what is missing of" \
         "${wanted[*]}"
+    follow_up
     exit 0
 fi
 
@@ -67,6 +100,7 @@ for package in "${wanted[@]}"; do
     is_installed "$package" || missing+=("$package")
 done
 if [ "${#missing[@]}" -eq 0 ]; then
+    follow_up
     exit 0
 fi
 
@@ -114,3 +148,4 @@ apt() {
 say "installing ${missing[*]}"
 apt update
 apt install -y --no-install-recommends "${missing[@]}"
+follow_up

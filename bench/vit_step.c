@@ -70,7 +70,10 @@ static void make_inputs(inputs *in, const mm_model_config *config,
         in->task.classes[i] = i;
     in->head.n_classes = in->task.n_classes = N_CLASSES;
     in->head.embed_dim = config->embed_dim;
-    in->batch = (mm_batch){n_images, n_global, in->images, in->labels};
+    in->batch = (mm_batch){.n_images = n_images,
+                           .n_global = n_global,
+                           .images = in->images,
+                           .labels = in->labels};
 }
 
 /** Medians over the repeats. */

@@ -1,8 +1,9 @@
 #include "io/array_file.h"
 
 #include "io/file.h"
-#include "io/hdf5_util.h"
+#include "io/hdf5_strings.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -36,15 +37,28 @@ done:
     return st;
 }
 
+static mm_status write_one(const char *path, hid_t file, const mm_array *array)
+{
+    switch (array->type) {
+    case MM_ARRAY_TEXT:
+        return mm_h5_write_text(path, file, array->name, array->data);
+    case MM_ARRAY_STRINGS:
+        return mm_h5_write_strings(path, file, array->name, array->data,
+                                   array->shape[0]);
+    case MM_ARRAY_F32:
+    case MM_ARRAY_I32:
+        break;
+    }
+    return write_numbers(path, file, array);
+}
+
 static mm_status write_all(const char *path, const mm_array *arrays,
                            int n_arrays)
 {
     hid_t file = MM_H5_NONE;
     mm_status st = mm_h5_create(path, &file);
     for (int i = 0; st == MM_OK && i < n_arrays; i++)
-        st = arrays[i].type == MM_ARRAY_TEXT
-                 ? mm_h5_write_text(path, file, arrays[i].name, arrays[i].data)
-                 : write_numbers(path, file, &arrays[i]);
+        st = write_one(path, file, &arrays[i]);
     if (st == MM_OK)
         st = mm_h5_finish(path, &file);
     mm_h5_close(&file);
@@ -63,5 +77,25 @@ mm_status mm_array_file_write(const char *path, const mm_array *arrays,
     if (st != MM_OK)
         unlink(tmp_path);
     free(tmp_path);
+    return st;
+}
+
+mm_status mm_array_file_read_strings(const char *path, const char *name,
+                                     int64_t most, char ***strings, int64_t *n)
+{
+    *strings = NULL;
+    *n = 0;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return mm_fail_errno("cannot open %s", path);
+    bool is_hdf5 = mm_h5_is_file(fd);
+    close(fd);
+    if (!is_hdf5)
+        return MM_OK;
+    hid_t file = MM_H5_NONE;
+    mm_status st = mm_h5_open(path, false, &file);
+    if (st == MM_OK)
+        st = mm_h5_read_strings(path, file, name, most, strings, n);
+    mm_h5_close(&file);
     return st;
 }

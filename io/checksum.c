@@ -1,126 +1,170 @@
 #include "io/checksum.h"
 
 #include <libdeflate.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zlib.h>
 
 uint32_t mm_crc32(const void *data, int64_t n_bytes)
 {
-    return libdeflate_crc32(0, data, (size_t)n_bytes);
+    return mm_crc32_continue(0, data, n_bytes);
+}
+
+uint32_t mm_crc32_continue(uint32_t crc, const void *data, int64_t n_bytes)
+{
+    return libdeflate_crc32(crc, data, (size_t)n_bytes);
 }
 
 mm_status mm_checksum_begin(mm_checksum *sum, const mm_tensor_table *table)
 {
     *sum = (mm_checksum){.table = table};
-    sum->partial = calloc((size_t)table->n_tensors + 1, sizeof *sum->partial);
-    if (!sum->partial)
+    sum->latest = calloc((size_t)table->n_tensors + 1, sizeof *sum->latest);
+    if (!sum->latest)
         return mm_fail(MM_E_MEMORY, "no memory for checksums");
+    mm_checksum_restart(sum);
     return MM_OK;
 }
 
 void mm_checksum_end(mm_checksum *sum)
 {
-    free(sum->partial);
+    free(sum->latest);
+    free(sum->parts);
     *sum = (mm_checksum){0};
 }
 
 void mm_checksum_restart(mm_checksum *sum)
 {
-    memset(sum->partial, 0,
-           (size_t)sum->table->n_tensors * sizeof *sum->partial);
-    sum->lo = sum->hi = 0;
-    sum->scattered = false;
+    sum->n_parts = 0;
+    for (int i = 0; i < sum->table->n_tensors; i++)
+        sum->latest[i] = -1;
 }
 
-void mm_checksum_advance(mm_checksum *sum, int64_t lo, int64_t hi)
+static mm_status new_part(mm_checksum *sum, int tensor, int64_t first)
 {
-    if (lo == hi)
-        return;
-    if (sum->lo == sum->hi)
-        sum->lo = lo;
-    else if (sum->hi != lo)
-        sum->scattered = true;
-    sum->hi = hi;
-}
-
-void mm_checksum_add(mm_checksum *sum, int tensor, const void *data,
-                     int64_t n_bytes)
-{
-    mm_partial_crc *part = &sum->partial[tensor];
-    part->crc = libdeflate_crc32(part->crc, data, (size_t)n_bytes);
-    part->n_bytes += n_bytes;
-}
-
-/* What a rank sends: its range, then a part for each tensor. */
-typedef struct share {
-    int64_t lo, hi, scattered;
-    mm_partial_crc partial[];
-} share;
-
-static mm_status check_cover(const char *shares, size_t share_bytes,
-                             int n_ranks, int64_t n_elems)
-{
-    int64_t covered = 0;
-    for (int rank = 0; rank < n_ranks; rank++) {
-        const share *s = (const void *)(shares + (size_t)rank * share_bytes);
-        if (s->scattered || (s->lo < s->hi && s->lo != covered))
-            return mm_fail(MM_E_ARG,
-                           "checksums need one ascending pass over all "
-                           "elements, in rank order");
-        if (s->lo < s->hi)
-            covered = s->hi;
+    if (sum->n_parts == sum->capacity) {
+        if (sum->capacity > INT_MAX / 2)
+            return mm_fail(MM_E_MEMORY, "too many pieces for checksums");
+        int capacity = sum->capacity ? 2 * sum->capacity : 256;
+        mm_checksum_part *grown =
+            realloc(sum->parts, (size_t)capacity * sizeof *grown);
+        if (!grown)
+            return mm_fail(MM_E_MEMORY, "no memory for checksums");
+        sum->parts = grown;
+        sum->capacity = capacity;
     }
-    if (covered != n_elems)
-        return mm_fail(MM_E_ARG,
-                       "checksums need all %lld elements, but %lld were seen",
-                       (long long)n_elems, (long long)covered);
+    sum->latest[tensor] = sum->n_parts;
+    sum->parts[sum->n_parts++] =
+        (mm_checksum_part){.tensor = tensor, .first = first, .end = first};
     return MM_OK;
 }
 
-static void combine(const char *shares, size_t share_bytes, int n_ranks,
-                    int n_tensors, uint32_t *crc)
+mm_status mm_checksum_add(mm_checksum *sum, int tensor, int64_t first,
+                          int64_t n_elems, const void *data, int64_t n_bytes)
 {
-    memset(crc, 0, (size_t)n_tensors * sizeof *crc);
-    for (int rank = 0; rank < n_ranks; rank++) {
-        const share *s = (const void *)(shares + (size_t)rank * share_bytes);
-        for (int i = 0; i < n_tensors; i++)
-            if (s->partial[i].n_bytes > 0)
-                crc[i] = (uint32_t)crc32_combine(crc[i], s->partial[i].crc,
-                                                 s->partial[i].n_bytes);
+    int latest = sum->latest[tensor];
+    if (latest < 0 || sum->parts[latest].end != first) {
+        MM_TRY(new_part(sum, tensor, first));
+        latest = sum->latest[tensor];
     }
+    mm_checksum_part *part = &sum->parts[latest];
+    part->end += n_elems;
+    part->n_bytes += n_bytes;
+    if (data)
+        part->crc = mm_crc32_continue(part->crc, data, n_bytes);
+    return MM_OK;
+}
+
+/* Every rank's parts, the same on all of them: *parts (free), *n_parts. */
+static mm_status gather(const mm_checksum *sum, mm_comm *comm,
+                        mm_checksum_part **parts, int64_t *n_parts)
+{
+    int n_ranks = comm ? mm_comm_n_ranks(comm) : 1;
+    int64_t mine = sum->n_parts, most = 0, total = 0;
+    int64_t *counts = calloc((size_t)n_ranks, sizeof *counts);
+    mm_checksum_part *own = NULL, *all = NULL;
+    mm_status st = MM_OK;
+
+    if (!counts)
+        st = mm_fail(MM_E_MEMORY, "no memory for checksums");
+    MM_TRY_GOTO(st, done, comm ? mm_comm_agree(comm, st) : st);
+    counts[0] = mine;
+    if (comm)
+        MM_TRY_GOTO(st, done,
+                    mm_comm_allgather(comm, &mine, sizeof mine, counts));
+    for (int i = 0; i < n_ranks; i++)
+        most = counts[i] > most ? counts[i] : most;
+
+    /* All send as much as the one that has most. */
+    own = calloc((size_t)most + 1, sizeof *own);
+    all = calloc((size_t)(most * n_ranks) + 1, sizeof *all);
+    if (!own || !all)
+        st = mm_fail(MM_E_MEMORY, "no memory for checksums");
+    MM_TRY_GOTO(st, done, comm ? mm_comm_agree(comm, st) : st);
+    if (mine)
+        memcpy(comm ? own : all, sum->parts, (size_t)mine * sizeof *own);
+    if (comm)
+        MM_TRY_GOTO(
+            st, done,
+            mm_comm_allgather(comm, own, most * (int64_t)sizeof *own, all));
+    for (int i = 0; i < n_ranks; total += counts[i++])
+        memmove(all + total, all + i * most, (size_t)counts[i] * sizeof *all);
+    *parts = all;
+    *n_parts = total;
+    all = NULL;
+done:
+    free(all);
+    free(own);
+    free(counts);
+    return st;
+}
+
+static int by_place(const void *a, const void *b)
+{
+    const mm_checksum_part *x = a, *y = b;
+    if (x->tensor != y->tensor)
+        return x->tensor < y->tensor ? -1 : 1;
+    return (x->first > y->first) - (x->first < y->first);
+}
+
+static mm_status combine(const mm_tensor *tensor, const mm_checksum_part *parts,
+                         int64_t n_parts, uint32_t *crc)
+{
+    int64_t end = 0;
+    *crc = 0;
+    for (int64_t i = 0; i < n_parts && parts[i].first == end; i++) {
+        *crc = (uint32_t)crc32_combine(*crc, parts[i].crc, parts[i].n_bytes);
+        end = parts[i].end;
+        if (i == n_parts - 1 && end == tensor->n_elems)
+            return MM_OK;
+    }
+    if (n_parts == 0 && tensor->n_elems == 0)
+        return MM_OK;
+    return mm_fail(MM_E_ARG,
+                   "checksums need every element once, and those of tensor %s "
+                   "were so only up to %lld of %lld",
+                   tensor->name, (long long)end, (long long)tensor->n_elems);
 }
 
 mm_status mm_checksum_combine(const mm_checksum *sum, mm_comm *comm,
                               uint32_t *crc)
 {
-    int n_ranks = comm ? mm_comm_n_ranks(comm) : 1;
-    int n_tensors = sum->table->n_tensors;
-    size_t partial_bytes = (size_t)n_tensors * sizeof *sum->partial;
-    size_t share_bytes = sizeof(share) + partial_bytes;
-    share *mine = malloc(share_bytes);
-    char *all = malloc((size_t)n_ranks * share_bytes);
-    mm_status st = MM_OK;
+    mm_checksum_part *parts = NULL;
+    int64_t n_parts = 0, begin = 0;
+    mm_status st = gather(sum, comm, &parts, &n_parts);
 
-    if (!mine || !all)
-        st = mm_fail(MM_E_MEMORY, "no memory for checksums");
-    if (comm)
-        st = mm_comm_agree(comm, st);
-    if (st != MM_OK)
-        goto done;
-    *mine = (share){sum->lo, sum->hi, sum->scattered};
-    memcpy(mine->partial, sum->partial, partial_bytes);
-    if (comm)
-        MM_TRY_GOTO(st, done,
-                    mm_comm_allgather(comm, mine, (int64_t)share_bytes, all));
-    else
-        memcpy(all, mine, share_bytes);
+    if (st == MM_OK)
+        qsort(parts, (size_t)n_parts, sizeof *parts, by_place);
     /* The same data everywhere, so the same answer. */
-    MM_TRY_GOTO(st, done,
-                check_cover(all, share_bytes, n_ranks, sum->table->n_elems));
-    combine(all, share_bytes, n_ranks, n_tensors, crc);
-done:
-    free(all);
-    free(mine);
+    for (int i = 0; st == MM_OK && i < sum->table->n_tensors; i++) {
+        int64_t end = begin;
+        while (end < n_parts && parts[end].tensor == i)
+            end++;
+        if (comm || end > begin)
+            st = combine(&sum->table->tensors[i], parts + begin, end - begin,
+                         &crc[i]);
+        begin = end;
+    }
+    free(parts);
     return st;
 }

@@ -123,8 +123,10 @@ static mm_status count_classes(mm_dataset *dataset)
                   &dataset->n_domains);
 }
 
-static mm_status open_by_content(const char *path, mm_dataset *dataset)
+static mm_status open_by_content(mm_comm *alone, const char *path,
+                                 mm_dataset *dataset)
 {
+    (void)alone;
     struct stat info;
     if (stat(path, &info) != 0)
         return mm_fail_errno("cannot open %s", path);
@@ -145,22 +147,53 @@ static mm_status open_by_content(const char *path, mm_dataset *dataset)
                    "%s is neither a packed data set (HDF5) nor .npz", path);
 }
 
-static mm_status open_dataset(const char *path,
-                              mm_status (*reader)(const char *, mm_dataset *),
+static mm_status open_idx(mm_comm *alone, const char *folder,
+                          mm_dataset *dataset)
+{
+    (void)alone;
+    return mm_dataset_open_idx(folder, dataset);
+}
+
+/* "photos/" is "photos" in messages and in paths below it. */
+static char *without_slashes(const char *path)
+{
+    size_t length = strlen(path);
+    while (length > 1 && path[length - 1] == '/')
+        length--;
+    return strndup(path, length);
+}
+
+/* What all readers leave to do. */
+static mm_status finish(mm_dataset *d)
+{
+    MM_TRY(count_classes(d));
+    d->train.what = d->one_split ? "image" : "training image";
+    d->test.what = "test image";
+    if (d->one_split)
+        d->test = d->train;
+    return MM_OK;
+}
+
+static mm_status open_dataset(mm_comm *comm, const char *path,
+                              mm_status (*reader)(mm_comm *, const char *,
+                                                  mm_dataset *),
                               mm_dataset **dataset)
 {
     mm_dataset *d = calloc(1, sizeof *d);
+    mm_status st = mm_fail(MM_E_MEMORY, "%s: no memory to open it", path);
     *dataset = NULL;
-    if (!d)
-        return mm_fail(MM_E_MEMORY, "%s: no memory to open it", path);
-    mm_status st = MM_OK;
-    d->name = strdup(path);
-    if (!d->name)
-        st = mm_fail(MM_E_MEMORY, "%s: no memory to open it", path);
+    if (d)
+        d->name = without_slashes(path);
+    if (d && d->name)
+        st = MM_OK;
+    if (comm)
+        st = mm_comm_agree(comm, st);
     if (st == MM_OK)
-        st = reader(path, d);
+        st = reader(comm, d->name, d);
     if (st == MM_OK)
-        st = count_classes(d);
+        st = finish(d);
+    if (comm)
+        st = mm_comm_agree(comm, st);
     if (st != MM_OK)
         mm_dataset_close(&d);
     *dataset = d;
@@ -169,12 +202,18 @@ static mm_status open_dataset(const char *path,
 
 mm_status mm_dataset_file_open(const char *path, mm_dataset **dataset)
 {
-    return open_dataset(path, open_by_content, dataset);
+    return open_dataset(NULL, path, open_by_content, dataset);
 }
 
 mm_status mm_dataset_idx_open(const char *folder, mm_dataset **dataset)
 {
-    return open_dataset(folder, mm_dataset_open_idx, dataset);
+    return open_dataset(NULL, folder, open_idx, dataset);
+}
+
+mm_status mm_dataset_folder_open(mm_comm *comm, const char *folder,
+                                 mm_dataset **dataset)
+{
+    return open_dataset(comm, folder, mm_dataset_scan_folders, dataset);
 }
 
 static void free_names(char **names, int n)
@@ -184,6 +223,15 @@ static void free_names(char **names, int n)
     free(names);
 }
 
+static void free_split(mm_split *split)
+{
+    free(split->offsets);
+    free(split->paths);
+    free(split->path_starts);
+    free(split->labels);
+    free(split->domains);
+}
+
 void mm_dataset_close(mm_dataset **dataset)
 {
     mm_dataset *d = *dataset;
@@ -191,25 +239,13 @@ void mm_dataset_close(mm_dataset **dataset)
         return;
     if (d->release)
         d->release(d->storage);
-    free(d->train.labels);
-    free(d->train.domains);
-    free(d->test.labels);
-    free(d->test.domains);
+    free_split(&d->train);
+    if (!d->one_split)
+        free_split(&d->test);
     free_names(d->class_names, d->n_classes);
     free_names(d->domain_names, d->n_domains);
+    free(d->note);
     free(d->name);
     free(d);
     *dataset = NULL;
-}
-
-mm_image mm_split_image(const mm_split *split, int64_t i)
-{
-    int64_t n_bytes = split->height * split->width * split->channels;
-    return (mm_image){
-        .pixels = split->pixels + i * n_bytes,
-        .height = split->height,
-        .width = split->width,
-        .channels = split->channels,
-        .mode = split->channels == 3 ? MM_IMAGE_RGB : MM_IMAGE_GREY,
-    };
 }

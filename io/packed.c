@@ -83,33 +83,100 @@ static mm_status open_array(const char *path, hid_t file, const char *name,
     return MM_OK;
 }
 
+/* Where an array of n_bytes bytes lies in the mapped file. */
+static mm_status find_bytes(const char *path, const char *name, const array *a,
+                            const mapping *map, int64_t n_bytes,
+                            const uint8_t **bytes)
+{
+    if (H5Tequal(a->type, H5T_STD_U8LE) <= 0)
+        return mm_fail(MM_E_FORMAT, "%s: %s must be uint8", path, name);
+    int64_t offset = mm_h5_offset(a->dataset);
+    if (offset < 0)
+        return mm_fail(MM_E_FORMAT,
+                       "%s: %s is not contiguous; rewrite the file with "
+                       "`h5repack -l CONTI OLD NEW`",
+                       path, name);
+    if (offset > map->n_bytes || n_bytes > map->n_bytes - offset)
+        return mm_fail(MM_E_FORMAT, "%s is truncated: %s lies beyond its end",
+                       path, name);
+    *bytes = map->data + offset;
+    return MM_OK;
+}
+
 static mm_status read_images(const char *path, hid_t file, const char *name,
-                             const mapping *map, mm_split *split)
+                             const mapping *map, mm_split *split, bool *there)
+{
+    array a;
+    mm_status st;
+    MM_TRY_GOTO(st, done, open_array(path, file, name, &a, there));
+    if (!*there)
+        goto done;
+    MM_TRY_GOTO(st, done,
+                mm_split_set_shape(split, path, name, a.n_dims, a.shape));
+    st = find_bytes(path, name, &a, map, mm_split_n_bytes(split),
+                    &split->pixels);
+done:
+    close_array(&a);
+    return st;
+}
+
+static mm_status check_offsets(const char *path, const char *name,
+                               const int64_t *offsets, int64_t n,
+                               int64_t n_bytes)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (offsets[i] < 0 || offsets[i] > offsets[i + 1])
+            return mm_fail(MM_E_FORMAT, "%s: %s[%lld] is not in order", path,
+                           name, (long long)i);
+    if (offsets[0] != 0 || offsets[n] != n_bytes)
+        return mm_fail(MM_E_FORMAT, "%s: %s does not cover the bytes", path,
+                       name);
+    return MM_OK;
+}
+
+static mm_status read_offsets(const char *path, hid_t file, const char *name,
+                              int64_t n_bytes, mm_split *split)
 {
     array a;
     bool there;
     mm_status st;
     MM_TRY_GOTO(st, done, open_array(path, file, name, &a, &there));
-    if (!there)
-        MM_TRY_GOTO(st, done, mm_fail(MM_E_FORMAT, "%s lacks %s", path, name));
-    if (H5Tequal(a.type, H5T_STD_U8LE) <= 0)
-        MM_TRY_GOTO(st, done,
-                    mm_fail(MM_E_FORMAT, "%s: %s must be uint8", path, name));
-    MM_TRY_GOTO(st, done,
-                mm_split_set_shape(split, path, name, a.n_dims, a.shape));
-    int64_t offset = mm_h5_offset(a.dataset), n_bytes = mm_split_n_bytes(split);
-    if (offset < 0)
+    if (!there || a.n_dims != 1 || a.shape[0] < 1 ||
+        H5Tget_class(a.type) != H5T_INTEGER)
         MM_TRY_GOTO(st, done,
                     mm_fail(MM_E_FORMAT,
-                            "%s: %s is not contiguous; rewrite the file with "
-                            "`h5repack -l CONTI OLD NEW`",
+                            "%s: %s must be one integer for each image and one "
+                            "more",
                             path, name));
-    if (offset > map->n_bytes || n_bytes > map->n_bytes - offset)
+    split->n_images = a.shape[0] - 1;
+    split->offsets = calloc((size_t)a.shape[0], sizeof *split->offsets);
+    if (!split->offsets)
         MM_TRY_GOTO(st, done,
-                    mm_fail(MM_E_FORMAT,
-                            "%s is truncated: %s lies beyond its end", path,
-                            name));
-    split->pixels = map->data + offset;
+                    mm_fail(MM_E_MEMORY, "%s: no memory for %s", path, name));
+    if (H5Dread(a.dataset, H5T_NATIVE_INT64, H5S_ALL, H5S_ALL, H5P_DEFAULT,
+                split->offsets) < 0)
+        MM_TRY_GOTO(st, done, mm_h5_fail(MM_E_FORMAT, path, name));
+    st = check_offsets(path, name, split->offsets, split->n_images, n_bytes);
+done:
+    close_array(&a);
+    return st;
+}
+
+static mm_status read_bytes(const char *path, hid_t file, const char *name,
+                            const mapping *map, mm_split *split,
+                            int64_t *n_bytes)
+{
+    array a;
+    bool there;
+    mm_status st;
+    MM_TRY_GOTO(st, done, open_array(path, file, name, &a, &there));
+    if (!there || a.n_dims != 1)
+        MM_TRY_GOTO(st, done,
+                    mm_fail(MM_E_FORMAT, "%s lacks %.*s/images or an array %s",
+                            path, (int)strcspn(name, "/"), name, name));
+    *n_bytes = a.shape[0];
+    split->storage = MM_STORED_BYTES;
+    st = find_bytes(path, name, &a, map, *n_bytes, &split->bytes);
 done:
     close_array(&a);
     return st;
@@ -176,8 +243,9 @@ static mm_status copy_names(const char *path, const array *a, int n,
     return st;
 }
 
+/* Left alone where there is none; `n_most` against files that claim more. */
 static mm_status read_names(const char *path, hid_t file, const char *name,
-                            int *n_names, char ***names)
+                            int64_t n_most, int *n_names, char ***names)
 {
     array a;
     bool there;
@@ -187,7 +255,7 @@ static mm_status read_names(const char *path, hid_t file, const char *name,
         goto done;
     /* Strings of variable length: HDF5 converts no others to them. */
     if (a.n_dims != 1 || H5Tis_variable_str(a.type) <= 0 || a.shape[0] < 1 ||
-        a.shape[0] > MM_MAX_CLASSES)
+        a.shape[0] > n_most)
         MM_TRY_GOTO(st, done,
                     mm_fail(MM_E_FORMAT,
                             "%s: %s must be a list of variable-length strings",
@@ -203,6 +271,66 @@ done:
     return st;
 }
 
+/* The paths that the images once had: a list of texts becomes one block. */
+static mm_status join_paths(const char *path, char **names, mm_split *split)
+{
+    int64_t n_bytes = 0;
+    split->path_starts = malloc((size_t)split->n_images * sizeof(int64_t));
+    if (!split->path_starts)
+        return mm_fail(MM_E_MEMORY, "%s: no memory for paths", path);
+    for (int64_t i = 0; i < split->n_images; i++) {
+        split->path_starts[i] = n_bytes;
+        n_bytes += (int64_t)strlen(names[i]) + 1;
+    }
+    split->paths = malloc((size_t)n_bytes);
+    if (!split->paths)
+        return mm_fail(MM_E_MEMORY, "%s: no memory for paths", path);
+    for (int64_t i = 0; i < split->n_images; i++)
+        strcpy(split->paths + split->path_starts[i], names[i]);
+    return MM_OK;
+}
+
+static mm_status read_paths(const char *path, hid_t file, const char *name,
+                            mm_split *split)
+{
+    char **names = NULL;
+    int n_names = 0;
+    mm_status st =
+        read_names(path, file, name, split->n_images, &n_names, &names);
+    if (st == MM_OK && names && n_names != split->n_images)
+        st = mm_fail(MM_E_FORMAT, "%s: %s must be one text for each image",
+                     path, name);
+    if (st == MM_OK && names)
+        st = join_paths(path, names, split);
+    for (int i = 0; names && i < n_names; i++)
+        free(names[i]);
+    free(names);
+    return st;
+}
+
+static mm_status read_split(const char *path, hid_t file, const char *half,
+                            const mapping *map, mm_split *split)
+{
+    bool raw;
+    char name[5][24];
+    static const char *const parts[] = {"images", "bytes", "offsets", "labels",
+                                        "domains"};
+    for (int i = 0; i < 5; i++)
+        snprintf(name[i], sizeof name[i], "%s/%s", half, parts[i]);
+    MM_TRY(read_images(path, file, name[0], map, split, &raw));
+    if (!raw) {
+        int64_t n_bytes;
+        MM_TRY(read_bytes(path, file, name[1], map, split, &n_bytes));
+        MM_TRY(read_offsets(path, file, name[2], n_bytes, split));
+    }
+    MM_TRY(read_labels(path, file, name[3], false, split->n_images,
+                       &split->labels));
+    MM_TRY(read_labels(path, file, name[4], true, split->n_images,
+                       &split->domains));
+    snprintf(name[0], sizeof name[0], "%s/paths", half);
+    return split->n_images ? read_paths(path, file, name[0], split) : MM_OK;
+}
+
 static mm_status read_file(const char *path, hid_t file, mm_dataset *d)
 {
     bool is_ours;
@@ -211,21 +339,14 @@ static mm_status read_file(const char *path, hid_t file, mm_dataset *d)
     if (H5Lexists(file, "train", H5P_DEFAULT) <= 0)
         return mm_fail(MM_E_FORMAT, "%s is no packed data set: it lacks /train",
                        path);
-    MM_TRY(read_images(path, file, "train/images", d->storage, &d->train));
-    MM_TRY(read_labels(path, file, "train/labels", false, d->train.n_images,
-                       &d->train.labels));
-    MM_TRY(read_labels(path, file, "train/domains", true, d->train.n_images,
-                       &d->train.domains));
-    if (H5Lexists(file, "test", H5P_DEFAULT) > 0) {
-        MM_TRY(read_images(path, file, "test/images", d->storage, &d->test));
-        MM_TRY(read_labels(path, file, "test/labels", false, d->test.n_images,
-                           &d->test.labels));
-        MM_TRY(read_labels(path, file, "test/domains", true, d->test.n_images,
-                           &d->test.domains));
-    }
-    MM_TRY(
-        read_names(path, file, "class_names", &d->n_classes, &d->class_names));
-    return read_names(path, file, "domain_names", &d->n_domains,
+    MM_TRY(read_split(path, file, "train", d->storage, &d->train));
+    if (H5Lexists(file, "test", H5P_DEFAULT) > 0)
+        MM_TRY(read_split(path, file, "test", d->storage, &d->test));
+    else
+        d->one_split = H5Aexists(file, "one_split") > 0;
+    MM_TRY(read_names(path, file, "class_names", MM_MAX_CLASSES, &d->n_classes,
+                      &d->class_names));
+    return read_names(path, file, "domain_names", MM_MAX_CLASSES, &d->n_domains,
                       &d->domain_names);
 }
 
@@ -236,118 +357,5 @@ mm_status mm_dataset_open_packed(const char *path, mm_dataset *dataset)
     if (st == MM_OK)
         st = read_file(path, file, dataset);
     mm_h5_close(&file);
-    return st;
-}
-
-static mm_status write_array(const char *path, hid_t group, const char *name,
-                             hid_t stored, hid_t held, int n_dims,
-                             const int64_t *shape, const void *data)
-{
-    hid_t space = MM_H5_NONE, properties = MM_H5_NONE, dataset = MM_H5_NONE;
-    hsize_t dims[4];
-    mm_status st;
-    for (int i = 0; i < n_dims; i++)
-        dims[i] = (hsize_t)shape[i];
-    MM_TRY_GOTO(st, done,
-                MM_H5_GET(space, path, "bad shape",
-                          H5Screate_simple(n_dims, dims, NULL)));
-    MM_TRY_GOTO(st, done, mm_h5_contiguous(path, &properties));
-    if (H5Tis_variable_str(stored) > 0) /* HDF5 must set their references */
-        H5Pset_fill_time(properties, H5D_FILL_TIME_IFSET);
-    MM_TRY_GOTO(st, done,
-                MM_H5_GET(dataset, path, "cannot create a dataset",
-                          H5Dcreate2(group, name, stored, space, H5P_DEFAULT,
-                                     properties, H5P_DEFAULT)));
-    if (shape[0] > 0)
-        st =
-            MM_H5(path, "cannot write a dataset",
-                  H5Dwrite(dataset, held, H5S_ALL, H5S_ALL, H5P_DEFAULT, data));
-done:
-    mm_h5_close(&dataset);
-    mm_h5_close(&properties);
-    mm_h5_close(&space);
-    return st;
-}
-
-static mm_status write_split(const char *path, hid_t file, const char *name,
-                             const mm_split *split, const mm_split *like)
-{
-    /* An empty split has the other one's shape. */
-    const mm_split *form = split->n_images ? split : like;
-    int64_t shape[4] = {split->n_images, form->height, form->width,
-                        form->channels};
-    hid_t group = MM_H5_NONE;
-    mm_status st;
-    MM_TRY_GOTO(st, done,
-                MM_H5_GET(group, path, "cannot create a group",
-                          H5Gcreate2(file, name, H5P_DEFAULT, H5P_DEFAULT,
-                                     H5P_DEFAULT)));
-    MM_TRY_GOTO(st, done,
-                write_array(path, group, "images", H5T_STD_U8LE,
-                            H5T_NATIVE_UINT8, form->channels == 1 ? 3 : 4,
-                            shape, split->pixels));
-    MM_TRY_GOTO(st, done,
-                write_array(path, group, "labels", H5T_STD_I32LE,
-                            H5T_NATIVE_INT32, 1, shape, split->labels));
-    if (split->domains)
-        st = write_array(path, group, "domains", H5T_STD_I32LE,
-                         H5T_NATIVE_INT32, 1, shape, split->domains);
-done:
-    mm_h5_close(&group);
-    return st;
-}
-
-static mm_status write_names(const char *path, hid_t file, const char *name,
-                             char *const *names, int n_names)
-{
-    hid_t type = H5Tcopy(H5T_C_S1);
-    int64_t shape[1] = {n_names};
-    mm_status st = MM_OK;
-    if (type < 0 || H5Tset_size(type, H5T_VARIABLE) < 0 ||
-        H5Tset_cset(type, H5T_CSET_UTF8) < 0)
-        st = mm_h5_fail(MM_E_IO, path, "HDF5 refuses its settings");
-    if (st == MM_OK)
-        st = write_array(path, file, name, type, type, 1, shape, names);
-    mm_h5_close(&type);
-    return st;
-}
-
-static mm_status write_file(const char *path, hid_t file, const mm_dataset *d,
-                            const char *provenance)
-{
-    MM_TRY(mm_h5_write_text_attribute(path, file, "format", "magmax-dataset"));
-    MM_TRY(mm_h5_write_int_attribute(path, file, "format_version", 1));
-    if (provenance)
-        MM_TRY(
-            mm_h5_write_text_attribute(path, file, "provenance", provenance));
-    MM_TRY(write_split(path, file, "train", &d->train, &d->test));
-    MM_TRY(write_split(path, file, "test", &d->test, &d->train));
-    if (d->class_names)
-        MM_TRY(write_names(path, file, "class_names", d->class_names,
-                           d->n_classes));
-    if (d->domain_names)
-        MM_TRY(write_names(path, file, "domain_names", d->domain_names,
-                           d->n_domains));
-    return MM_OK;
-}
-
-mm_status mm_dataset_file_write(const char *path, const mm_dataset *dataset,
-                                const char *provenance)
-{
-    char *tmp_path;
-    if (asprintf(&tmp_path, "%s.tmp", path) < 0)
-        return mm_fail(MM_E_MEMORY, "no memory for a file name");
-    hid_t file = MM_H5_NONE;
-    mm_status st = mm_h5_create(tmp_path, &file);
-    if (st == MM_OK)
-        st = write_file(tmp_path, file, dataset, provenance);
-    if (st == MM_OK)
-        st = mm_h5_finish(tmp_path, &file);
-    mm_h5_close(&file);
-    if (st == MM_OK)
-        st = mm_file_commit(tmp_path, path);
-    if (st != MM_OK)
-        unlink(tmp_path);
-    free(tmp_path);
     return st;
 }

@@ -18,34 +18,41 @@ typedef struct entry {
     int place; /* in the header */
 } entry;
 
+/* Number types of the format that are nobody's weights: complex numbers, and
+ * those that do not fill a byte. */
 static const struct {
     const char *name;
-    int n_bytes;
-    mm_elem_type type;
-} dtypes[] = {
-    {"F64", 8, MM_ELEM_F64},       {"F32", 4, MM_ELEM_F32},
-    {"F16", 2, MM_ELEM_F16},       {"BF16", 2, MM_ELEM_BF16},
-    {"BOOL", 1, MM_ELEM_OTHER},    {"U8", 1, MM_ELEM_OTHER},
-    {"I8", 1, MM_ELEM_OTHER},      {"F8_E5M2", 1, MM_ELEM_OTHER},
-    {"F8_E4M3", 1, MM_ELEM_OTHER}, {"F8_E8M0", 1, MM_ELEM_OTHER},
-    {"I16", 2, MM_ELEM_OTHER},     {"U16", 2, MM_ELEM_OTHER},
-    {"I32", 4, MM_ELEM_OTHER},     {"U32", 4, MM_ELEM_OTHER},
-    {"I64", 8, MM_ELEM_OTHER},     {"U64", 8, MM_ELEM_OTHER},
-    {"C64", 8, MM_ELEM_OTHER},
-};
-enum { N_DTYPES = sizeof dtypes / sizeof *dtypes };
+    int n_bits;
+} other_dtypes[] = {{"C64", 64}, {"F4", 4}, {"F6_E2M3", 6}, {"F6_E3M2", 6}};
+enum { N_OTHER_DTYPES = sizeof other_dtypes / sizeof *other_dtypes };
+
+/* 0 bits: no such type. */
+static int bits_of_dtype(const char *name, mm_elem_type *type)
+{
+    for (int i = 0; i < MM_ELEM_OTHER; i++)
+        if (strcmp(mm_elem_name((mm_elem_type)i), name) == 0) {
+            *type = (mm_elem_type)i;
+            return 8 * mm_elem_n_bytes(*type);
+        }
+    *type = MM_ELEM_OTHER;
+    for (int i = 0; i < N_OTHER_DTYPES; i++)
+        if (strcmp(other_dtypes[i].name, name) == 0)
+            return other_dtypes[i].n_bits;
+    return 0;
+}
 
 static mm_status fail(const mm_weights *weights, const char *name,
                       const char *what)
 {
-    return mm_fail(MM_E_FORMAT, "%s: tensor %s %s", weights->path, name, what);
+    return mm_fail(MM_E_FORMAT, "%s: tensor %s %s", weights->file->path, name,
+                   what);
 }
 
 static mm_status read_header(const mm_weights *weights, char **header,
                              uint64_t *n_bytes)
 {
     unsigned char size[8];
-    MM_TRY(mm_file_read_at(weights->fd, weights->path, 0, size, 8));
+    MM_TRY(mm_file_read_at(weights->file->fd, weights->file->path, 0, size, 8));
     *n_bytes = 0;
     for (int i = 8; i-- > 0;)
         *n_bytes = *n_bytes << 8 | size[i];
@@ -53,18 +60,18 @@ static mm_status read_header(const mm_weights *weights, char **header,
         return mm_fail(MM_E_FORMAT,
                        "%s: safetensors header of %llu bytes, at most %llu are "
                        "allowed",
-                       weights->path, (unsigned long long)*n_bytes,
+                       weights->file->path, (unsigned long long)*n_bytes,
                        (unsigned long long)max_header_bytes);
-    if (*n_bytes > (uint64_t)weights->n_bytes - 8)
+    if (*n_bytes > (uint64_t)weights->file->n_bytes - 8)
         return mm_fail(MM_E_FORMAT,
                        "%s is truncated: its header has %llu bytes",
-                       weights->path, (unsigned long long)*n_bytes);
+                       weights->file->path, (unsigned long long)*n_bytes);
     *header = malloc(*n_bytes + 1);
     if (!*header)
         return mm_fail(MM_E_MEMORY, "%s: no memory for its header",
-                       weights->path);
-    mm_status st = mm_file_read_at(weights->fd, weights->path, 8, *header,
-                                   (int64_t)*n_bytes);
+                       weights->file->path);
+    mm_status st = mm_file_read_at(weights->file->fd, weights->file->path, 8,
+                                   *header, (int64_t)*n_bytes);
     if (st != MM_OK) {
         free(*header);
         *header = NULL;
@@ -103,21 +110,21 @@ static mm_status read_metadata(mm_weights *weights, const json_t *metadata)
     const json_t *value;
     if (!json_is_object(metadata))
         return mm_fail(MM_E_FORMAT, "%s: __metadata__ is no object",
-                       weights->path);
+                       weights->file->path);
     json_object_foreach((json_t *)metadata, key, value)
     {
         if (!json_is_string(value))
             return mm_fail(MM_E_FORMAT, "%s: __metadata__ %s is no string",
-                           weights->path, key);
+                           weights->file->path, key);
         const char *text = json_string_value(value);
         char **keep = strcmp(key, "model") == 0        ? &weights->model
                       : strcmp(key, "provenance") == 0 ? &weights->provenance
                                                        : NULL;
-        if (keep && *text == '{') {
+        if (keep && !*keep && *text == '{') {
             *keep = strdup(text);
             if (!*keep)
                 return mm_fail(MM_E_MEMORY, "%s: no memory for its metadata",
-                               weights->path);
+                               weights->file->path);
         }
     }
     return MM_OK;
@@ -156,14 +163,11 @@ static int by_offset(const void *a, const void *b)
 static mm_status add_entry(mm_weights *weights, const entry *e,
                            int64_t data_start)
 {
-    int64_t shape[MM_MAX_DIMS], n_bytes;
-    int kind = 0;
-    while (kind < N_DTYPES && strcmp(dtypes[kind].name, e->dtype) != 0)
-        kind++;
-    if (kind == N_DTYPES)
+    int64_t shape[MM_MAX_DIMS];
+    mm_source source = {.off_bytes = data_start + e->begin};
+    int64_t n_bits = bits_of_dtype(e->dtype, &source.type);
+    if (n_bits == 0)
         return fail(weights, e->name, "has an unknown dtype");
-    n_bytes = dtypes[kind].n_bytes;
-
     size_t n_dims = json_array_size(e->shape);
     if (n_dims > MM_MAX_DIMS)
         return fail(weights, e->name, "has too many dimensions");
@@ -172,23 +176,20 @@ static mm_status add_entry(mm_weights *weights, const entry *e,
         if (!json_is_integer(size) || json_integer_value(size) < 0)
             return fail(weights, e->name, "has an impossible shape");
         shape[i] = json_integer_value(size);
-        if (__builtin_mul_overflow(n_bytes, shape[i], &n_bytes))
+        if (__builtin_mul_overflow(n_bits, shape[i], &n_bits))
             return fail(weights, e->name, "has an impossible shape");
     }
-    if (n_bytes != e->end - e->begin)
+    if (n_bits % 8 != 0 || n_bits / 8 != e->end - e->begin)
         return fail(weights, e->name,
                     "has data_offsets that do not fit its shape and dtype");
-    mm_source source = {.off_bytes = data_start + e->begin,
-                        .type = dtypes[kind].type};
-    snprintf(source.type_name, sizeof source.type_name, "%s",
-             dtypes[kind].name);
+    snprintf(source.type_name, sizeof source.type_name, "%s", e->dtype);
     return mm_weights_add(weights, e->name, (int)n_dims, shape, &source);
 }
 
 static mm_status add_entries(mm_weights *weights, entry *entries, int n_entries,
                              int64_t data_start)
 {
-    int64_t covered = 0, n_bytes = weights->n_bytes - data_start;
+    int64_t covered = 0, n_bytes = weights->file->n_bytes - data_start;
     qsort(entries, (size_t)n_entries, sizeof *entries, by_offset);
     for (int i = 0; i < n_entries; i++) {
         if (entries[i].begin != covered)
@@ -200,13 +201,13 @@ static mm_status add_entries(mm_weights *weights, entry *entries, int n_entries,
         if (covered > n_bytes)
             return mm_fail(MM_E_FORMAT,
                            "%s is truncated: tensor %s lies beyond its end",
-                           weights->path, entries[i].name);
+                           weights->file->path, entries[i].name);
         MM_TRY(add_entry(weights, &entries[i], data_start));
     }
     if (covered != n_bytes)
         return mm_fail(MM_E_FORMAT,
                        "%s: %lld bytes at the end belong to no tensor",
-                       weights->path, (long long)(n_bytes - covered));
+                       weights->file->path, (long long)(n_bytes - covered));
     return MM_OK;
 }
 
@@ -220,22 +221,23 @@ mm_status mm_weights_open_safetensors(mm_weights *weights)
     int n_entries;
     mm_status st;
 
+    weights->kind = MM_WEIGHTS_SAFETENSORS;
     MM_TRY_GOTO(st, done, read_header(weights, &header, &n_bytes));
     root = json_loadb(header, n_bytes, JSON_REJECT_DUPLICATES, &error);
     if (n_bytes == 0 || header[0] != '{' || !json_is_object(root))
         MM_TRY_GOTO(st, done,
                     mm_fail(MM_E_FORMAT, "%s: safetensors header: %s",
-                            weights->path,
+                            weights->file->path,
                             root ? "is no JSON object" : error.text));
     if (json_object_size(root) > MM_MAX_TENSORS)
         MM_TRY_GOTO(st, done,
                     mm_fail(MM_E_FORMAT, "%s holds more than %d tensors",
-                            weights->path, MM_MAX_TENSORS));
+                            weights->file->path, MM_MAX_TENSORS));
     entries = calloc(json_object_size(root) + 1, sizeof *entries);
     if (!entries)
         MM_TRY_GOTO(st, done,
                     mm_fail(MM_E_MEMORY, "%s: no memory for its header",
-                            weights->path));
+                            weights->file->path));
     MM_TRY_GOTO(st, done, read_entries(weights, root, entries, &n_entries));
     st = add_entries(weights, entries, n_entries, 8 + (int64_t)n_bytes);
 done:

@@ -9,14 +9,17 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Read, sum up and check in pieces that stay in the cache. */
-enum { PIECE_BYTES = 1 << 20 };
-
 mm_status mm_weights_add(mm_weights *weights, const char *name, int n_dims,
                          const int64_t *shape, const mm_source *source)
 {
     mm_tensor_table *table = &weights->table;
+    const mm_weights_file *file = weights->file;
     int n = table->n_tensors;
+    bool wanted = true;
+    if (weights->index)
+        MM_TRY(mm_weights_index_check(weights, name, &wanted));
+    if (!wanted)
+        return MM_OK;
     if (n >= MM_MAX_TENSORS)
         return mm_fail(MM_E_FORMAT, "%s holds more than %d tensors",
                        weights->path, MM_MAX_TENSORS);
@@ -31,54 +34,98 @@ mm_status mm_weights_add(mm_weights *weights, const char *name, int n_dims,
     mm_status st = mm_tensor_table_add(table, name, n_dims, shape);
     if (st != MM_OK)
         return mm_fail_within(st == MM_E_ARG ? MM_E_FORMAT : st, "%s",
-                              weights->path);
+                              file->path);
     weights->sources[n] = *source;
+    weights->sources[n].file = (int)(file - weights->files);
+    weights->has_checksums |= source->has_crc;
 
+    int64_t n_elems =
+        source->strided ? source->span_elems : table->tensors[n].n_elems;
     int64_t n_bytes, end;
-    if (__builtin_mul_overflow(table->tensors[n].n_elems,
-                               mm_elem_n_bytes(source->type), &n_bytes) ||
+    if (__builtin_mul_overflow(n_elems, mm_elem_n_bytes(source->type),
+                               &n_bytes) ||
         __builtin_add_overflow(source->off_bytes, n_bytes, &end) ||
-        source->off_bytes < 0 || end > weights->n_bytes)
+        source->off_bytes < 0 || end > file->n_bytes)
         return mm_fail(MM_E_FORMAT,
                        "%s is truncated: tensor %s lies beyond its end",
-                       weights->path, name);
+                       file->path, name);
     return MM_OK;
 }
 
-static mm_status open_file(mm_weights *weights)
+static mm_status append_file(mm_weights *weights, const char *path)
+{
+    int n = weights->n_files;
+    mm_weights_file *grown =
+        realloc(weights->files, ((size_t)n + 1) * sizeof *grown);
+    if (!grown)
+        return mm_fail(MM_E_MEMORY, "%s: no memory to open it", path);
+    weights->files = grown;
+    weights->file = &grown[n];
+    *weights->file = (mm_weights_file){.path = strdup(path), .fd = -1};
+    weights->n_files++;
+    if (!weights->file->path)
+        return mm_fail(MM_E_MEMORY, "%s: no memory to open it", path);
+    return MM_OK;
+}
+
+static mm_status open_descriptor(mm_weights_file *file)
 {
     struct stat info;
     /* Not opened before it is known to be a file: a FIFO would wait. */
-    if (stat(weights->path, &info) != 0)
-        return mm_fail_errno("cannot open %s", weights->path);
+    if (stat(file->path, &info) != 0)
+        return mm_fail_errno("cannot open %s", file->path);
     if (!S_ISREG(info.st_mode))
-        return mm_fail(MM_E_IO, "%s is no regular file", weights->path);
-    weights->fd = open(weights->path, O_RDONLY | O_CLOEXEC);
-    if (weights->fd < 0 || fstat(weights->fd, &info) != 0)
-        return mm_fail_errno("cannot open %s", weights->path);
-    weights->n_bytes = info.st_size;
+        return mm_fail(MM_E_IO, "%s is no regular file", file->path);
+    file->fd = open(file->path, O_RDONLY | O_CLOEXEC);
+    if (file->fd < 0 || fstat(file->fd, &info) != 0)
+        return mm_fail_errno("cannot open %s", file->path);
+    file->n_bytes = info.st_size;
     return MM_OK;
 }
 
-static mm_status open_format(mm_weights *weights)
+/* How a legacy file of torch.save starts: a pickle of the number
+ * 0x1950a86a20f9469cfc6c. */
+static const char legacy_start[] = "\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9";
+
+static mm_status refuse(const mm_weights_file *file, const char *start)
 {
-    char start[9] = {0};
-    MM_TRY(open_file(weights));
-    if (mm_h5_is_file(weights->fd))
+    char magic[6] = {0};
+    if (file->n_bytes > 262)
+        MM_TRY(mm_file_read_at(file->fd, file->path, 257, magic, 5));
+    if (memcmp(start, legacy_start, 9) == 0 || strcmp(magic, "ustar") == 0)
+        return mm_fail(MM_E_FORMAT,
+                       "%s was written in torch.save's old format; re-save it "
+                       "with PyTorch 1.6 or newer: torch.save(torch.load(OLD, "
+                       "map_location=\"cpu\"), NEW)",
+                       file->path);
+    return mm_fail(MM_E_FORMAT,
+                   "%s is neither HDF5 nor safetensors, nor a zip file of "
+                   "PyTorch, nor an index of such files",
+                   file->path);
+}
+
+mm_status mm_weights_open_file(mm_weights *weights, const char *path,
+                               bool in_index)
+{
+    char start[10] = {0};
+    MM_TRY(append_file(weights, path));
+    mm_weights_file *file = weights->file;
+    MM_TRY(open_descriptor(file));
+    if (!in_index && mm_h5_is_file(file->fd))
         return mm_weights_open_hdf5(weights);
-    if (weights->n_bytes < 9)
-        return mm_fail(MM_E_FORMAT, "%s is truncated: it has %lld bytes",
-                       weights->path, (long long)weights->n_bytes);
-    MM_TRY(mm_file_read_at(weights->fd, weights->path, 0, start, 9));
+    if (file->n_bytes < 9)
+        return mm_fail(MM_E_FORMAT, "%s is truncated: it has %lld bytes", path,
+                       (long long)file->n_bytes);
+    MM_TRY(mm_file_read_at(file->fd, path, 0, start, 9));
+    /* A text has no zeros, and a header's length has: it fits in four bytes. */
+    if (!in_index && strlen(start) == 9 &&
+        start[strspn(start, " \t\r\n")] == '{')
+        return mm_weights_open_index(weights);
     if (start[8] == '{')
         return mm_weights_open_safetensors(weights);
     if (memcmp(start, "PK\3\4", 4) == 0)
-        return mm_fail(MM_E_FORMAT,
-                       "%s is a zip file, as PyTorch writes them; convert it "
-                       "to safetensors first",
-                       weights->path);
-    return mm_fail(MM_E_FORMAT, "%s is neither HDF5 nor safetensors",
-                   weights->path);
+        return mm_weights_open_torch(weights);
+    return refuse(file, start);
 }
 
 mm_status mm_weights_open(const char *path, mm_weights **weights)
@@ -87,14 +134,13 @@ mm_status mm_weights_open(const char *path, mm_weights **weights)
     mm_status st = MM_OK;
     if (!w)
         return mm_fail(MM_E_MEMORY, "%s: no memory to open it", path);
-    w->fd = -1;
     w->bound = &w->table;
+    w->gathered = -1;
     w->path = strdup(path);
-    w->buffer = malloc(PIECE_BYTES);
-    if (!w->path || !w->buffer)
+    if (!w->path)
         st = mm_fail(MM_E_MEMORY, "%s: no memory to open it", path);
     if (st == MM_OK)
-        st = open_format(w);
+        st = mm_weights_open_file(w, path, false);
     if (st == MM_OK)
         st = mm_checksum_begin(&w->sum, w->bound);
     if (st != MM_OK)
@@ -108,15 +154,20 @@ void mm_weights_close(mm_weights **weights)
     mm_weights *w = *weights;
     if (!w)
         return;
-    if (w->fd >= 0)
-        close(w->fd);
+    for (int i = 0; i < w->n_files; i++) {
+        if (w->files[i].fd >= 0)
+            close(w->files[i].fd);
+        free(w->files[i].path);
+    }
+    free(w->files);
     mm_checksum_end(&w->sum);
     mm_tensor_table_clear(&w->table);
+    free(w->span);
     free(w->buffer);
     free(w->found);
     free(w->provenance);
     free(w->model);
-    free(w->expected);
+    free(w->stretches);
     free(w->sources);
     free(w->path);
     free(w);
@@ -126,6 +177,14 @@ void mm_weights_close(mm_weights **weights)
 const char *mm_weights_path(const mm_weights *weights)
 {
     return weights->path;
+}
+
+bool mm_weights_is_read_from(const mm_weights *weights, const char *path)
+{
+    bool found = mm_file_same(weights->path, path);
+    for (int i = 0; i < weights->n_files && !found; i++)
+        found = mm_file_same(weights->files[i].path, path);
+    return found;
 }
 
 const mm_tensor_table *mm_weights_table(const mm_weights *weights)
@@ -141,6 +200,16 @@ const char *mm_weights_model(const mm_weights *weights)
 const char *mm_weights_provenance(const mm_weights *weights)
 {
     return weights->provenance;
+}
+
+mm_weights_kind mm_weights_get_kind(const mm_weights *weights)
+{
+    return weights->kind;
+}
+
+mm_elem_type mm_weights_type(const mm_weights *weights, int tensor)
+{
+    return weights->sources[tensor].type;
 }
 
 static mm_status find_all(const mm_weights *w, const mm_tensor_table *wanted,
@@ -203,99 +272,6 @@ mm_status mm_weights_bind(mm_weights *weights, const mm_tensor_table *wanted)
     found = NULL;
 done:
     free(found);
-    return st;
-}
-
-/* Elements [first, first + n) of a bound tensor, which fit into one piece. */
-static mm_status read_piece(mm_weights *w, int bound, int64_t first, int64_t n,
-                            float *out)
-{
-    int tensor = w->found ? w->found[bound] : bound;
-    const mm_source *source = &w->sources[tensor];
-    int elem_bytes = mm_elem_n_bytes(source->type);
-    /* fp32 goes straight to where it is wanted. */
-    void *bytes = source->type == MM_ELEM_F32 ? out : w->buffer;
-    MM_TRY(mm_file_read_at(w->fd, w->path,
-                           source->off_bytes + first * elem_bytes, bytes,
-                           n * elem_bytes));
-    if (w->expected)
-        mm_checksum_add(&w->sum, bound, bytes, n * elem_bytes);
-    if (bytes != out)
-        mm_convert_to_f32(source->type, bytes, out, n);
-    int64_t bad = mm_first_nonfinite(out, n);
-    if (bad >= 0)
-        return mm_fail(
-            MM_E_VALUE, "%s: element %lld of tensor %s is not a finite number",
-            w->path, (long long)(first + bad), w->table.tensors[tensor].name);
-    return MM_OK;
-}
-
-static mm_status read_tensor(mm_weights *w, int bound, int64_t first, int64_t n,
-                             float *out)
-{
-    int tensor = w->found ? w->found[bound] : bound;
-    const mm_source *source = &w->sources[tensor];
-    if (source->type == MM_ELEM_OTHER)
-        return mm_fail(MM_E_FORMAT,
-                       "%s: tensor %s has type %s, and weights are F64, F32, "
-                       "F16 or BF16, little-endian",
-                       w->path, w->table.tensors[tensor].name,
-                       source->type_name);
-    int64_t piece = PIECE_BYTES / mm_elem_n_bytes(source->type);
-    for (int64_t at = 0; at < n; at += piece)
-        MM_TRY(read_piece(w, bound, first + at, n - at < piece ? n - at : piece,
-                          out + at));
-    return MM_OK;
-}
-
-mm_status mm_weights_read(mm_weights *weights, int64_t lo, int64_t hi,
-                          float *out)
-{
-    const mm_tensor_table *table = weights->bound;
-    if (lo < 0 || lo > hi || hi > table->n_elems)
-        return mm_fail(MM_E_ARG, "%s: no elements [%lld, %lld) among %lld",
-                       weights->path, (long long)lo, (long long)hi,
-                       (long long)table->n_elems);
-    if (lo == hi)
-        return MM_OK;
-    mm_checksum_advance(&weights->sum, lo, hi);
-    for (int i = mm_tensor_table_at(table, lo);
-         i < table->n_tensors && table->tensors[i].off_elems < hi; i++) {
-        const mm_tensor *tensor = &table->tensors[i];
-        int64_t begin = tensor->off_elems > lo ? tensor->off_elems : lo;
-        int64_t end = tensor->off_elems + tensor->n_elems;
-        if (end > hi)
-            end = hi;
-        MM_TRY(read_tensor(weights, i, begin - tensor->off_elems, end - begin,
-                           out + (begin - lo)));
-    }
-    return MM_OK;
-}
-
-mm_status mm_weights_verify(mm_weights *weights, mm_comm *comm)
-{
-    if (!weights->expected)
-        return MM_OK;
-    const mm_tensor_table *table = weights->bound;
-    uint32_t *crc = calloc((size_t)table->n_tensors + 1, sizeof *crc);
-    mm_status st = MM_OK;
-    if (!crc)
-        st = mm_fail(MM_E_MEMORY, "%s: no memory for checksums", weights->path);
-    if (comm)
-        st = mm_comm_agree(comm, st);
-    if (st == MM_OK)
-        st = mm_checksum_combine(&weights->sum, comm, crc);
-    for (int i = 0; st == MM_OK && i < table->n_tensors; i++) {
-        int tensor = weights->found ? weights->found[i] : i;
-        if (crc[i] != weights->expected[tensor])
-            st = mm_fail(MM_E_FORMAT,
-                         "%s is damaged: the checksum of tensor %s is %08x, "
-                         "and was %08x when it was written",
-                         weights->path, table->tensors[i].name, crc[i],
-                         weights->expected[tensor]);
-    }
-    mm_checksum_restart(&weights->sum);
-    free(crc);
     return st;
 }
 

@@ -255,7 +255,8 @@ static mm_status read_lines(mm_weights *weights, const char *cursor,
             return mm_fail(MM_E_FORMAT,
                            "%s: its manifest does not list tensor %s in place",
                            weights->path, table->tensors[i].name);
-        weights->expected[i] = line.crc;
+        weights->sources[i].has_crc = true;
+        weights->sources[i].crc = line.crc;
     }
     int n_texts = (weights->provenance != NULL) + (model != NULL);
     while (mm_manifest_next(&cursor, &line)) {
@@ -285,13 +286,8 @@ static mm_status read_manifest(mm_weights *weights, hid_t file,
         return mm_fail(MM_E_FORMAT,
                        "%s has no manifest: writing it was not finished",
                        weights->path);
-    mm_status st = MM_OK;
-    weights->expected =
-        calloc((size_t)weights->table.n_tensors + 1, sizeof *weights->expected);
-    if (!weights->expected)
-        st = mm_fail(MM_E_MEMORY, "%s: no memory for checksums", weights->path);
-    if (st == MM_OK)
-        st = mm_manifest_check(weights->path, text);
+    weights->has_checksums = true;
+    mm_status st = mm_manifest_check(weights->path, text);
     if (st == MM_OK)
         st = read_lines(weights, text, model);
     free(text);
@@ -335,9 +331,9 @@ static mm_status take_descriptor(mm_weights *weights, hid_t file)
             close(fd);
         return st;
     }
-    close(weights->fd);
-    weights->fd = fd;
-    weights->n_bytes = info.st_size;
+    close(weights->file->fd);
+    weights->file->fd = fd;
+    weights->file->n_bytes = info.st_size;
     return MM_OK;
 }
 
@@ -373,6 +369,7 @@ mm_status mm_weights_open_hdf5(mm_weights *weights)
         st, done,
         mm_h5_check_format(weights->path, file, "magmax-checkpoint", &is_ours));
     MM_TRY_GOTO(st, done, open_group(weights, file, &group));
+    weights->kind = is_ours ? MM_WEIGHTS_CHECKPOINT : MM_WEIGHTS_HDF5;
     bool in_group = group >= 0;
     MM_TRY_GOTO(st, done,
                 read_table(weights, in_group ? group : file, in_group));

@@ -58,6 +58,15 @@ MM_OP(embed_tokens_grad, (mm_stream * stream, float *dpatches, float *dclass,
                           float *dpos, const float *dx, bool accumulate,
                           int64_t n_images, int64_t n_tokens, int64_t width))
 
+/**
+ * Look tokens up and add positions: x[b,t] = table[tokens[b,t]] + pos[t].
+ *
+ * Shapes   x [B,T,C]; tokens [B,T], rows of `table`; table [any, C]; pos [T,C].
+ */
+MM_OP(embed_text,
+      (mm_stream * stream, float *x, const int32_t *tokens, const float *table,
+       const float *pos, int64_t n_texts, int64_t n_tokens, int64_t width))
+
 /* ---- products ---------------------------------------------------------- */
 
 /**
@@ -201,6 +210,14 @@ MM_OP(softmax_cross_entropy,
 MM_OP(copy_rows,
       (mm_stream * stream, float *to, int64_t to_stride, const float *from,
        int64_t from_stride, int64_t n_rows, int64_t width))
+
+/**
+ * Pick rows: to[i] = from[index[i]].
+ *
+ * Shapes   to [n_rows, width]; from: rows of `width`; index [n_rows].
+ */
+MM_OP(gather_rows, (mm_stream * stream, float *to, const float *from,
+                    const int64_t *index, int64_t n_rows, int64_t width))
 
 MM_OP(fill, (mm_stream * stream, float *x, float value, int64_t n_elems))
 

@@ -24,6 +24,8 @@ static const mm_option rows[] = {
      .max = 1e6,
      .help = "images at a time on each rank"},
     MM_ROW_SAMPLES_PER_CLASS("test"),
+    MM_ROW_WORKERS,
+    MM_ROW_SKIP_BAD,
     {.name = "save-features",
      .kind = MM_OPTION_TEXT,
      .value = "FILE",
@@ -63,7 +65,7 @@ static void print_table(const mm_task_score *scores, int n_tasks)
 }
 
 static mm_status print_json(const mm_job *job, const mm_task_score *scores,
-                            int n_tasks)
+                            int n_tasks, int64_t n_skipped)
 {
     json_t *aware = json_array(), *agnostic = json_array();
     json_t *n_images = json_array();
@@ -78,10 +80,11 @@ static mm_status print_json(const mm_job *job, const mm_task_score *scores,
         mean_agnostic += b / n_tasks;
     }
     json_t *root =
-        json_pack("{s:o, s:o, s:o, s:f, s:f, s:s}", "task_aware", aware,
-                  "task_agnostic", agnostic, "n_images", n_images,
-                  "mean_task_aware", mean_aware, "mean_task_agnostic",
-                  mean_agnostic, "load", mm_options_text(job->options, "load"));
+        json_pack("{s:o, s:o, s:o, s:I, s:f, s:f, s:s}", "task_aware", aware,
+                  "task_agnostic", agnostic, "n_images", n_images, "n_skipped",
+                  (json_int_t)n_skipped, "mean_task_aware", mean_aware,
+                  "mean_task_agnostic", mean_agnostic, "load",
+                  mm_options_text(job->options, "load"));
     if (!root)
         return mm_fail(MM_E_MEMORY, "no memory for a JSON document");
     int failed = json_dumpf(root, stdout, JSON_REAL_PRECISION(17));
@@ -99,6 +102,8 @@ static mm_status evaluate(const mm_job *job)
     MM_TRY_GOTO(st, done, mm_workload_open_model(job, 0, &work));
     MM_TRY_GOTO(st, done, mm_workload_open_dataset(job, &work));
     MM_TRY_GOTO(st, done, mm_workload_open_tasks(job, false, &work));
+    MM_TRY_GOTO(st, done,
+                mm_workload_open_bad(job, &work.dataset->test, &work));
     scores = calloc((size_t)work.tasks.n_tasks, sizeof *scores);
     st = scores ? MM_OK : mm_fail(MM_E_MEMORY, "no memory for scores");
     MM_TRY_GOTO(st, done, mm_comm_agree(job->comm, st));
@@ -111,12 +116,15 @@ static mm_status evaluate(const mm_job *job)
         .dataset = work.dataset,
         .tasks = &work.tasks,
         .batch_size = mm_options_int(job->options, "batch-size"),
+        .n_workers = mm_workload_n_workers(job->options),
+        .bad = work.bad,
         .features_path = mm_options_text(job->options, "save-features"),
     };
     MM_TRY_GOTO(st, done, mm_evaluate(&plan, scores));
+    int64_t n_skipped = mm_workload_report_bad(job, &work);
     if (mm_comm_rank(job->comm) == 0) {
         if (mm_options_flag(job->options, "json"))
-            st = print_json(job, scores, work.tasks.n_tasks);
+            st = print_json(job, scores, work.tasks.n_tasks, n_skipped);
         else
             print_table(scores, work.tasks.n_tasks);
     }

@@ -2,9 +2,10 @@
 
 #include "io/file.h"
 #include "src/base/names.h"
-#include "src/program.h"
 #include "src/tasks/dataset.h"
 #include "src/tasks/domains.h"
+#include "src/tasks/pack.h"
+#include "src/workload.h"
 
 #include <stdlib.h>
 
@@ -13,7 +14,8 @@ static const mm_option rows[] = {
      .kind = MM_OPTION_TEXT,
      .value = "NAME|FILE",
      .required = true,
-     .help = "FashionMNIST, MNIST, or the path of a .npz or packed .h5 file"},
+     .help = "FashionMNIST, MNIST, or the path of a .npz or packed .h5 file, "
+             "or of a folder of class folders of images"},
     {.name = "data-location",
      .kind = MM_OPTION_TEXT,
      .value = "DIR",
@@ -31,6 +33,15 @@ static const mm_option rows[] = {
      .max = 1e15,
      .help = "keep the first N training images of each class and domain; 0: "
              "all"},
+    {.name = "resize",
+     .kind = MM_OPTION_INT,
+     .value = "N",
+     .min = 1,
+     .max = 65536,
+     .help = "store images as evaluation makes them: the shorter side resized "
+             "to N, the middle N x N, three channels; without it, the bytes "
+             "of the files"},
+    MM_ROW_SKIP_BAD,
     {.name = "seed",
      .kind = MM_OPTION_INT,
      .value = "N",
@@ -53,35 +64,83 @@ static const mm_option_table table = {
     .n_rows = sizeof rows / sizeof rows[0],
 };
 
-static void report(const mm_job *job, const char *path, const mm_dataset *d)
+static void report(const mm_job *job, const char *path, const mm_dataset *d,
+                   const mm_packed_counts *n)
 {
-    mm_log_line(job->log,
-                "%s: %lld training and %lld test images, %d classes, "
-                "%d domain%s",
-                path, (long long)d->train.n_images, (long long)d->test.n_images,
-                d->n_classes, d->n_domains > 1 ? d->n_domains : 1,
-                d->n_domains > 1 ? "s" : "");
+    char what[96], skipped[64] = "";
+    snprintf(what, sizeof what, "%lld training and %lld test",
+             (long long)n->n_train, (long long)n->n_test);
+    if (d->one_split)
+        snprintf(what, sizeof what, "%lld", (long long)n->n_train);
+    if (n->n_skipped)
+        snprintf(skipped, sizeof skipped, "; %lld skipped",
+                 (long long)n->n_skipped);
+    mm_log_line(job->log, "%s: %s images, %d classes, %d domain%s%s", path,
+                what, d->n_classes, d->n_domains > 1 ? d->n_domains : 1,
+                d->n_domains > 1 ? "s" : "", skipped);
 }
 
-static mm_status write_packed(const mm_job *job, const mm_dataset *dataset)
+/** What is in memory or mapped already. */
+static mm_status write_packed(const mm_job *job, const mm_dataset *dataset,
+                              const char *provenance)
 {
     const char *path = mm_options_text(job->options, "output");
-    mm_status st = mm_fail(MM_E_MEMORY, "no memory for a record of options");
-    char *provenance = NULL;
-    json_t *record =
-        json_pack("{s:s, s:s, s:o*}", "program", table.program, "version",
-                  MAGMAX_VERSION, "options", mm_options_record(job->options));
-    if (!record)
-        return st;
-    provenance = json_dumps(record, JSON_COMPACT);
-    if (!provenance)
-        goto done;
-    MM_TRY_GOTO(st, done, mm_dataset_file_write(path, dataset, provenance));
-    report(job, path, dataset);
-done:
-    free(provenance);
-    json_decref(record);
+    mm_packed_counts counts = {dataset->train.n_images, dataset->test.n_images,
+                               0};
+    MM_TRY(mm_dataset_file_write(path, dataset, provenance));
+    report(job, path, dataset, &counts);
+    return MM_OK;
+}
+
+static mm_status pack_domains(const mm_job *job, const mm_dataset *source,
+                              const mm_domains_plan *plan,
+                              const char *provenance)
+{
+    mm_dataset *made = NULL;
+    MM_TRY(mm_domains_make(source, plan, job->log, &made));
+    mm_status st = write_packed(job, made, provenance);
+    mm_domains_destroy(&made);
     return st;
+}
+
+static mm_status pack_images(const mm_job *job, const mm_dataset *source,
+                             int64_t train_a_class, const char *provenance)
+{
+    const mm_options *options = job->options;
+    const char *path = mm_options_text(options, "output");
+    mm_packed_counts counts;
+    mm_pack_plan plan = {
+        .size = mm_options_is_set(options, "resize")
+                    ? mm_options_int(options, "resize")
+                    : 0,
+        .train_a_class = train_a_class,
+        .n_threads = mm_comm_n_threads(job->comm),
+        .provenance = provenance,
+        .skip_bad = mm_options_flag(options, "skip-bad-images"),
+        .log = job->log,
+    };
+    MM_TRY(mm_pack(source, &plan, path, &counts));
+    report(job, path, source, &counts);
+    return MM_OK;
+}
+
+static mm_status pack_source(const mm_job *job, const mm_dataset *source,
+                             const mm_domains_plan *plan,
+                             const char *provenance)
+{
+    bool resize = mm_options_is_set(job->options, "resize");
+    bool raw = source->train.storage == MM_STORED_PIXELS &&
+               source->test.storage == MM_STORED_PIXELS;
+    if (source->note)
+        mm_log_line(job->log, "%s", source->note);
+    if (plan->n_names > 0 && resize)
+        return mm_fail(MM_E_ARG, "--resize and --domains exclude each other; "
+                                 "make domains from the resized file");
+    if (plan->n_names > 0 || (raw && !resize && plan->train_a_class > 0))
+        return pack_domains(job, source, plan, provenance);
+    if (raw && !resize)
+        return write_packed(job, source, provenance);
+    return pack_images(job, source, plan->train_a_class, provenance);
 }
 
 static mm_status pack(const mm_job *job, const mm_domains_plan *plan)
@@ -89,25 +148,23 @@ static mm_status pack(const mm_job *job, const mm_domains_plan *plan)
     const mm_options *options = job->options;
     const char *name = mm_options_text(options, "dataset");
     const char *path = mm_options_text(options, "output");
-    mm_dataset *source = NULL, *made = NULL;
+    mm_dataset *source = NULL;
+    char *provenance = NULL;
     mm_status st = MM_OK;
 
     MM_TRY_GOTO(st, done,
-                mm_dataset_open(name, mm_options_text(options, "data-location"),
+                mm_dataset_open(NULL, name,
+                                mm_options_text(options, "data-location"),
                                 &source));
     if (mm_file_same(name, path)) {
         st = mm_fail(MM_E_ARG, "-o %s is the data set that is read", path);
         goto done;
     }
-    /* As it is: straight from the opened file, without a copy in memory. */
-    if (plan->n_names == 0 && plan->train_a_class == 0) {
-        st = write_packed(job, source);
-        goto done;
-    }
-    MM_TRY_GOTO(st, done, mm_domains_make(source, plan, job->log, &made));
-    st = write_packed(job, made);
+    provenance = mm_workload_provenance(job, table.program);
+    st = provenance ? pack_source(job, source, plan, provenance)
+                    : mm_fail(MM_E_MEMORY, "no memory for a record of options");
 done:
-    mm_domains_destroy(&made);
+    free(provenance);
     mm_dataset_close(&source);
     return st;
 }

@@ -91,6 +91,8 @@ static const mm_option rows[] = {
      .kind = MM_OPTION_FLAG,
      .help = "no random crops: images as for evaluation"},
     MM_ROW_SAMPLES_PER_CLASS("training"),
+    MM_ROW_WORKERS,
+    MM_ROW_SKIP_BAD,
 };
 
 static const mm_option_table table = {
@@ -142,8 +144,12 @@ static mm_status run_sequence(const mm_job *job, mm_workload *work,
         .seed = (uint64_t)mm_options_int(o, "seed"),
         .shuffle = !mm_options_flag(o, "no-shuffle"),
         .augment = !mm_options_flag(o, "no-augment"),
+        .n_workers = mm_workload_n_workers(o),
+        .bad = work->bad,
     };
-    return mm_sequence_run(&plan, &work->model);
+    MM_TRY(mm_sequence_run(&plan, &work->model));
+    mm_workload_report_bad(job, work);
+    return MM_OK;
 }
 
 static mm_status train(const mm_job *job)
@@ -159,6 +165,8 @@ static mm_status train(const mm_job *job)
             job, (uint64_t)mm_options_int(job->options, "seed"), &work));
     MM_TRY_GOTO(st, done, mm_workload_open_dataset(job, &work));
     MM_TRY_GOTO(st, done, mm_workload_open_tasks(job, true, &work));
+    MM_TRY_GOTO(st, done,
+                mm_workload_open_bad(job, &work.dataset->train, &work));
     provenance = mm_workload_provenance(job, table.program);
     st = provenance ? MM_OK : mm_fail(MM_E_MEMORY, "no memory for a record");
     MM_TRY_GOTO(st, done, mm_comm_agree(job->comm, st));

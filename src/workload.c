@@ -2,10 +2,11 @@
 
 #include "src/tasks/dataset.h"
 
+#include <ctype.h>
 #include <stdlib.h>
+#include <string.h>
 
-mm_status mm_workload_open_model(const mm_job *job, uint64_t seed,
-                                 mm_workload *work)
+static mm_status open_device(const mm_job *job, mm_workload *work)
 {
     mm_comm *comm = job->comm;
     MM_TRY(mm_comm_agree(
@@ -20,18 +21,61 @@ mm_status mm_workload_open_model(const mm_job *job, uint64_t seed,
                     "this rank may use 1 of %d cores; give mpirun --bind-to "
                     "none",
                     mm_comm_n_host_cores(comm));
-    return mm_model_open(comm, job->log, mm_options_text(job->options, "model"),
-                         mm_options_text(job->options, "load"), seed,
-                         &work->model);
+    return MM_OK;
+}
+
+mm_status mm_workload_open_model(const mm_job *job, uint64_t seed,
+                                 mm_workload *work)
+{
+    MM_TRY(open_device(job, work));
+    return mm_model_open(
+        job->comm, job->log, mm_options_text(job->options, "model"),
+        mm_options_text(job->options, "load"), seed, &work->model);
+}
+
+mm_status mm_workload_open_text_model(const mm_job *job, mm_workload *work)
+{
+    MM_TRY(open_device(job, work));
+    return mm_model_open_text(
+        job->comm, job->log, mm_options_text(job->options, "model"),
+        mm_options_text(job->options, "load"), 0, &work->model);
 }
 
 mm_status mm_workload_open_dataset(const mm_job *job, mm_workload *work)
 {
     const mm_options *options = job->options;
-    return mm_comm_agree(
-        job->comm, mm_dataset_open(mm_options_text(options, "dataset"),
-                                   mm_options_text(options, "data-location"),
-                                   &work->dataset));
+    MM_TRY(mm_comm_agree(
+        job->comm,
+        mm_dataset_open(job->comm, mm_options_text(options, "dataset"),
+                        mm_options_text(options, "data-location"),
+                        &work->dataset)));
+    if (work->dataset->note)
+        mm_log_line(job->log, "%s", work->dataset->note);
+    return MM_OK;
+}
+
+mm_status mm_workload_open_bad(const mm_job *job, const mm_split *split,
+                               mm_workload *work)
+{
+    if (!mm_options_flag(job->options, "skip-bad-images"))
+        return MM_OK;
+    return mm_comm_agree(job->comm, mm_bad_images_create(split, &work->bad));
+}
+
+int mm_workload_n_workers(const mm_options *options)
+{
+    return mm_options_is_set(options, "workers")
+               ? (int)mm_options_int(options, "workers")
+               : -1;
+}
+
+int64_t mm_workload_report_bad(const mm_job *job, const mm_workload *work)
+{
+    int64_t n = work->bad ? mm_bad_images_count(work->bad) : 0;
+    if (n > 0)
+        mm_log_line(job->log, "skipped %lld image%s that cannot be decoded",
+                    (long long)n, n > 1 ? "s" : "");
+    return n;
 }
 
 static int64_t int_or_zero(const mm_options *options, const char *name)
@@ -39,8 +83,37 @@ static int64_t int_or_zero(const mm_options *options, const char *name)
     return mm_options_is_set(options, name) ? mm_options_int(options, name) : 0;
 }
 
-static mm_status open_tasks(const mm_options *options, bool for_training,
-                            mm_workload *work)
+/** Folders, lists and prompts write one name in several ways. */
+static bool is_alike(const char *a, const char *b)
+{
+    for (; *a && *b; a++, b++) {
+        bool blank_a = strchr(" _-", *a), blank_b = strchr(" _-", *b);
+        if (blank_a != blank_b || (!blank_a && tolower((unsigned char)*a) !=
+                                                   tolower((unsigned char)*b)))
+            return false;
+    }
+    return *a == *b;
+}
+
+/** A head for the same classes in another order gives wrong answers. */
+static void warn_of_other_names(mm_log *log, const char *head_path,
+                                const mm_head *head, const mm_dataset *dataset)
+{
+    if (!head->class_names || !dataset->class_names)
+        return;
+    for (int64_t i = 0; i < head->n_classes; i++)
+        if (!is_alike(head->class_names[i], dataset->class_names[i])) {
+            mm_log_warn(log,
+                        "class %lld is '%.80s' in %s, but '%.80s' in %s: is "
+                        "this head for these classes, in this order?",
+                        (long long)i, head->class_names[i], head_path,
+                        dataset->class_names[i], dataset->name);
+            return;
+        }
+}
+
+static mm_status open_tasks(const mm_options *options, mm_log *log,
+                            bool for_training, mm_workload *work)
 {
     const char *strategy = mm_options_text(options, "split-strategy");
     if (!strategy && mm_options_is_set(options, "n-splits"))
@@ -62,18 +135,22 @@ static mm_status open_tasks(const mm_options *options, bool for_training,
     if (strategy && plan.strategy != MM_SPLIT_DOMAIN && plan.n_splits == 0)
         return mm_fail(MM_E_ARG, "--split-strategy %s needs --n-splits",
                        strategy);
-    return mm_task_list_make(work->dataset, &plan, &work->tasks);
+    MM_TRY(mm_task_list_make(work->dataset, &plan, &work->tasks));
+    warn_of_other_names(log, mm_options_text(options, "head"), &work->head,
+                        work->dataset);
+    return MM_OK;
 }
 
 mm_status mm_workload_open_tasks(const mm_job *job, bool for_training,
                                  mm_workload *work)
 {
-    return mm_comm_agree(job->comm,
-                         open_tasks(job->options, for_training, work));
+    return mm_comm_agree(
+        job->comm, open_tasks(job->options, job->log, for_training, work));
 }
 
 void mm_workload_close(mm_workload *work)
 {
+    mm_bad_images_destroy(&work->bad);
     mm_task_list_clear(&work->tasks);
     mm_head_clear(&work->head);
     mm_dataset_close(&work->dataset);

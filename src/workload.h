@@ -4,6 +4,7 @@
 #include "src/model/head.h"
 #include "src/model/model.h"
 #include "src/program.h"
+#include "src/tasks/bad_images.h"
 #include "src/tasks/task.h"
 
 /*
@@ -23,7 +24,9 @@
     {                                                                     \
         .name = "dataset", .kind = MM_OPTION_TEXT, .value = "NAME",       \
         .required = true,                                                 \
-        .help = "data set: a built-in name, or a packed .h5 or .npz file" \
+        .help = "data set: a built-in name, a packed .h5 or .npz file, "  \
+                "or a folder of class folders of JPEG, PNG, WebP or PPM " \
+                "images"                                                  \
     }
 #define MM_ROW_DATA_LOCATION                                             \
     {                                                                    \
@@ -54,6 +57,19 @@
         .min = 1, .max = 1e12,                                                \
         .help = "use only the first N " of " images of each class and domain" \
     }
+#define MM_ROW_WORKERS                                                    \
+    {                                                                     \
+        .name = "workers", .kind = MM_OPTION_INT, .value = "N", .min = 0, \
+        .max = 1024, .free = true,                                        \
+        .help = "threads of each rank that read images ahead; 0: images " \
+                "are read when they are needed; without it, 0 for raw "   \
+                "pixels, else as many as the rank has cores, at most 16"  \
+    }
+#define MM_ROW_SKIP_BAD                                                     \
+    {                                                                       \
+        .name = "skip-bad-images", .kind = MM_OPTION_FLAG,                  \
+        .help = "name images that cannot be decoded and go on without them" \
+    }
 #define MM_ROW_SEED                                                           \
     {                                                                         \
         .name = "seed", .kind = MM_OPTION_INT, .value = "N", .fallback = "5", \
@@ -75,6 +91,7 @@ typedef struct mm_workload {
     mm_dataset *dataset;
     mm_head head;
     mm_task_list tasks;
+    mm_bad_images *bad; /* with --skip-bad-images, else NULL */
 } mm_workload;
 
 /**
@@ -87,15 +104,29 @@ typedef struct mm_workload {
 mm_status mm_workload_open_model(const mm_job *job, uint64_t seed,
                                  mm_workload *work);
 
+/** Likewise the device and the model's text tower, of --load. */
+mm_status mm_workload_open_text_model(const mm_job *job, mm_workload *work);
+
 /** Open the data set of --dataset and --data-location. As above. */
 mm_status mm_workload_open_dataset(const mm_job *job, mm_workload *work);
 
 /** Open --head and divide the data set as --split-strategy, --n-splits and
- * --samples-per-class say. As above. */
+ * --samples-per-class say; warns where the head's class names are not the data
+ * set's. As above. */
 mm_status mm_workload_open_tasks(const mm_job *job, bool for_training,
                                  mm_workload *work);
 
+/** Prepare for --skip-bad-images, which may be off, in `split`. As above. */
+mm_status mm_workload_open_bad(const mm_job *job, const mm_split *split,
+                               mm_workload *work);
+
 void mm_workload_close(mm_workload *work);
+
+/** --workers; negative where it is not given. */
+int mm_workload_n_workers(const mm_options *options);
+
+/** Say how many images were skipped, if any; gives the number. */
+int64_t mm_workload_report_bad(const mm_job *job, const mm_workload *work);
 
 /**
  * How a file came about: {"program", "version", "options"}, as JSON text.

@@ -84,3 +84,20 @@ mm_status mm_names_split(const char *text, char ***pieces, int *n)
     *n = count;
     return MM_OK;
 }
+
+mm_status mm_names_copy(const char *const *names, int64_t n, char ***copy)
+{
+    size_t table_bytes = (size_t)n * sizeof(char *), n_bytes = table_bytes + 1;
+    for (int64_t i = 0; i < n; i++)
+        n_bytes += (names[i] ? strlen(names[i]) : 0) + 1;
+    char **list = malloc(n_bytes);
+    if (!list)
+        return mm_fail(MM_E_MEMORY, "no memory for a list of names");
+    char *at = (char *)list + table_bytes;
+    for (int64_t i = 0; i < n; i++) {
+        list[i] = at;
+        at = stpcpy(at, names[i] ? names[i] : "") + 1;
+    }
+    *copy = list;
+    return MM_OK;
+}

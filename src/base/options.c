@@ -175,6 +175,10 @@ static mm_status take_arguments(mm_options *options, int argc, char **argv)
     if (options->n_operands && !options->table->operands)
         return mm_fail(MM_E_ARG, "unexpected argument '%.80s'",
                        options->operands[0]);
+    int needed = options->table->n_operands;
+    if (needed && options->n_operands != needed)
+        return mm_fail(MM_E_ARG, "needs %d arguments, %s, not %d", needed,
+                       options->table->operands, options->n_operands);
     return MM_OK;
 }
 

@@ -36,6 +36,7 @@ typedef struct mm_option_table {
     const char *program;  /* "magmax_merge"                    */
     const char *purpose;  /* one line                          */
     const char *operands; /* "FILE...", or NULL: none allowed  */
+    int n_operands;       /* how many exactly, or 0: any       */
     const mm_option *rows;
     int n_rows;
 } mm_option_table;
@@ -50,7 +51,7 @@ typedef struct mm_options mm_options;
  * Ranks    Local; every rank sees the same argv.
  * Errors   MM_E_ARG: an unknown option (known ones and the nearest are named),
  *          a missing or malformed value, a number out of range, a required
- *          option that is missing.
+ *          option that is missing, too many or too few operands.
  */
 mm_status mm_options_parse(const mm_option_table *table, int argc, char **argv,
                            mm_options **options);

@@ -74,6 +74,8 @@ int mm_tensor_table_at(const mm_tensor_table *table, int64_t elem)
 
 bool mm_tensor_same_shape(const mm_tensor *a, const mm_tensor *b)
 {
+    if (a->n_elems == 1 && b->n_elems == 1 && a->n_dims <= 1 && b->n_dims <= 1)
+        return true;
     return a->n_dims == b->n_dims &&
            memcmp(a->shape, b->shape, (size_t)a->n_dims * sizeof a->shape[0]) ==
                0;

@@ -46,6 +46,7 @@ int mm_tensor_table_find(const mm_tensor_table *table, const char *name);
 /** Index of the tensor that holds element `elem` (0 <= elem < n_elems). */
 int mm_tensor_table_at(const mm_tensor_table *table, int64_t elem);
 
+/** One number has shape [] or [1], which are the same here. */
 bool mm_tensor_same_shape(const mm_tensor *a, const mm_tensor *b);
 
 /** "[768, 3, 16, 16]" into `text`. */

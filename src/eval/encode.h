@@ -2,12 +2,12 @@
 #define MAGMAX_SRC_EVAL_ENCODE_H
 
 #include "comm/comm.h"
-#include "io/dataset_file.h"
 #include "src/base/log.h"
 #include "src/model/head.h"
 #include "src/model/model.h"
+#include "src/tasks/bad_images.h"
 
-/** What came out for a run of consecutive samples of one rank's share. */
+/** What came out for a run of samples of one rank's share, in its order. */
 typedef struct mm_encoded {
     const int64_t *samples; /* [n] indices into the split             */
     int64_t n;
@@ -26,19 +26,24 @@ typedef struct mm_encode_plan {
     const int64_t *samples; /* [n_samples] the same on every rank */
     int64_t n_samples;
     int64_t batch_size; /* images at a time on a rank */
+    int n_workers;      /* threads that read ahead; 0: none, negative: as
+                           mm_feed_default_workers says */
+    mm_bad_images *bad; /* what to do with images that cannot be decoded: note
+                           and name them; NULL: fail */
     mm_status (*take)(void *context, const mm_encoded *encoded);
     void *context;
 } mm_encode_plan;
 
 /**
  * Run the image tower over samples, each rank over its contiguous share
- * (mm_partition of n_samples), images as the evaluation transform makes them.
+ * (mm_partition of n_samples), images as the evaluation transform makes them,
+ * read ahead. With `bad`, images that cannot be decoded are left out.
  *
  * Memory   What `take` is given is borrowed for that call.
  * Ranks    Collective; `take` is called on the rank that has the samples.
  * Repeat   Same bits on reruns with as many ranks and threads; with others, a
  *          sample's features agree to rounding.
- * Errors   Agreed: MM_E_MEMORY, MM_E_VALUE naming an image, or take's own.
+ * Errors   Agreed: as mm_feed_next, or take's own.
  */
 mm_status mm_encode(const mm_encode_plan *plan);
 

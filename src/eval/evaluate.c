@@ -14,6 +14,7 @@ typedef struct evaluation {
     int64_t n_samples;
     /* This rank's share, kept only where it is to be written. */
     float *features, *logits;
+    int32_t *labels;
     int64_t n_kept;
 } evaluation;
 
@@ -96,6 +97,9 @@ static mm_status take(void *context, const mm_encoded *encoded)
                (size_t)(encoded->n * embed_dim) * sizeof *e->features);
         memcpy(e->logits + e->n_kept * n_classes, encoded->logits,
                (size_t)(encoded->n * n_classes) * sizeof *e->logits);
+        for (int64_t i = 0; i < encoded->n; i++)
+            e->labels[e->n_kept + i] =
+                e->plan->dataset->test.labels[encoded->samples[i]];
         e->n_kept += encoded->n;
     }
     return MM_OK;
@@ -120,55 +124,47 @@ static mm_status keep_features(evaluation *e)
     int64_t n = mm_comm_rank(p->comm) == 0 ? e->n_samples : mine.hi - mine.lo;
     e->features = malloc((size_t)(n * p->head->embed_dim + 1) * sizeof(float));
     e->logits = malloc((size_t)(n * p->head->n_classes + 1) * sizeof(float));
-    return e->features && e->logits
+    e->labels = malloc((size_t)(n + 1) * sizeof *e->labels);
+    return e->features && e->logits && e->labels
                ? MM_OK
                : mm_fail(MM_E_MEMORY,
                          "no memory for the features of %lld images",
                          (long long)n);
 }
 
-static mm_status write_on_root(evaluation *e)
+static mm_status write_on_root(const evaluation *e, int64_t n)
 {
     const mm_evaluate_plan *p = e->plan;
-    int32_t *labels = malloc(((size_t)e->n_samples + 1) * sizeof *labels);
-    if (!labels)
-        return mm_fail(MM_E_MEMORY, "no memory for labels");
-    for (int64_t i = 0; i < e->n_samples; i++)
-        labels[i] = p->dataset->test.labels[e->samples[i]];
     mm_array arrays[] = {
-        {"features",
-         MM_ARRAY_F32,
-         2,
-         {e->n_samples, p->head->embed_dim},
-         e->features},
-        {"logits",
-         MM_ARRAY_F32,
-         2,
-         {e->n_samples, p->head->n_classes},
-         e->logits},
-        {"labels", MM_ARRAY_I32, 1, {e->n_samples}, labels},
+        {"features", MM_ARRAY_F32, 2, {n, p->head->embed_dim}, e->features},
+        {"logits", MM_ARRAY_F32, 2, {n, p->head->n_classes}, e->logits},
+        {"labels", MM_ARRAY_I32, 1, {n}, e->labels},
     };
-    mm_status st = mm_array_file_write(p->features_path, arrays,
-                                       sizeof arrays / sizeof *arrays);
-    free(labels);
-    return st;
+    return mm_array_file_write(p->features_path, arrays,
+                               sizeof arrays / sizeof *arrays);
 }
 
-/** Rank 0 has its own share in front already: it sends nothing, and receives
- * the others' behind it. */
-static mm_status write_features(evaluation *e)
+/** Bring one array's rows to rank 0, which has its own share in front already:
+ * it sends nothing, and receives the others' behind it. */
+static mm_status collect_rows(const evaluation *e, void *rows,
+                              int64_t row_bytes)
+{
+    bool root = mm_comm_rank(e->plan->comm) == 0;
+    int64_t n_bytes = e->n_kept * row_bytes;
+    return mm_comm_collect(e->plan->comm, rows, root ? 0 : n_bytes,
+                           root ? (char *)rows + n_bytes : NULL);
+}
+
+static mm_status write_features(const evaluation *e)
 {
     const mm_evaluate_plan *p = e->plan;
     bool root = mm_comm_rank(p->comm) == 0;
-    int64_t feature_elems = e->n_kept * p->head->embed_dim;
-    int64_t logit_elems = e->n_kept * p->head->n_classes;
-    int64_t elem = (int64_t)sizeof(float);
-    MM_TRY(mm_comm_collect(p->comm, e->features,
-                           root ? 0 : feature_elems * elem,
-                           root ? e->features + feature_elems : NULL));
-    MM_TRY(mm_comm_collect(p->comm, e->logits, root ? 0 : logit_elems * elem,
-                           root ? e->logits + logit_elems : NULL));
-    return mm_comm_agree(p->comm, root ? write_on_root(e) : MM_OK);
+    int64_t n = e->n_kept, elem = (int64_t)sizeof(float);
+    MM_TRY(mm_comm_sum_int64(p->comm, &n, 1));
+    MM_TRY(collect_rows(e, e->features, p->head->embed_dim * elem));
+    MM_TRY(collect_rows(e, e->logits, p->head->n_classes * elem));
+    MM_TRY(collect_rows(e, e->labels, (int64_t)sizeof *e->labels));
+    return mm_comm_agree(p->comm, root ? write_on_root(e, n) : MM_OK);
 }
 
 mm_status mm_evaluate(const mm_evaluate_plan *plan, mm_task_score *scores)
@@ -189,6 +185,8 @@ mm_status mm_evaluate(const mm_evaluate_plan *plan, mm_task_score *scores)
         .samples = e.samples,
         .n_samples = e.n_samples,
         .batch_size = plan->batch_size,
+        .n_workers = plan->n_workers,
+        .bad = plan->bad,
         .take = take,
         .context = &e,
     };
@@ -200,5 +198,6 @@ done:
     free(e.samples);
     free(e.features);
     free(e.logits);
+    free(e.labels);
     return st;
 }

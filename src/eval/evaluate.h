@@ -21,6 +21,8 @@ typedef struct mm_evaluate_plan {
     const mm_dataset *dataset;
     const mm_task_list *tasks;
     int64_t batch_size;
+    int n_workers;             /* as mm_encode_plan's */
+    mm_bad_images *bad;        /* likewise            */
     const char *features_path; /* or NULL: where features and logits go */
 } mm_evaluate_plan;
 
@@ -29,7 +31,7 @@ typedef struct mm_evaluate_plan {
  *
  * With features_path, rank 0 also writes an HDF5 file with root datasets
  * `features` [N, E] (before normalising), `logits` [N, C] and `labels` [N] in
- * the data set's order.
+ * the data set's order. Images that were skipped count nowhere.
  *
  * Shapes   scores: [tasks->n_tasks], filled on every rank.
  * Ranks    Collective, same plan.

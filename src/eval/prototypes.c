@@ -2,31 +2,7 @@
 
 #include "src/base/rng.h"
 
-#include <math.h>
 #include <stdlib.h>
-
-static mm_status alloc_head(int64_t n_classes, int64_t embed_dim, mm_head *head)
-{
-    head->n_classes = n_classes;
-    head->embed_dim = embed_dim;
-    head->weight =
-        malloc((size_t)(n_classes * embed_dim) * sizeof *head->weight);
-    return head->weight ? MM_OK : mm_fail(MM_E_MEMORY, "no memory for a head");
-}
-
-/** Scales a row to `length`; false where it has no direction. */
-static bool set_length(double *row, int64_t n, double length)
-{
-    double squares = 0;
-    for (int64_t i = 0; i < n; i++)
-        squares += row[i] * row[i];
-    if (!(squares > 0) || !isfinite(squares))
-        return false;
-    double factor = length / sqrt(squares);
-    for (int64_t i = 0; i < n; i++)
-        row[i] *= factor;
-    return true;
-}
 
 /* ---- class means ------------------------------------------------------- */
 
@@ -43,7 +19,7 @@ static mm_status take(void *context, const mm_encoded *encoded)
     for (int64_t i = 0; i < encoded->n; i++) {
         for (int64_t j = 0; j < s->embed_dim; j++)
             s->direction[j] = encoded->features[i * s->embed_dim + j];
-        if (!set_length(s->direction, s->embed_dim, 1))
+        if (!mm_head_set_length(s->direction, s->embed_dim, 1))
             return mm_fail(MM_E_VALUE, "image %lld has features of length 0",
                            (long long)encoded->samples[i]);
         double *row =
@@ -56,10 +32,10 @@ static mm_status take(void *context, const mm_encoded *encoded)
 
 static mm_status finish(sums *s, int64_t n_classes, double scale, mm_head *head)
 {
-    MM_TRY(alloc_head(n_classes, s->embed_dim, head));
+    MM_TRY(mm_head_alloc(n_classes, s->embed_dim, head));
     for (int64_t c = 0; c < n_classes; c++) {
         double *row = s->rows + c * s->embed_dim;
-        if (!set_length(row, s->embed_dim, scale))
+        if (!mm_head_set_length(row, s->embed_dim, scale))
             return mm_fail(MM_E_VALUE,
                            "class %lld has no training images to average",
                            (long long)c);
@@ -122,10 +98,10 @@ mm_status mm_orthonormal_make(int64_t n_classes, int64_t embed_dim,
                 for (int64_t j = 0; j < embed_dim; j++)
                     row[j] -= dot * rows[k * embed_dim + j];
             }
-            set_length(row, embed_dim, 1);
+            mm_head_set_length(row, embed_dim, 1);
         }
     }
-    mm_status st = alloc_head(n_classes, embed_dim, head);
+    mm_status st = mm_head_alloc(n_classes, embed_dim, head);
     for (int64_t i = 0; st == MM_OK && i < n_classes * embed_dim; i++)
         head->weight[i] = (float)(scale * rows[i]);
     free(rows);

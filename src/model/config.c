@@ -79,172 +79,17 @@ mm_status mm_model_config_find(const char *name, mm_model_config *config)
     return st;
 }
 
-/* ---- open_clip's JSON -------------------------------------------------- */
+/* ---- what the user typed, and what the file says ------------------------ */
 
-/** One key that a section may have. */
-typedef struct key {
+/** One size under both names. */
+typedef struct size_pair {
     const char *name;
-    int64_t *integer; /* where it goes, or NULL: checked only */
-    double *real;
-    bool *boolean;
-    const json_t **section;
-    int64_t least, most;
-    bool needed;
-    bool found;
-} key;
+    int64_t typed, recorded;
+} size_pair;
 
-static mm_status read_key(const char *where, const char *section,
-                          const json_t *value, key *k)
+static mm_status check_sizes(const size_pair *sizes, int n, const char *path)
 {
-    if (k->section) {
-        if (!json_is_object(value))
-            return mm_fail(MM_E_FORMAT, "%s: %s%s is not an object", where,
-                           section, k->name);
-        *k->section = value;
-    } else if (k->boolean) {
-        if (!json_is_boolean(value))
-            return mm_fail(MM_E_FORMAT, "%s: %s%s is not true or false", where,
-                           section, k->name);
-        *k->boolean = json_is_true(value);
-    } else {
-        double number = json_number_value(value);
-        if (!json_is_number(value) || (k->integer && !json_is_integer(value)) ||
-            !(number >= (double)k->least && number <= (double)k->most))
-            return mm_fail(MM_E_FORMAT,
-                           "%s: %s%s must be a%s number from %lld to %lld",
-                           where, section, k->name, k->integer ? " whole" : "",
-                           (long long)k->least, (long long)k->most);
-        if (k->integer)
-            *k->integer = json_integer_value(value);
-        else
-            *k->real = number;
-    }
-    k->found = true;
-    return MM_OK;
-}
-
-static mm_status read_section(const char *where, const char *section,
-                              const json_t *object, key *keys, int n_keys)
-{
-    const char *name;
-    json_t *value;
-    json_object_foreach((json_t *)object, name, value)
-    {
-        int i = 0;
-        while (i < n_keys && strcmp(keys[i].name, name) != 0)
-            i++;
-        if (i == n_keys) {
-            const char *names[16];
-            for (int j = 0; j < n_keys; j++)
-                names[j] = keys[j].name;
-            mm_names_unknown("key", name, names, n_keys);
-            return mm_fail(MM_E_ARG, "%s: %s%s%s", where, section,
-                           section[0] ? " " : "", mm_fail_message());
-        }
-        MM_TRY(read_key(where, section, value, &keys[i]));
-    }
-    for (int i = 0; i < n_keys; i++)
-        if (keys[i].needed && !keys[i].found)
-            return mm_fail(MM_E_FORMAT, "%s: %s%s is missing", where, section,
-                           keys[i].name);
-    return MM_OK;
-}
-
-static mm_status read_config(const char *where, const json_t *root,
-                             mm_model_config *c)
-{
-    enum { MOST = 1 << 20 };
-    bool quick_gelu = false;
-    const json_t *vision = NULL, *text = NULL;
-    int64_t ignored;
-    c->head_width = 64;
-    c->mlp_ratio = 4.0;
-    key top[] = {
-        {"embed_dim", &c->embed_dim, .least = 1, .most = MOST, .needed = true},
-        {"quick_gelu", .boolean = &quick_gelu},
-        {"vision_cfg", .section = &vision, .needed = true},
-        {"text_cfg", .section = &text},
-    };
-    key vision_keys[] = {
-        {"image_size", &c->image_size, .least = 1, .most = 16384,
-         .needed = true},
-        {"patch_size", &c->patch_size, .least = 1, .most = 16384,
-         .needed = true},
-        {"width", &c->width, .least = 1, .most = MOST, .needed = true},
-        {"layers", &c->n_layers, .least = 1, .most = 1024, .needed = true},
-        {"head_width", &c->head_width, .least = 1, .most = MOST},
-        {"mlp_ratio", .real = &c->mlp_ratio, .least = 0, .most = 1024},
-    };
-    key text_keys[] = {
-        {"context_length", &ignored, .least = 1, .most = MOST},
-        {"vocab_size", &ignored, .least = 1, .most = INT32_MAX},
-        {"width", &ignored, .least = 1, .most = MOST},
-        {"heads", &ignored, .least = 1, .most = MOST},
-        {"layers", &ignored, .least = 1, .most = 1024},
-    };
-    if (!json_is_object(root))
-        return mm_fail(MM_E_FORMAT, "%s: not a JSON object", where);
-    MM_TRY(read_section(where, "", root, top, sizeof top / sizeof *top));
-    MM_TRY(read_section(where, "vision_cfg.", vision, vision_keys,
-                        sizeof vision_keys / sizeof *vision_keys));
-    if (text)
-        MM_TRY(read_section(where, "text_cfg.", text, text_keys,
-                            sizeof text_keys / sizeof *text_keys));
-    c->activation = quick_gelu ? MM_QUICK_GELU : MM_GELU;
-    if (c->width % c->head_width)
-        return mm_fail(MM_E_FORMAT,
-                       "%s: width %lld is no multiple of head_width %lld",
-                       where, (long long)c->width, (long long)c->head_width);
-    if (c->image_size < c->patch_size)
-        return mm_fail(
-            MM_E_FORMAT, "%s: image_size %lld is less than patch_size %lld",
-            where, (long long)c->image_size, (long long)c->patch_size);
-    c->n_heads = c->width / c->head_width;
-    int64_t grid = c->image_size / c->patch_size;
-    c->n_tokens = grid * grid + 1;
-    c->mlp_width = (int64_t)((double)c->width * c->mlp_ratio);
-    if (c->mlp_width < 1)
-        return mm_fail(MM_E_FORMAT, "%s: mlp_ratio leaves no MLP", where);
-    return MM_OK;
-}
-
-mm_status mm_model_config_parse(const char *text, const char *where,
-                                mm_model_config *config)
-{
-    json_error_t error;
-    json_t *root = json_loads(text, JSON_REJECT_DUPLICATES, &error);
-    if (!root)
-        return mm_fail(MM_E_FORMAT, "%s: line %d: %s", where, error.line,
-                       error.text);
-    mm_model_config parsed = {0};
-    mm_status st = read_config(where, root, &parsed);
-    if (st == MM_OK) {
-        parsed.json = json_dumps(root, 0);
-        if (!parsed.json)
-            st = mm_fail(MM_E_MEMORY, "no memory for a model configuration");
-    }
-    json_decref(root);
-    if (st == MM_OK)
-        *config = parsed;
-    return st;
-}
-
-static mm_status check_same(const mm_model_config *typed,
-                            const mm_model_config *recorded, const char *path)
-{
-    const struct {
-        const char *name;
-        int64_t typed, recorded;
-    } sizes[] = {
-        {"embed_dim", typed->embed_dim, recorded->embed_dim},
-        {"image_size", typed->image_size, recorded->image_size},
-        {"patch_size", typed->patch_size, recorded->patch_size},
-        {"width", typed->width, recorded->width},
-        {"layers", typed->n_layers, recorded->n_layers},
-        {"head_width", typed->head_width, recorded->head_width},
-        {"MLP width", typed->mlp_width, recorded->mlp_width},
-    };
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+    for (int i = 0; i < n; i++)
         if (sizes[i].typed != sizes[i].recorded)
             return mm_fail(MM_E_ARG,
                            "--model has %s %lld, but %s holds a model with "
@@ -252,6 +97,70 @@ static mm_status check_same(const mm_model_config *typed,
                            sizes[i].name, (long long)sizes[i].typed, path,
                            (long long)sizes[i].recorded);
     return MM_OK;
+}
+
+static mm_status check_same(const mm_model_config *typed,
+                            const mm_model_config *recorded, const char *path)
+{
+    const mm_tower_config *a = &typed->image, *b = &recorded->image;
+    const size_pair image[] = {
+        {"embed_dim", typed->embed_dim, recorded->embed_dim},
+        {"patch_size", typed->patch_size, recorded->patch_size},
+        {"width", a->width, b->width},
+        {"layers", a->n_layers, b->n_layers},
+        {"head_width", a->width / a->n_heads, b->width / b->n_heads},
+        {"MLP width", a->mlp_width, b->mlp_width},
+    };
+    MM_TRY(check_sizes(image, sizeof image / sizeof *image, path));
+    if (!typed->has_text || !recorded->has_text)
+        return MM_OK;
+    a = &typed->text;
+    b = &recorded->text;
+    const size_pair text[] = {
+        {"context_length", a->n_tokens, b->n_tokens},
+        {"vocab_size", typed->vocab_size, recorded->vocab_size},
+        {"text width", a->width, b->width},
+        {"text heads", a->n_heads, b->n_heads},
+        {"text layers", a->n_layers, b->n_layers},
+        {"text MLP width", a->mlp_width, b->mlp_width},
+    };
+    return check_sizes(text, sizeof text / sizeof *text, path);
+}
+
+/* Into the file's JSON, what was typed: a text tower where the file knows none,
+ * and the size of images. */
+static int merge_json(json_t *file, const json_t *typed)
+{
+    json_t *vision = json_object_get(file, "vision_cfg");
+    const json_t *typed_vision = json_object_get(typed, "vision_cfg");
+    json_t *text = json_object_get(typed, "text_cfg");
+    if (text && !json_object_get(file, "text_cfg") &&
+        json_object_set(file, "text_cfg", text))
+        return -1;
+    return json_object_set(vision, "image_size",
+                           json_object_get(typed_vision, "image_size"));
+}
+
+/** The file's configuration with what was typed beyond it. */
+static mm_status merge_typed(mm_model_config *file,
+                             const mm_model_config *typed, const char *path)
+{
+    json_t *root = json_loads(file->json, 0, NULL);
+    json_t *from = json_loads(typed->json, 0, NULL);
+    bool made = root && from && merge_json(root, from) == 0;
+    char *text = made ? json_dumps(root, 0) : NULL;
+    mm_model_config both = {0};
+    mm_status st =
+        text ? mm_model_config_parse(text, path, &both)
+             : mm_fail(MM_E_MEMORY, "no memory for a model configuration");
+    free(text);
+    json_decref(from);
+    json_decref(root);
+    if (st == MM_OK) {
+        mm_model_config_clear(file);
+        *file = both;
+    }
+    return st;
 }
 
 mm_status mm_model_config_choose(const char *name, const char *recorded,
@@ -271,14 +180,16 @@ mm_status mm_model_config_choose(const char *name, const char *recorded,
     mm_status st = mm_model_config_parse(recorded, path, &file);
     if (st == MM_OK)
         st = check_same(config, &file, path);
+    if (st == MM_OK)
+        st = merge_typed(&file, config, path);
     if (st != MM_OK) {
         mm_model_config_clear(&file);
         return st;
     }
-    if (file.activation != config->activation)
+    mm_activation activation = file.image.activation;
+    if (activation != config->image.activation)
         mm_log_warn(log, "%s was made with %s; following the file, not --model",
-                    path,
-                    file.activation == MM_QUICK_GELU ? "QuickGELU" : "GELU");
+                    path, activation == MM_QUICK_GELU ? "QuickGELU" : "GELU");
     mm_model_config_clear(config);
     *config = file;
     return MM_OK;

@@ -7,17 +7,23 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/** open_clip's model configuration, image tower (vision_cfg). */
+/** One tower's transformer: a stack of equal residual blocks. */
+typedef struct mm_tower_config {
+    int64_t width, n_layers, n_heads, mlp_width;
+    int64_t n_tokens; /* longest sequence, one position each */
+    mm_activation activation;
+    bool causal; /* a token sees none behind it */
+} mm_tower_config;
+
+/** open_clip's model configuration. */
 typedef struct mm_model_config {
     int64_t embed_dim;
-    mm_activation activation;
     int64_t image_size, patch_size;
-    int64_t width, n_layers, head_width;
-    double mlp_ratio;
-    int64_t n_heads;   /* width / head_width                 */
-    int64_t n_tokens;  /* (image_size / patch_size)^2 + 1     */
-    int64_t mlp_width; /* floor(width * mlp_ratio)            */
-    char *json;        /* the configuration's text, owned     */
+    mm_tower_config image; /* n_tokens: (image_size / patch_size)^2 + 1 */
+    bool has_text;         /* whether the text tower is known           */
+    int64_t vocab_size;
+    mm_tower_config text; /* n_tokens: context_length           */
+    char *json;           /* the configuration's text, owned    */
 } mm_model_config;
 
 /**
@@ -27,9 +33,10 @@ typedef struct mm_model_config {
  *
  * Memory   Fills *config, freed by mm_model_config_clear. Start from {0}.
  * Ranks    Local.
- * Errors   MM_E_ARG for an unknown name (known ones and the nearest listed) or
- *          an unknown key (the nearest named); MM_E_FORMAT for what is not JSON
- *          or has an impossible size; MM_E_IO.
+ * Errors   MM_E_ARG for an unknown name (known ones and the nearest listed), an
+ *          unknown key (the nearest named), or an option of open_clip's that is
+ *          not built here (named, with the value that is); MM_E_FORMAT for what
+ *          is not JSON or has an impossible size; MM_E_IO.
  */
 mm_status mm_model_config_find(const char *name, mm_model_config *config);
 
@@ -41,10 +48,11 @@ mm_status mm_model_config_parse(const char *text, const char *where,
  * The configuration of a run: what the user typed (`name`, may be NULL) and
  * what the weights' file says of itself (`recorded` JSON, may be NULL). Weights
  * know their activation best: where only that differs the file is followed,
- * with a warning.
+ * with a warning. The size of images is the typed one: positional embeddings
+ * can be resized. Text towers are compared where both have one; one is enough.
  *
- * Errors   MM_E_ARG when neither is there, or when they differ in a size (which
- *          is named).
+ * Errors   MM_E_ARG when neither is there, or when they differ in another size
+ *          (which is named).
  */
 mm_status mm_model_config_choose(const char *name, const char *recorded,
                                  const char *path, mm_log *log,

@@ -23,6 +23,17 @@ typedef struct mm_vit_params {
     float *ln_post_weight, *ln_post_bias;
 } mm_vit_params;
 
+/** The text tower's, and the scale of the logits. */
+typedef struct mm_text_params {
+    float *positional_embedding;
+    float *text_projection;
+    float *logit_scale; /* one number: the scale's logarithm */
+    float *token_embedding;
+    float *ln_final_weight, *ln_final_bias;
+} mm_text_params;
+
+typedef enum mm_tower { MM_IMAGE_TOWER, MM_TEXT_TOWER } mm_tower;
+
 /**
  * The image tower's tensors, names and order as in open_clip's state dict.
  *
@@ -33,14 +44,25 @@ typedef struct mm_vit_params {
 mm_status mm_params_table(const mm_model_config *config,
                           mm_tensor_table *table);
 
-/** Point into a flat buffer of mm_params_table's layout; no memory is given. */
-mm_vit_params mm_params_vit(const mm_model_config *config, float *flat);
-mm_block_params mm_params_block(const mm_model_config *config, int64_t layer,
-                                float *flat);
+/** Likewise the text tower's with logit_scale, which has shape []. */
+mm_status mm_params_text_table(const mm_model_config *config,
+                               mm_tensor_table *table);
 
-/** Element ranges of the flat buffer that a backward pass finishes together:
- * block `layer` with what follows the last block, or everything before block
- * 0 (layer -1). */
+/** Likewise of a whole CLIP: both towers, in the order in which open_clip
+ * mixes them. */
+mm_status mm_params_clip_table(const mm_model_config *config,
+                               mm_tensor_table *table);
+
+/** Point into a flat buffer of mm_params_table's (mm_params_text_table's)
+ * layout; no memory is given. */
+mm_vit_params mm_params_vit(const mm_model_config *config, float *flat);
+mm_text_params mm_params_text(const mm_model_config *config, float *flat);
+mm_block_params mm_params_block(const mm_model_config *config, mm_tower tower,
+                                int64_t layer, float *flat);
+
+/** Element ranges of the image tower's flat buffer that a backward pass
+ * finishes together: block `layer` with what follows the last block, or
+ * everything before block 0 (layer -1). */
 void mm_params_range(const mm_model_config *config, int64_t layer, int64_t *lo,
                      int64_t *hi);
 
@@ -48,7 +70,7 @@ void mm_params_range(const mm_model_config *config, int64_t layer, int64_t *lo,
  * Random weights with open_clip's standard deviations (Radford et al. 2019 for
  * the blocks): a function of (seed, tensor, element) alone.
  *
- * Memory   theta: host, [table->n_elems].
+ * Memory   theta: host, [table->n_elems]; table: any of the above.
  */
 void mm_params_init(const mm_model_config *config, const mm_tensor_table *table,
                     uint64_t seed, float *theta);

@@ -1,35 +1,13 @@
 #include "src/model/vit.h"
 
 #include "src/base/arena.h"
+#include "src/model/blocks.h"
 
 #include <stdlib.h>
 
 /* CLIP's normalisation (Radford et al. 2021, published with the code). */
-static const float pixel_mean[3] = {0.48145466f, 0.4578275f, 0.40821073f};
-static const float pixel_std[3] = {0.26862954f, 0.26130258f, 0.27577711f};
-
-static const float norm_eps = 1e-5f;
-
-/** What one block computes, in order. In inference all blocks share one set and
- * `x`, `middle` and the next block's `x` are one buffer. */
-typedef struct block_acts {
-    float *x;    /* [B,T,C] the residual stream on entry             */
-    float *ln_1; /* [B,T,C]                                          */
-    float *mean_1, *rstd_1;
-    float *qkv;       /* [B,T,3C]                                    */
-    float *attention; /* [B,T,C]                                     */
-    float *lse;       /* [B,H,T]                                     */
-    /* From here on only the rows that matter: every token, or, in the last
-     * block, the class tokens. */
-    float *tail_x;         /* [rows,C] x's rows         */
-    float *tail_attention; /* [rows,C] attention's rows */
-    float *middle;         /* [rows,C] tail_x + attention output */
-    float *ln_2;           /* [rows,C]                  */
-    float *mean_2, *rstd_2;
-    float *pre; /* [rows,M] before the activation */
-    float *act; /* [rows,M]                       */
-    float *out; /* [rows,C] next block's x        */
-} block_acts;
+const float mm_pixel_mean[3] = {0.48145466f, 0.4578275f, 0.40821073f};
+const float mm_pixel_deviation[3] = {0.26862954f, 0.26130258f, 0.27577711f};
 
 struct mm_vit {
     mm_device *device;
@@ -42,21 +20,14 @@ struct mm_vit {
     void *memory;
     int64_t n_bytes;
 
+    mm_blocks *blocks;
+    mm_blocks_ports ports;
     float *columns;  /* [B, T-1, 3PP] */
     float *embedded; /* [B,T,C] before ln_pre */
     float *pre_mean, *pre_rstd;
-    block_acts *blocks;
     float *post_mean, *post_rstd;
     float *pooled;   /* [B,C] */
     float *features; /* [B,E] */
-
-    /* Gradients of activations, each used again block after block. */
-    float *dx;      /* [B,T,C] of the residual stream */
-    float *dtail;   /* [B,C] of the last block's      */
-    float *dbranch; /* [B,T,C] of what enters it      */
-    float *dpre;    /* [rows,M] before the activation */
-    float *dattn;   /* [B,T,C]                        */
-    float *dqkv;    /* [B,T,3C]                       */
 };
 
 static int64_t patch_elems(const mm_model_config *c)
@@ -64,82 +35,24 @@ static int64_t patch_elems(const mm_model_config *c)
     return 3 * c->patch_size * c->patch_size;
 }
 
-static bool is_last(const mm_model_config *c, int64_t layer)
-{
-    return layer == c->n_layers - 1;
-}
-
-static int64_t tail_rows(const mm_vit *vit, int64_t layer, int64_t n_images)
-{
-    return is_last(vit->config, layer) ? n_images
-                                       : n_images * vit->config->n_tokens;
-}
-
 /* ---- memory ------------------------------------------------------------ */
 
-static void plan_block(mm_vit *vit, mm_arena *arena, int64_t layer)
-{
-    const mm_model_config *c = vit->config;
-    bool training = vit->use == MM_VIT_TRAINING;
-    bool last = is_last(c, layer);
-    int64_t n = vit->max_images * c->n_tokens;
-    int64_t rows = tail_rows(vit, layer, vit->max_images);
-    block_acts *b = &vit->blocks[layer];
-    if (!training && layer > 0 && !last) {
-        *b = vit->blocks[0];
-        return;
-    }
-    if (training || layer == 0) {
-        b->x = layer > 0 ? vit->blocks[layer - 1].out
-                         : mm_arena_floats(arena, n * c->width);
-        b->ln_1 = mm_arena_floats(arena, n * c->width);
-        b->qkv = mm_arena_floats(arena, n * 3 * c->width);
-        b->attention = mm_arena_floats(arena, n * c->width);
-    } else {
-        *b = vit->blocks[0]; /* but for its tail, which is smaller */
-    }
-    if (training) {
-        b->mean_1 = mm_arena_floats(arena, n);
-        b->rstd_1 = mm_arena_floats(arena, n);
-        b->mean_2 = mm_arena_floats(arena, rows);
-        b->rstd_2 = mm_arena_floats(arena, rows);
-        b->lse = mm_arena_floats(arena, n * c->n_heads);
-        b->pre = mm_arena_floats(arena, rows * c->mlp_width);
-    }
-    b->tail_x = last ? mm_arena_floats(arena, rows * c->width) : b->x;
-    b->tail_attention =
-        last ? mm_arena_floats(arena, rows * c->width) : b->attention;
-    b->middle = training ? mm_arena_floats(arena, rows * c->width) : b->tail_x;
-    b->ln_2 = mm_arena_floats(arena, rows * c->width);
-    b->act = mm_arena_floats(arena, rows * c->mlp_width);
-    b->out = training ? mm_arena_floats(arena, rows * c->width) : b->middle;
-}
-
 /** Runs twice: over an empty arena to count, then over the memory. */
-static void plan(mm_vit *vit, mm_arena *arena)
+static void lay_out(mm_vit *vit, mm_arena *arena)
 {
     const mm_model_config *c = vit->config;
-    int64_t b = vit->max_images, n = b * c->n_tokens;
-    bool training = vit->use == MM_VIT_TRAINING;
-    vit->columns =
-        mm_arena_floats(arena, b * (c->n_tokens - 1) * patch_elems(c));
-    vit->embedded = mm_arena_floats(arena, n * c->width);
-    if (training) {
-        vit->pre_mean = mm_arena_floats(arena, n);
-        vit->pre_rstd = mm_arena_floats(arena, n);
+    int64_t b = vit->max_images, t = c->image.n_tokens, w = c->image.width;
+    vit->columns = mm_arena_floats(arena, b * (t - 1) * patch_elems(c));
+    vit->embedded = mm_arena_floats(arena, b * t * w);
+    if (vit->use == MM_VIT_TRAINING) {
+        vit->pre_mean = mm_arena_floats(arena, b * t);
+        vit->pre_rstd = mm_arena_floats(arena, b * t);
         vit->post_mean = mm_arena_floats(arena, b);
         vit->post_rstd = mm_arena_floats(arena, b);
-        vit->dx = mm_arena_floats(arena, n * c->width);
-        vit->dtail = mm_arena_floats(arena, b * c->width);
-        vit->dbranch = mm_arena_floats(arena, n * c->width);
-        int64_t most_rows = c->n_layers > 1 ? n : b;
-        vit->dpre = mm_arena_floats(arena, most_rows * c->mlp_width);
-        vit->dattn = mm_arena_floats(arena, n * c->width);
-        vit->dqkv = mm_arena_floats(arena, n * 3 * c->width);
     }
-    for (int64_t layer = 0; layer < c->n_layers; layer++)
-        plan_block(vit, arena, layer);
-    vit->pooled = mm_arena_floats(arena, b * c->width);
+    mm_blocks_lay_out(vit->blocks, arena);
+    vit->ports = mm_blocks_ports_of(vit->blocks);
+    vit->pooled = mm_arena_floats(arena, b * w);
     vit->features = mm_arena_floats(arena, b * c->embed_dim);
 }
 
@@ -156,22 +69,24 @@ mm_status mm_vit_create(mm_device *device, mm_stream *stream,
     v->config = config;
     v->use = use;
     v->max_images = max_images;
-    mm_status st = mm_fail(MM_E_MEMORY, "no memory for a model");
-    v->blocks = calloc((size_t)config->n_layers, sizeof *v->blocks);
-    if (!v->blocks)
-        goto fail;
-
+    mm_status st;
+    MM_TRY_GOTO(st, fail,
+                mm_blocks_create(v->ops, stream, config, MM_IMAGE_TOWER,
+                                 use == MM_VIT_TRAINING, max_images,
+                                 max_images * config->image.n_tokens,
+                                 &v->blocks));
     mm_arena arena = {0};
-    plan(v, &arena);
+    lay_out(v, &arena);
     v->n_bytes = arena.used;
     MM_TRY_GOTO(st, fail, mm_device_alloc(device, v->n_bytes, &v->memory));
     arena = (mm_arena){.base = v->memory};
-    plan(v, &arena);
+    lay_out(v, &arena);
 
     int64_t scratch;
     MM_TRY_GOTO(st, fail,
-                v->ops->scratch_bytes(&scratch, config->n_tokens, config->width,
-                                      config->n_heads));
+                v->ops->scratch_bytes(&scratch, config->image.n_tokens,
+                                      config->image.width,
+                                      config->image.n_heads));
     MM_TRY_GOTO(st, fail, mm_stream_reserve(stream, scratch));
     *vit = v;
     return MM_OK;
@@ -186,7 +101,7 @@ void mm_vit_destroy(mm_vit **vit)
     if (!v)
         return;
     mm_device_release(v->device, &v->memory);
-    free(v->blocks);
+    mm_blocks_destroy(&v->blocks);
     free(v);
     *vit = NULL;
 }
@@ -202,48 +117,18 @@ static mm_status embed(mm_vit *v, const mm_vit_params *p, const uint8_t *images)
 {
     const mm_model_config *c = v->config;
     const mm_ops *ops = v->ops;
-    int64_t b = v->n_images, t = c->n_tokens, w = c->width;
-    float *patches = v->blocks[0].ln_1; /* free until block 0 writes it */
+    int64_t b = v->n_images, t = c->image.n_tokens, w = c->image.width;
+    float *patches = v->ports.spare;
     MM_TRY(ops->patchify(v->stream, v->columns, images, b, c->image_size,
-                         c->patch_size, pixel_mean, pixel_std));
+                         c->patch_size, mm_pixel_mean, mm_pixel_deviation));
     MM_TRY(ops->linear(v->stream, patches, v->columns, p->conv1_weight, NULL,
                        NULL, b * (t - 1), patch_elems(c), w));
     MM_TRY(ops->embed_tokens(v->stream, v->embedded, patches,
                              p->class_embedding, p->positional_embedding, b, t,
                              w));
-    return ops->layernorm(v->stream, v->blocks[0].x, v->pre_mean, v->pre_rstd,
+    return ops->layernorm(v->stream, v->ports.x, v->pre_mean, v->pre_rstd,
                           v->embedded, w, p->ln_pre_weight, p->ln_pre_bias,
-                          norm_eps, b * t, w);
-}
-
-static mm_status forward_block(mm_vit *v, int64_t layer,
-                               const mm_block_params *p)
-{
-    const mm_model_config *c = v->config;
-    const mm_ops *ops = v->ops;
-    const block_acts *a = &v->blocks[layer];
-    int64_t b = v->n_images, t = c->n_tokens, w = c->width, m = c->mlp_width;
-    int64_t n = b * t, rows = tail_rows(v, layer, b);
-    mm_stream *s = v->stream;
-    MM_TRY(ops->layernorm(s, a->ln_1, a->mean_1, a->rstd_1, a->x, w,
-                          p->ln_1_weight, p->ln_1_bias, norm_eps, n, w));
-    MM_TRY(ops->linear(s, a->qkv, a->ln_1, p->in_proj_weight, p->in_proj_bias,
-                       NULL, n, w, 3 * w));
-    MM_TRY(ops->attention(s, a->attention, a->lse, a->qkv, false, b, t, w,
-                          c->n_heads));
-    if (is_last(c, layer)) {
-        MM_TRY(ops->copy_rows(s, a->tail_x, w, a->x, t * w, rows, w));
-        MM_TRY(ops->copy_rows(s, a->tail_attention, w, a->attention, t * w,
-                              rows, w));
-    }
-    MM_TRY(ops->linear(s, a->middle, a->tail_attention, p->out_proj_weight,
-                       p->out_proj_bias, a->tail_x, rows, w, w));
-    MM_TRY(ops->layernorm(s, a->ln_2, a->mean_2, a->rstd_2, a->middle, w,
-                          p->ln_2_weight, p->ln_2_bias, norm_eps, rows, w));
-    MM_TRY(ops->linear_act(s, a->act, a->pre, a->ln_2, p->c_fc_weight,
-                           p->c_fc_bias, c->activation, rows, w, m));
-    return ops->linear(s, a->out, a->act, p->c_proj_weight, p->c_proj_bias,
-                       a->middle, rows, m, w);
+                          mm_norm_eps, b * t, w);
 }
 
 mm_status mm_vit_forward(mm_vit *vit, const float *theta, const uint8_t *images,
@@ -252,22 +137,19 @@ mm_status mm_vit_forward(mm_vit *vit, const float *theta, const uint8_t *images,
     MM_ASSERT(n_images >= 0 && n_images <= vit->max_images);
     const mm_model_config *c = vit->config;
     const mm_ops *ops = vit->ops;
+    int64_t w = c->image.width;
     /* Weights and gradients share one struct of pointers; weights are only
      * read. */
-    float *flat = (float *)theta;
-    mm_vit_params p = mm_params_vit(c, flat);
+    mm_vit_params p = mm_params_vit(c, (float *)theta);
     vit->n_images = n_images;
     MM_TRY(embed(vit, &p, images));
-    for (int64_t layer = 0; layer < c->n_layers; layer++) {
-        mm_block_params block = mm_params_block(c, layer, flat);
-        MM_TRY(forward_block(vit, layer, &block));
-    }
+    MM_TRY(mm_blocks_forward(vit->blocks, theta, NULL, n_images,
+                             c->image.n_tokens));
     MM_TRY(ops->layernorm(vit->stream, vit->pooled, vit->post_mean,
-                          vit->post_rstd, vit->blocks[c->n_layers - 1].out,
-                          c->width, p.ln_post_weight, p.ln_post_bias, norm_eps,
-                          n_images, c->width));
+                          vit->post_rstd, vit->ports.out, w, p.ln_post_weight,
+                          p.ln_post_bias, mm_norm_eps, n_images, w));
     MM_TRY(ops->gemm(vit->stream, vit->features, vit->pooled, p.proj, false,
-                     false, n_images, c->embed_dim, c->width, 0));
+                     false, n_images, c->embed_dim, w, 0));
     *features = vit->features;
     return MM_OK;
 }
@@ -284,77 +166,16 @@ static mm_status tell(const mm_grad_listener *listener,
     return listener->ready(listener->context, grad, lo, hi);
 }
 
-/** The MLP half and the attention's output projection. dx: gradient of the
- * block's rows, in and out; dattn: of what attention gave for those rows. */
-static mm_status backward_tail(mm_vit *v, int64_t layer,
-                               const mm_block_params *p,
-                               const mm_block_params *d, float *dx,
-                               float *dattn, bool accumulate)
-{
-    const mm_model_config *c = v->config;
-    const mm_ops *ops = v->ops;
-    const block_acts *a = &v->blocks[layer];
-    int64_t w = c->width, m = c->mlp_width;
-    int64_t rows = tail_rows(v, layer, v->n_images);
-    mm_stream *s = v->stream;
-    float *dpre = v->dpre;
-    MM_TRY(ops->linear_grad_weight(s, d->c_proj_weight, d->c_proj_bias, dx,
-                                   a->act, accumulate, rows, m, w));
-    MM_TRY(ops->linear_grad_act(s, dpre, dx, p->c_proj_weight, a->pre,
-                                c->activation, rows, m, w));
-    MM_TRY(ops->linear_grad_weight(s, d->c_fc_weight, d->c_fc_bias, dpre,
-                                   a->ln_2, accumulate, rows, w, m));
-    MM_TRY(ops->linear_grad_input(s, v->dbranch, dpre, p->c_fc_weight, rows, w,
-                                  m));
-    MM_TRY(ops->layernorm_grad(s, dx, d->ln_2_weight, d->ln_2_bias, dx,
-                               v->dbranch, a->middle, w, a->mean_2, a->rstd_2,
-                               p->ln_2_weight, accumulate, rows, w));
-    MM_TRY(ops->linear_grad_weight(s, d->out_proj_weight, d->out_proj_bias, dx,
-                                   a->tail_attention, accumulate, rows, w, w));
-    return ops->linear_grad_input(s, dattn, dx, p->out_proj_weight, rows, w, w);
-}
-
-static mm_status backward_block(mm_vit *v, int64_t layer,
-                                const mm_block_params *p,
-                                const mm_block_params *d, bool accumulate)
-{
-    const mm_model_config *c = v->config;
-    const mm_ops *ops = v->ops;
-    const block_acts *a = &v->blocks[layer];
-    int64_t b = v->n_images, t = c->n_tokens, w = c->width, n = b * t;
-    mm_stream *s = v->stream;
-    if (is_last(c, layer)) {
-        /* Rows that are not class tokens get nothing from behind. */
-        float *dattn_rows = v->dqkv;
-        MM_TRY(backward_tail(v, layer, p, d, v->dtail, dattn_rows, accumulate));
-        MM_TRY(ops->fill(s, v->dx, 0, n * w));
-        MM_TRY(ops->fill(s, v->dattn, 0, n * w));
-        MM_TRY(ops->copy_rows(s, v->dx, t * w, v->dtail, w, b, w));
-        MM_TRY(ops->copy_rows(s, v->dattn, t * w, dattn_rows, w, b, w));
-    } else {
-        MM_TRY(backward_tail(v, layer, p, d, v->dx, v->dattn, accumulate));
-    }
-    MM_TRY(ops->attention_grad(s, v->dqkv, v->dattn, a->attention, a->lse,
-                               a->qkv, false, b, t, w, c->n_heads));
-    MM_TRY(ops->linear_grad_weight(s, d->in_proj_weight, d->in_proj_bias,
-                                   v->dqkv, a->ln_1, accumulate, n, w, 3 * w));
-    MM_TRY(ops->linear_grad_input(s, v->dbranch, v->dqkv, p->in_proj_weight, n,
-                                  w, 3 * w));
-    return ops->layernorm_grad(s, v->dx, d->ln_1_weight, d->ln_1_bias, v->dx,
-                               v->dbranch, a->x, w, a->mean_1, a->rstd_1,
-                               p->ln_1_weight, accumulate, n, w);
-}
-
 static mm_status backward_embed(mm_vit *v, const mm_vit_params *p,
                                 const mm_vit_params *d, bool accumulate)
 {
     const mm_model_config *c = v->config;
     const mm_ops *ops = v->ops;
-    int64_t b = v->n_images, t = c->n_tokens, w = c->width;
+    int64_t b = v->n_images, t = c->image.n_tokens, w = c->image.width;
     mm_stream *s = v->stream;
-    float *dembedded = v->dbranch, *dpatches = v->dattn;
+    float *dembedded = v->ports.dspare[0], *dpatches = v->ports.dspare[1];
     MM_TRY(ops->layernorm_grad(s, dembedded, d->ln_pre_weight, d->ln_pre_bias,
-                               NULL, v->dx, v->embedded, w, v->pre_mean,
+                               NULL, v->ports.dx, v->embedded, w, v->pre_mean,
                                v->pre_rstd, p->ln_pre_weight, accumulate, b * t,
                                w));
     MM_TRY(ops->embed_tokens_grad(s, dpatches, d->class_embedding,
@@ -372,24 +193,21 @@ mm_status mm_vit_backward(mm_vit *vit, const float *theta, float *grad,
     MM_ASSERT(vit->use == MM_VIT_TRAINING);
     const mm_model_config *c = vit->config;
     const mm_ops *ops = vit->ops;
-    int64_t b = vit->n_images, w = c->width;
+    int64_t b = vit->n_images, w = c->image.width;
     mm_stream *s = vit->stream;
-    float *flat = (float *)theta;
-    mm_vit_params p = mm_params_vit(c, flat), d = mm_params_vit(c, grad);
-
-    float *dpooled = vit->dbranch;
+    mm_vit_params p = mm_params_vit(c, (float *)theta);
+    mm_vit_params d = mm_params_vit(c, grad);
+    float *dpooled = vit->ports.dspare[0];
     MM_TRY(ops->gemm(s, d.proj, vit->pooled, dfeatures, true, false, w,
                      c->embed_dim, b, accumulate));
     MM_TRY(ops->gemm(s, dpooled, dfeatures, p.proj, false, true, b, w,
                      c->embed_dim, 0));
-    MM_TRY(ops->layernorm_grad(s, vit->dtail, d.ln_post_weight, d.ln_post_bias,
-                               NULL, dpooled, vit->blocks[c->n_layers - 1].out,
-                               w, vit->post_mean, vit->post_rstd,
-                               p.ln_post_weight, accumulate, b, w));
-    for (int64_t layer = c->n_layers - 1; layer >= 0; layer--) {
-        mm_block_params block = mm_params_block(c, layer, flat);
-        mm_block_params dblock = mm_params_block(c, layer, grad);
-        MM_TRY(backward_block(vit, layer, &block, &dblock, accumulate));
+    MM_TRY(ops->layernorm_grad(s, vit->ports.dout, d.ln_post_weight,
+                               d.ln_post_bias, NULL, dpooled, vit->ports.out, w,
+                               vit->post_mean, vit->post_rstd, p.ln_post_weight,
+                               accumulate, b, w));
+    for (int64_t layer = c->image.n_layers - 1; layer >= 0; layer--) {
+        MM_TRY(mm_blocks_backward(vit->blocks, theta, grad, layer, accumulate));
         MM_TRY(tell(listener, c, layer, grad));
     }
     MM_TRY(backward_embed(vit, &p, &d, accumulate));
@@ -401,21 +219,22 @@ mm_status mm_vit_backward(mm_vit *vit, const float *theta, float *grad,
 mm_status mm_vit_copy_activation(mm_vit *vit, int64_t layer, float *host)
 {
     const mm_model_config *c = vit->config;
-    MM_ASSERT(vit->use == MM_VIT_TRAINING && layer < c->n_layers);
-    const float *x = layer < 0 ? vit->blocks[0].x : vit->blocks[layer].out;
-    int64_t rows = layer < 0 ? vit->n_images * c->n_tokens
-                             : tail_rows(vit, layer, vit->n_images);
+    MM_ASSERT(vit->use == MM_VIT_TRAINING && layer < c->image.n_layers);
+    bool last = layer == c->image.n_layers - 1;
+    const float *x =
+        last ? vit->ports.out : mm_blocks_input(vit->blocks, layer + 1);
+    int64_t rows = last ? vit->n_images : vit->n_images * c->image.n_tokens;
     MM_TRY(mm_copy_to_host(vit->stream, host, x,
-                           rows * c->width * (int64_t)sizeof *host));
+                           rows * c->image.width * (int64_t)sizeof *host));
     return mm_stream_sync(vit->stream);
 }
 
 double mm_vit_forward_flop(const mm_model_config *config)
 {
-    double t = (double)config->n_tokens, w = (double)config->width;
-    double a_token = 4 * w * w + 2 * w * (double)config->mlp_width;
-    double attention = 2 * t * t * w;
-    double blocks = (double)config->n_layers * (t * a_token + attention);
-    double patches = (t - 1) * (double)patch_elems(config) * w;
-    return 2 * (blocks + patches + w * (double)config->embed_dim);
+    double w = (double)config->image.width;
+    double n_patches = (double)(config->image.n_tokens - 1);
+    return mm_blocks_flop(&config->image, config->image.n_tokens) +
+           2 * w *
+               (n_patches * (double)patch_elems(config) +
+                (double)config->embed_dim);
 }

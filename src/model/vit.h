@@ -50,6 +50,9 @@ int64_t mm_vit_n_bytes(const mm_vit *vit);
 mm_status mm_vit_forward(mm_vit *vit, const float *theta, const uint8_t *images,
                          int64_t n_images, float **features);
 
+/** What CLIP subtracts from, and divides by, a pixel's red, green and blue. */
+extern const float mm_pixel_mean[3], mm_pixel_deviation[3];
+
 /** Told when elements [lo, hi) of the gradient are final. */
 typedef struct mm_grad_listener {
     mm_status (*ready)(void *context, float *grad, int64_t lo, int64_t hi);

@@ -2,10 +2,12 @@
 
 #include "io/file.h"
 #include "src/base/names.h"
+#include "src/tasks/benchmarks.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { N_CLASSES = 10, N_FOLDERS = 3, N_BUILTINS = 2 };
@@ -16,19 +18,14 @@ typedef struct builtin {
     const char *folders[N_FOLDERS]; /* below the location, in this order */
     const char *installed;          /* without a location; NULL: needs one */
     const char *package;            /* Debian's, that puts it there */
-    const char *class_names[N_CLASSES];
 } builtin;
 
 static const builtin builtins[N_BUILTINS] = {
     {.name = "FashionMNIST",
      .folders = {".", "FashionMNIST/raw", "fashion-mnist"},
      .installed = "/usr/share/datasets/fashion-mnist",
-     .package = "dataset-fashion-mnist",
-     .class_names = {"T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
-                     "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"}},
-    {.name = "MNIST",
-     .folders = {".", "MNIST/raw", "mnist"},
-     .class_names = {"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"}},
+     .package = "dataset-fashion-mnist"},
+    {.name = "MNIST", .folders = {".", "MNIST/raw", "mnist"}},
 };
 
 static bool holds_idx(const char *folder)
@@ -74,11 +71,13 @@ static mm_status find_folder(const builtin *b, const char *location,
 
 static mm_status set_names(mm_dataset *dataset, const builtin *b)
 {
+    const mm_benchmark *benchmark;
+    MM_TRY(mm_benchmark_find(b->name, &benchmark));
     char *name = strdup(b->name);
     char **class_names = calloc(N_CLASSES, sizeof *class_names);
     bool complete = name && class_names;
     for (int i = 0; i < N_CLASSES && complete; i++) {
-        class_names[i] = strdup(b->class_names[i]);
+        class_names[i] = strdup(benchmark->class_names.texts[i]);
         complete = class_names[i] != NULL;
     }
     if (!complete) {
@@ -121,20 +120,33 @@ static bool ends_with(const char *text, const char *end)
     return length >= end_length && strcmp(text + length - end_length, end) == 0;
 }
 
-mm_status mm_dataset_open(const char *name, const char *location,
+/** Whether a name leads to a folder; all ranks must take the same way. */
+static mm_status is_folder(mm_comm *comm, const char *name, bool *yes)
+{
+    struct stat info;
+    *yes = stat(name, &info) == 0 && S_ISDIR(info.st_mode);
+    return comm ? mm_comm_broadcast(comm, yes, sizeof *yes, 0) : MM_OK;
+}
+
+mm_status mm_dataset_open(mm_comm *comm, const char *name, const char *location,
                           mm_dataset **dataset)
 {
+    bool folder;
     const char *known[N_BUILTINS];
     for (int i = 0; i < N_BUILTINS; i++) {
         known[i] = builtins[i].name;
         if (strcmp(name, known[i]) == 0)
             return open_builtin(&builtins[i], location, dataset);
     }
+    MM_TRY(is_folder(comm, name, &folder));
+    if (folder)
+        return mm_dataset_folder_open(comm, name, dataset);
     if (access(name, F_OK) == 0)
         return mm_dataset_file_open(name, dataset);
     if (strchr(name, '/') || ends_with(name, ".h5") || ends_with(name, ".npz"))
         return mm_fail_errno("cannot open %s", name);
     mm_names_unknown("data set", name, known, N_BUILTINS);
-    return mm_fail(MM_E_ARG, "%s, or the path of a .h5 or .npz file",
+    return mm_fail(MM_E_ARG,
+                   "%s, or the path of a .h5 or .npz file or a folder",
                    mm_fail_message());
 }

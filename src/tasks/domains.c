@@ -1,5 +1,6 @@
 #include "src/tasks/domains.h"
 
+#include "io/sample.h"
 #include "src/base/names.h"
 #include "src/base/rng.h"
 #include "src/tasks/task.h"
@@ -149,6 +150,12 @@ static mm_status check_source(const mm_dataset *source,
                        "%s has domains already; make new ones from a data set "
                        "without",
                        source->name);
+    if (source->train.storage != MM_STORED_PIXELS ||
+        source->test.storage != MM_STORED_PIXELS)
+        return mm_fail(MM_E_ARG,
+                       "domains need images of one size: pack %s with --resize "
+                       "first, and make domains from that file",
+                       source->name);
     MM_TRY(check_sides(source, &source->train, plan));
     return check_sides(source, &source->test, plan);
 }
@@ -187,8 +194,8 @@ static mm_status allocate(const expansion *e, const mm_domains_plan *plan)
 }
 
 /** Fill the images of one domain: the n_kept places from domain * n_kept on. */
-static void expand(const expansion *e, const mm_domains_plan *plan, int domain,
-                   int64_t *n_done, mm_log *log)
+static mm_status expand(const expansion *e, const mm_domains_plan *plan,
+                        int domain, int64_t *n_done, mm_log *log)
 {
     const domain_kind *kind =
         plan->n_names > 0 ? find_kind(plan->names[domain]) : &kinds[0];
@@ -196,9 +203,13 @@ static void expand(const expansion *e, const mm_domains_plan *plan, int domain,
     mm_split *to = e->to;
     /* The split owns its pixels; others see them as constant. */
     uint8_t *pixels = (uint8_t *)(uintptr_t)to->pixels;
+    mm_sample_reader *reader;
+    mm_image image;
+    MM_TRY(mm_sample_reader_create(e->from, &reader));
+    mm_status st = MM_OK;
     for (int64_t i = 0; i < e->n_kept; i++) {
         int64_t at = domain * e->n_kept + i, sample = e->kept[i];
-        mm_image image = mm_split_image(e->from, sample);
+        MM_TRY_GOTO(st, done, mm_sample_read(reader, sample, &image));
         noise.sample = e->first_sample + (uint64_t)sample;
         kind->apply(&image, &noise, pixels + at * image_bytes(&image));
         to->labels[at] = e->from->labels[sample];
@@ -207,6 +218,9 @@ static void expand(const expansion *e, const mm_domains_plan *plan, int domain,
                 plan->n_names > 0 ? domain : e->from->domains[sample];
         mm_progress_update(log, ++*n_done, kind->name);
     }
+done:
+    mm_sample_reader_destroy(&reader);
+    return st;
 }
 
 static void name_domains(const mm_dataset *source, const mm_domains_plan *plan,
@@ -240,8 +254,10 @@ mm_status mm_domains_make(const mm_dataset *source, const mm_domains_plan *plan,
     const mm_task *task = &kept.tasks[0];
     expansion halves[2] = {
         {&source->train, task->train, task->n_train, 0, &d->train},
-        {&source->test, task->test, task->n_test, (uint64_t)1 << 40, &d->test},
+        {&source->test, source->one_split ? NULL : task->test,
+         source->one_split ? 0 : task->n_test, (uint64_t)1 << 40, &d->test},
     };
+    d->one_split = source->one_split;
     d->name = source->name;
     name_domains(source, plan, d);
     MM_TRY_GOTO(st, done, allocate(&halves[0], plan));
@@ -253,7 +269,8 @@ mm_status mm_domains_make(const mm_dataset *source, const mm_domains_plan *plan,
                       d->train.n_images + d->test.n_images);
     for (int half = 0; half < 2; half++)
         for (int domain = 0; domain < n_domains; domain++)
-            expand(&halves[half], plan, domain, &n_done, log);
+            MM_TRY_GOTO(st, done,
+                        expand(&halves[half], plan, domain, &n_done, log));
     mm_progress_end(log);
     *made = d;
     d = NULL;

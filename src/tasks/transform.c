@@ -1,22 +1,18 @@
 #include "src/tasks/transform.h"
 
 #include "src/base/rng.h"
-#include "src/tasks/resample.h"
+#include "src/tasks/resize.h"
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
+
+/* Of a resized image before it is cropped; Pillow would make all of them. */
+static const int64_t most_pixels = (int64_t)1 << 31;
 
 struct mm_transform {
     int64_t size;
-    mm_resampler *resampler;
-    uint8_t *grey; /* [size, size], before it becomes three channels */
+    mm_resizer *resizer;
 };
-
-/** A box of an image. */
-typedef struct box {
-    int64_t left, top, width, height;
-} box;
 
 mm_status mm_transform_create(int64_t size, mm_transform **transform)
 {
@@ -25,16 +21,10 @@ mm_status mm_transform_create(int64_t size, mm_transform **transform)
     if (!t)
         return mm_fail(MM_E_MEMORY, "no memory to transform images");
     t->size = size;
-    t->grey = malloc((size_t)(size * size));
-    mm_status st = mm_fail(MM_E_MEMORY, "no memory for images of %lld x %lld",
-                           (long long)size, (long long)size);
-    if (!t->grey)
-        goto fail;
-    MM_TRY_GOTO(st, fail, mm_resampler_create(&t->resampler));
+    mm_status st = mm_resizer_create(&t->resizer);
+    if (st != MM_OK)
+        mm_transform_destroy(&t);
     *transform = t;
-    return MM_OK;
-fail:
-    mm_transform_destroy(&t);
     return st;
 }
 
@@ -42,40 +32,13 @@ void mm_transform_destroy(mm_transform **transform)
 {
     if (!*transform)
         return;
-    mm_resampler_destroy(&(*transform)->resampler);
-    free((*transform)->grey);
+    mm_resizer_destroy(&(*transform)->resizer);
     free(*transform);
     *transform = NULL;
 }
 
-static void spread_grey(const uint8_t *grey, int64_t n_pixels, uint8_t *out)
-{
-    for (int64_t i = 0; i < n_pixels; i++)
-        out[3 * i] = out[3 * i + 1] = out[3 * i + 2] = grey[i];
-}
-
-/** Resize a box of an image; grey becomes three channels last. */
-static mm_status resize(mm_transform *t, const mm_image *image, const box *b,
-                        const mm_window *window, uint8_t *out)
-{
-    int64_t stride = image->width * image->channels;
-    mm_pixels pixels = {
-        .first = image->pixels + b->top * stride + b->left * image->channels,
-        .stride_bytes = stride,
-        .height = b->height,
-        .width = b->width,
-        .channels = image->channels,
-    };
-    if (image->channels == 3)
-        return mm_resample(t->resampler, &pixels, window, out);
-    MM_TRY(mm_resample(t->resampler, &pixels, window, t->grey));
-    spread_grey(t->grey, t->size * t->size, out);
-    return MM_OK;
-}
-
 static mm_status check_image(const mm_image *image)
 {
-    MM_ASSERT(image->channels == 1 || image->channels == 3);
     if (image->height < 1 || image->width < 1)
         return mm_fail(MM_E_VALUE, "an image of %lld x %lld has no pixels",
                        (long long)image->height, (long long)image->width);
@@ -99,10 +62,6 @@ mm_status mm_transform_evaluation(mm_transform *t, const mm_image *image,
 {
     MM_TRY(check_image(image));
     int64_t size = t->size, h = image->height, w = image->width;
-    if (h == size && w == size && image->channels == 3) {
-        memcpy(out, image->pixels, (size_t)(size * size * 3));
-        return MM_OK;
-    }
     mm_window window = {
         .full_height = w <= h ? longer_side(size, h, w) : size,
         .full_width = w <= h ? size : longer_side(size, w, h),
@@ -111,8 +70,12 @@ mm_status mm_transform_evaluation(mm_transform *t, const mm_image *image,
     };
     window.top = centred(window.full_height, size);
     window.left = centred(window.full_width, size);
-    box whole = {0, 0, w, h};
-    return resize(t, image, &whole, &window, out);
+    if (window.full_height * window.full_width > most_pixels)
+        return mm_fail(MM_E_VALUE,
+                       "an image of %lld x %lld is too thin to be resized",
+                       (long long)h, (long long)w);
+    mm_box whole = {0, 0, w, h};
+    return mm_resize(t->resizer, image, &whole, &window, out);
 }
 
 mm_status mm_transform_crop(mm_transform *t, const mm_image *image,
@@ -126,8 +89,8 @@ mm_status mm_transform_crop(mm_transform *t, const mm_image *image,
                         .full_width = t->size,
                         .height = t->size,
                         .width = t->size};
-    box b = {left, top, width, height};
-    return resize(t, image, &b, &window, out);
+    mm_box box = {left, top, width, height};
+    return mm_resize(t->resizer, image, &box, &window, out);
 }
 
 /** One image's random numbers in one epoch. */
@@ -149,7 +112,7 @@ static int64_t next_below(draws *d, int64_t n)
 }
 
 /** torchvision's RandomResizedCrop.get_params. */
-static box random_box(draws *d, int64_t height, int64_t width)
+static mm_box random_box(draws *d, int64_t height, int64_t width)
 {
     const double least_scale = 0.9, least_ratio = 3.0 / 4, most_ratio = 4.0 / 3;
     const double log_least = log(least_ratio), log_most = log(most_ratio);
@@ -164,10 +127,10 @@ static box random_box(draws *d, int64_t height, int64_t width)
         if (0 < w && w <= width && 0 < h && h <= height) {
             int64_t top = next_below(d, height - h + 1);
             int64_t left = next_below(d, width - w + 1);
-            return (box){left, top, w, h};
+            return (mm_box){left, top, w, h};
         }
     }
-    box b = {0, 0, width, height};
+    mm_box b = {0, 0, width, height};
     double ratio = (double)width / (double)height;
     if (ratio < least_ratio)
         b.height = (int64_t)nearbyint((double)width / least_ratio);
@@ -186,6 +149,6 @@ mm_status mm_transform_training(mm_transform *t, const mm_image *image,
     /* An epoch has 64 numbers a sample; ten attempts draw at most 22. */
     draws d = {mm_rng_key_of(seed, MM_RNG_AUGMENT), (uint64_t)sample,
                (uint64_t)epoch * 64, 0};
-    box b = random_box(&d, image->height, image->width);
+    mm_box b = random_box(&d, image->height, image->width);
     return mm_transform_crop(t, image, b.left, b.top, b.width, b.height, out);
 }

@@ -4,9 +4,9 @@
 #include "io/dataset_file.h"
 
 /**
- * Turns stored images into the model's input, byte for byte as Pillow and
- * torchvision do: bicubic with antialias in integer arithmetic, conversion to
- * three channels last. Holds the scratch that one thread needs.
+ * Turns images of any mode into the model's input, byte for byte as Pillow and
+ * torchvision do: resized in their own mode, bicubic with antialias (see
+ * resize.h), made RGB last. Holds the scratch that one thread needs.
  */
 typedef struct mm_transform mm_transform;
 
@@ -23,7 +23,8 @@ void mm_transform_destroy(mm_transform **transform);
  * image that already has the size is only copied.
  *
  * Memory   out: [size, size, 3].
- * Errors   MM_E_MEMORY; MM_E_VALUE for an image without pixels.
+ * Errors   MM_E_MEMORY; MM_E_VALUE for an image without pixels, or so thin that
+ *          its longer side would come out beyond 2^31 / size.
  */
 mm_status mm_transform_evaluation(mm_transform *transform,
                                   const mm_image *image, uint8_t *out);

@@ -2,22 +2,21 @@
 
 #include "comm/partition.h"
 #include "src/base/rng.h"
-#include "src/tasks/transform.h"
 
-#include <omp.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 struct mm_loader {
     mm_loader_plan plan;
     int64_t most_images;
-    uint8_t *images;
+    mm_feed *feed;
     int32_t *labels;
-    mm_transform **transforms; /* one a thread */
     const mm_task *task;
-    int64_t task_number, epoch;
-    int64_t *order; /* [task->n_train] sample indices in this epoch's order */
+    int64_t task_number, n_epochs;
+    int64_t epoch, step; /* of the next batch to give       */
+    int64_t asked_epoch; /* of the next batch to ask for: ...*/
+    int64_t asked_step;
+    int64_t *order; /* [task->n_train] sample indices in its epoch's order */
     int64_t order_capacity;
 };
 
@@ -26,24 +25,27 @@ mm_status mm_loader_create(const mm_loader_plan *plan, mm_loader **loader)
     mm_loader *l = calloc(1, sizeof *l);
     mm_status st = mm_fail(MM_E_MEMORY, "no memory for batches of %lld images",
                            (long long)plan->batch_size);
+    *loader = l;
     if (!l)
         return st;
     l->plan = *plan;
     mm_range share = mm_partition(plan->batch_size, 0, plan->n_ranks);
     l->most_images = share.hi - share.lo; /* rank 0 has the largest share */
-    int64_t image_bytes = plan->image_size * plan->image_size * 3;
-    l->images = malloc((size_t)(l->most_images * image_bytes));
     l->labels = malloc((size_t)l->most_images * sizeof *l->labels);
-    l->transforms = calloc((size_t)plan->n_threads, sizeof(mm_transform *));
-    if (!l->images || !l->labels || !l->transforms)
-        goto fail;
-    for (int i = 0; i < plan->n_threads; i++)
-        MM_TRY_GOTO(st, fail,
-                    mm_transform_create(plan->image_size, &l->transforms[i]));
-    *loader = l;
-    return MM_OK;
-fail:
-    mm_loader_destroy(&l);
+    mm_feed_plan feed = {
+        .split = plan->split,
+        .image_size = plan->image_size,
+        .most_images = l->most_images,
+        .n_workers = plan->n_workers,
+        .n_threads = plan->n_threads,
+        .augment = plan->augment,
+        .seed = plan->seed,
+        .skip_bad = plan->skip_bad,
+    };
+    if (l->labels)
+        st = mm_feed_create(&feed, &l->feed);
+    if (st != MM_OK)
+        mm_loader_destroy(loader);
     return st;
 }
 
@@ -52,10 +54,7 @@ void mm_loader_destroy(mm_loader **loader)
     mm_loader *l = *loader;
     if (!l)
         return;
-    for (int i = 0; l->transforms && i < l->plan.n_threads; i++)
-        mm_transform_destroy(&l->transforms[i]);
-    free(l->transforms);
-    free(l->images);
+    mm_feed_destroy(&l->feed);
     free(l->labels);
     free(l->order);
     free(l);
@@ -67,9 +66,15 @@ int64_t mm_loader_most_images(const mm_loader *loader)
     return loader->most_images;
 }
 
-mm_status mm_loader_begin_task(mm_loader *l, const mm_task *task,
-                               int64_t task_number)
+double mm_loader_wait_s(const mm_loader *loader)
 {
+    return mm_feed_wait_s(loader->feed);
+}
+
+mm_status mm_loader_begin_task(mm_loader *l, const mm_task *task,
+                               int64_t task_number, int64_t n_epochs)
+{
+    mm_feed_clear(l->feed);
     if (task->n_train > l->order_capacity) {
         int64_t *grown =
             realloc(l->order, (size_t)task->n_train * sizeof *grown);
@@ -81,6 +86,8 @@ mm_status mm_loader_begin_task(mm_loader *l, const mm_task *task,
     }
     l->task = task;
     l->task_number = task_number;
+    l->n_epochs = n_epochs;
+    l->epoch = l->asked_epoch = -1;
     return MM_OK;
 }
 
@@ -89,10 +96,10 @@ int64_t mm_loader_n_steps(const mm_loader *l)
     return (l->task->n_train + l->plan.batch_size - 1) / l->plan.batch_size;
 }
 
-void mm_loader_begin_epoch(mm_loader *l, int64_t epoch)
+/** Put the samples into an epoch's order. */
+static void set_order(mm_loader *l, int64_t epoch)
 {
     int64_t n = l->task->n_train;
-    l->epoch = epoch;
     memcpy(l->order, l->task->train, (size_t)n * sizeof *l->order);
     if (!l->plan.shuffle)
         return;
@@ -109,44 +116,61 @@ void mm_loader_begin_epoch(mm_loader *l, int64_t epoch)
     }
 }
 
-static mm_status prepare(mm_loader *l, int thread, int64_t sample, uint8_t *out)
+static int64_t global_images(const mm_loader *l, int64_t step)
 {
-    mm_image image = mm_split_image(l->plan.split, sample);
-    mm_transform *transform = l->transforms[thread];
-    if (l->plan.augment)
-        return mm_transform_training(transform, &image, l->plan.seed, l->epoch,
-                                     sample, out);
-    return mm_transform_evaluation(transform, &image, out);
+    int64_t left = l->task->n_train - step * l->plan.batch_size;
+    return left < l->plan.batch_size ? left : l->plan.batch_size;
+}
+
+/** Ask for as many batches as the feed has room for. */
+static void ask_ahead(mm_loader *l)
+{
+    while (mm_feed_has_room(l->feed)) {
+        if (l->asked_step == mm_loader_n_steps(l)) {
+            if (l->asked_epoch + 1 >= l->n_epochs)
+                return;
+            set_order(l, ++l->asked_epoch);
+            l->asked_step = 0;
+        }
+        mm_range mine = mm_partition(global_images(l, l->asked_step),
+                                     l->plan.rank, l->plan.n_ranks);
+        mm_feed_push(l->feed,
+                     l->order + l->asked_step * l->plan.batch_size + mine.lo,
+                     mine.hi - mine.lo, l->asked_epoch);
+        l->asked_step++;
+    }
+}
+
+void mm_loader_begin_epoch(mm_loader *l, int64_t epoch)
+{
+    bool follows = l->epoch >= 0 && epoch == l->epoch + 1 &&
+                   l->step == mm_loader_n_steps(l) && epoch < l->n_epochs;
+    l->epoch = epoch;
+    l->step = 0;
+    if (!follows) {
+        mm_feed_clear(l->feed);
+        l->asked_epoch = epoch;
+        l->asked_step = 0;
+        set_order(l, epoch);
+    }
+    ask_ahead(l);
 }
 
 mm_status mm_loader_batch(mm_loader *l, int64_t step, mm_batch *batch)
 {
-    const mm_loader_plan *plan = &l->plan;
-    int64_t begin = step * plan->batch_size;
-    int64_t n_global = l->task->n_train - begin;
-    if (n_global > plan->batch_size)
-        n_global = plan->batch_size;
-    mm_range mine = mm_partition(n_global, plan->rank, plan->n_ranks);
-    int64_t n = mine.hi - mine.lo;
-    *batch = (mm_batch){n, n_global, l->images, l->labels};
-
-    int64_t image_bytes = plan->image_size * plan->image_size * 3;
-    mm_status worst = MM_OK;
-    char message[512] = "";
-#pragma omp parallel for num_threads(plan->n_threads) schedule(static)
-    for (int64_t i = 0; i < n; i++) {
-        int64_t sample = l->order[begin + mine.lo + i];
-        int thread = omp_get_thread_num();
-        l->labels[i] = l->task->local[plan->split->labels[sample]];
-        mm_status st = prepare(l, thread, sample, l->images + i * image_bytes);
-        if (st != MM_OK) {
-#pragma omp critical
-            {
-                worst = st;
-                snprintf(message, sizeof message, "training image %lld: %s",
-                         (long long)sample, mm_fail_message());
-            }
-        }
-    }
-    return worst == MM_OK ? MM_OK : mm_fail(worst, "%s", message);
+    MM_ASSERT(step == l->step && step < mm_loader_n_steps(l));
+    mm_fed fed;
+    *batch =
+        (mm_batch){.n_global = global_images(l, step), .labels = l->labels};
+    l->step++;
+    mm_status st = mm_feed_next(l->feed, &fed);
+    ask_ahead(l);
+    MM_TRY(st);
+    for (int64_t i = 0; i < fed.n_images; i++)
+        l->labels[i] = l->task->local[l->plan.split->labels[fed.samples[i]]];
+    batch->n_images = fed.n_images;
+    batch->images = fed.images;
+    batch->n_bad = fed.n_bad;
+    batch->bad = fed.bad;
+    return MM_OK;
 }

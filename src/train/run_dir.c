@@ -191,9 +191,11 @@ void mm_run_dir_log_step(mm_run_dir *dir, const mm_step_record *r)
     fprintf(dir->log,
             "{\"task\": %d, \"epoch\": %lld, \"step\": %lld, \"loss\": %.17g, "
             "\"lr\": %.17g, \"grad_norm\": %.17g, \"n_images\": %lld, "
-            "\"images_per_s\": %.6g, \"wait_s\": %.6g}\n",
+            "\"images_per_s\": %.6g, \"wait_s\": %.6g, \"input_s\": %.6g, "
+            "\"n_skipped\": %lld}\n",
             r->task, (long long)r->epoch, (long long)r->step, r->loss, r->lr,
-            r->grad_norm, (long long)r->n_images, r->images_per_s, r->wait_s);
+            r->grad_norm, (long long)r->n_images, r->images_per_s, r->wait_s,
+            r->input_s, (long long)r->n_skipped);
 }
 
 mm_status mm_run_dir_flush(mm_run_dir *dir)

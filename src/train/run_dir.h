@@ -40,6 +40,8 @@ typedef struct mm_step_record {
     int64_t n_images;    /* global batch               */
     double images_per_s; /* of this step               */
     double wait_s;       /* of it, waiting for others  */
+    double input_s;      /* of it, waiting for images  */
+    int64_t n_skipped;   /* bad images, in this step   */
 } mm_step_record;
 
 /** Append a line. Local: other ranks than 0 do nothing; an error is kept and

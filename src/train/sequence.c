@@ -30,6 +30,43 @@ static int64_t warmup_steps(const mm_sequence_plan *plan, int64_t n_steps)
 
 /* ---- one task ---------------------------------------------------------- */
 
+/**
+ * Where images may be skipped: how many the global batch has left, and who they
+ * are. All ranks learn here whether one of them failed.
+ */
+static mm_status agree_on_batch(const sequence *s, mm_status st,
+                                mm_batch *batch, int64_t *n_skipped)
+{
+    const mm_sequence_plan *plan = s->plan;
+    if (st == MM_OK)
+        st = mm_bad_images_add(plan->bad, batch->bad, batch->n_bad);
+    int64_t told[3] = {batch->n_images, batch->n_bad, st != MM_OK};
+    MM_TRY(mm_comm_sum_int64(plan->comm, told, 3));
+    if (told[2] > 0)
+        return mm_comm_agree(plan->comm, st);
+    batch->n_global = told[0];
+    *n_skipped = told[1];
+    return told[1] > 0 ? mm_bad_images_share(plan->bad, plan->comm, plan->log)
+                       : MM_OK;
+}
+
+/** One step; one whose images are all skipped changes nothing, and has neither
+ * loss nor gradient. */
+static mm_status train_step(sequence *s, int64_t step, mm_step_record *record)
+{
+    mm_batch batch;
+    mm_step_result result = {0};
+    mm_status st = mm_loader_batch(s->loader, step, &batch);
+    if (s->plan->bad)
+        MM_TRY(agree_on_batch(s, st, &batch, &record->n_skipped));
+    if (batch.n_global > 0)
+        MM_TRY(mm_stepper_step(s->stepper, &batch, st, record->lr, &result));
+    record->loss = result.loss;
+    record->grad_norm = result.grad_norm;
+    record->n_images = batch.n_global;
+    return MM_OK;
+}
+
 static mm_status train_epoch(sequence *s, int task, int64_t epoch,
                              int64_t n_steps, int64_t *n_seen,
                              double *last_loss)
@@ -40,27 +77,26 @@ static mm_status train_epoch(sequence *s, int task, int64_t epoch,
     for (int64_t i = 0; i < in_epoch; i++) {
         double begin_s = mm_clock_s();
         double waited_s = mm_stepper_wait_s(s->stepper);
+        double fed_s = mm_loader_wait_s(s->loader);
         mm_step_record record = {.task = task, .epoch = epoch};
         record.step = epoch * in_epoch + i;
         record.lr = mm_schedule_lr(plan->lr, record.step, n_steps,
                                    warmup_steps(plan, n_steps));
-        mm_batch batch;
-        mm_step_result result;
-        mm_status st = mm_loader_batch(s->loader, i, &batch);
-        st = mm_stepper_step(s->stepper, &batch, st, record.lr, &result);
+        mm_status st = train_step(s, i, &record);
         if (st == MM_E_VALUE)
             return mm_fail_within(st, "task %d, epoch %lld, step %lld", task,
                                   (long long)epoch, (long long)record.step);
         MM_TRY(st);
-        record.loss = *last_loss = result.loss;
-        record.grad_norm = result.grad_norm;
-        record.n_images = batch.n_global;
-        record.images_per_s = (double)batch.n_global / (mm_clock_s() - begin_s);
+        record.images_per_s =
+            (double)record.n_images / (mm_clock_s() - begin_s);
         record.wait_s = mm_stepper_wait_s(s->stepper) - waited_s;
+        record.input_s = mm_loader_wait_s(s->loader) - fed_s;
         mm_run_dir_log_step(plan->dir, &record);
-        *n_seen += batch.n_global;
+        if (record.n_images > 0)
+            *last_loss = record.loss;
+        *n_seen += record.n_images + record.n_skipped;
         char note[32];
-        snprintf(note, sizeof note, "loss %.4f", result.loss);
+        snprintf(note, sizeof note, "loss %.4f", *last_loss);
         mm_progress_update(plan->log, *n_seen, note);
     }
     return MM_OK;
@@ -128,7 +164,7 @@ static mm_status train_task(sequence *s, int task)
     const mm_sequence_plan *plan = s->plan;
     const mm_task *t = &plan->tasks->tasks[task];
     MM_TRY(mm_run_dir_restart_task(plan->dir, task));
-    mm_status st = mm_loader_begin_task(s->loader, t, task);
+    mm_status st = mm_loader_begin_task(s->loader, t, task, plan->epochs);
     if (st == MM_OK)
         st = mm_stepper_begin_task(
             s->stepper, plan->sequential ? s->model->theta : s->theta_0,
@@ -208,16 +244,21 @@ static mm_status prepare_local(sequence *s)
             return mm_fail(MM_E_MEMORY, "no memory for the initial weights");
         memcpy(s->theta_0, s->model->theta, (size_t)n_bytes);
     }
+    int n_threads = mm_comm_n_threads(plan->comm);
     mm_loader_plan loader = {
         .split = &plan->dataset->train,
         .image_size = s->model->config.image_size,
         .batch_size = plan->batch_size,
         .rank = mm_comm_rank(plan->comm),
         .n_ranks = mm_comm_n_ranks(plan->comm),
-        .n_threads = mm_comm_n_threads(plan->comm),
+        .n_threads = n_threads,
+        .n_workers = plan->n_workers < 0 ? mm_feed_default_workers(
+                                               &plan->dataset->train, n_threads)
+                                         : plan->n_workers,
         .seed = plan->seed,
         .shuffle = plan->shuffle,
         .augment = plan->augment,
+        .skip_bad = plan->bad != NULL,
     };
     return mm_loader_create(&loader, &s->loader);
 }

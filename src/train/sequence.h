@@ -5,6 +5,7 @@
 #include "src/base/log.h"
 #include "src/model/head.h"
 #include "src/model/model.h"
+#include "src/tasks/bad_images.h"
 #include "src/tasks/task.h"
 #include "src/train/run_dir.h"
 
@@ -25,6 +26,10 @@ typedef struct mm_sequence_plan {
     double warmup_ratio; /* of a task's steps; negative: warmup_length counts */
     uint64_t seed;
     bool shuffle, augment;
+    int n_workers;      /* threads that read ahead on each rank; 0: none,
+                           negative: as mm_feed_default_workers says */
+    mm_bad_images *bad; /* what to do with images that cannot be decoded: note,
+                           name and leave them out; NULL: fail */
 } mm_sequence_plan;
 
 /**
@@ -37,7 +42,8 @@ typedef struct mm_sequence_plan {
  *          in the same batches whatever their number.
  * Errors   MM_E_ARG for more ranks than images in a batch; MM_E_VALUE for a
  *          loss that is not finite, naming task, epoch and step; MM_E_IO, ...
- *          A task that failed leaves no checkpoint; finished ones stay.
+ *          as mm_feed_next for an image. A task that failed leaves no
+ *          checkpoint; finished ones stay.
  */
 mm_status mm_sequence_run(const mm_sequence_plan *plan, mm_model *model);
 

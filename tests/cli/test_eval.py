@@ -129,9 +129,9 @@ class Head(cli.Case):
             self.head("--prototypes", n_ranks=n_ranks)
             np.testing.assert_allclose(self.weight(), means, atol=1e-3)
 
-    def test_a_choice_is_needed(self):
-        self.assert_one_line_error(self.head(runner=cli.run), "--prototypes",
-                                   "--orthonormal")
+    def test_only_one_kind_is_made(self):
+        proc = self.head("--prototypes", "--orthonormal", runner=cli.run)
+        self.assert_one_line_error(proc, "--prototypes", "--orthonormal")
 
     def test_more_classes_than_dimensions_cannot_be_orthogonal(self):
         cli.make_npz(self.dir / "data.npz", n_classes=12)

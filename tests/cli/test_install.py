@@ -6,7 +6,7 @@ import subprocess
 import magmax_cli as cli
 
 PROGRAMS = ["magmax_train", "magmax_merge", "magmax_eval", "magmax_head",
-            "magmax_pack"]
+            "magmax_pack", "magmax_convert"]
 
 
 class Install(cli.Case):

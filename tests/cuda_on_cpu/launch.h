@@ -29,8 +29,7 @@ struct thread_view {
 
 /** The thread that is running. __thread: thread_local would go through a
  * function that might initialise it. */
-extern __thread thread_view *self
-    __attribute__((tls_model("initial-exec")));
+extern __thread thread_view *self __attribute__((tls_model("initial-exec")));
 
 /** What one lane shows the others of its warp. */
 struct slot {

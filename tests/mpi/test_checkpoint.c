@@ -291,7 +291,7 @@ static void a_changed_byte_is_found_by_ranks_together(void **state)
     remove_file(s);
 }
 
-static void verifying_needs_one_pass_over_all(void **state)
+static void verifying_needs_every_element_once(void **state)
 {
     scene *s = *state;
     mm_weights *weights;
@@ -301,14 +301,141 @@ static void verifying_needs_one_pass_over_all(void **state)
     assert_int_equal(mm_weights_open(s->path, &weights), MM_OK);
     assert_int_equal(mm_weights_verify(weights, s->comm), MM_E_ARG);
     assert_int_equal(mm_weights_read(weights, 10, n, all), MM_OK);
-    assert_int_equal(mm_weights_read(weights, 0, 10, all), MM_OK);
     assert_int_equal(mm_weights_verify(weights, NULL), MM_E_ARG);
+    assert_non_null(strstr(mm_fail_message(), "visual.tensor_0"));
+    assert_int_equal(mm_weights_read(weights, 0, n, all), MM_OK);
+    assert_int_equal(mm_weights_read(weights, n - 1, n, all), MM_OK);
+    assert_int_equal(mm_weights_verify(weights, NULL), MM_E_ARG);
+    assert_non_null(strstr(mm_fail_message(), "visual.tensor_5"));
     /* Afterwards another pass can start. */
     assert_int_equal(mm_weights_read(weights, 0, n, all), MM_OK);
     assert_int_equal(mm_weights_verify(weights, NULL), MM_OK);
     mm_weights_close(&weights);
     free(all);
     remove_file(s);
+}
+
+/* As a converter reads: parts of tensors, some first, some last. */
+static void pieces_may_come_in_any_order(void **state)
+{
+    scene *s = *state;
+    mm_weights *weights;
+    int64_t n = s->table.n_elems;
+    int64_t bounds[] = {0, 3000, 3072, 5000, 200000, 303073, n};
+    static const int order[] = {4, 0, 5, 2, 1, 3};
+    float *all = malloc((size_t)n * sizeof *all);
+    assert_int_equal(save(s), MM_OK);
+    assert_int_equal(mm_weights_open(s->path, &weights), MM_OK);
+    for (int i = 0; i < 6; i++) {
+        int64_t lo = bounds[order[i]], hi = bounds[order[i] + 1];
+        assert_int_equal(mm_weights_read(weights, lo, hi, all + lo), MM_OK);
+    }
+    assert_memory_equal(all, s->values, (size_t)n * sizeof *all);
+    assert_int_equal(mm_weights_verify(weights, NULL), MM_OK);
+    /* Ranks share the pieces; each reads its own backwards. */
+    for (int i = 6; i-- > 0;)
+        if (i % s->n_ranks == s->rank)
+            assert_int_equal(
+                mm_weights_read(weights, bounds[i], bounds[i + 1], all), MM_OK);
+    assert_int_equal(mm_weights_verify(weights, s->comm), MM_OK);
+    /* Tensors that this rank alone never read are nobody's concern. */
+    const mm_tensor *t = &s->table.tensors[4];
+    assert_int_equal(
+        mm_weights_read(weights, t->off_elems, t->off_elems + t->n_elems, all),
+        MM_OK);
+    assert_int_equal(mm_weights_verify(weights, NULL), MM_OK);
+    mm_weights_close(&weights);
+    free(all);
+    remove_file(s);
+}
+
+static mm_status save_safetensors(scene *s, mm_elem_type type, int64_t piece)
+{
+    mm_checkpoint *checkpoint;
+    mm_range share = mm_partition(s->table.n_elems, s->rank, s->n_ranks);
+    mm_status st =
+        mm_safetensors_create(s->comm, s->path, &s->table, type, "{\"a\": 1}",
+                              "{\"b\": \"\\n\"}", &checkpoint);
+    if (st != MM_OK)
+        return st;
+    for (int64_t lo = share.lo; st == MM_OK && lo < share.hi; lo += piece) {
+        int64_t hi = lo + piece < share.hi ? lo + piece : share.hi;
+        st = mm_checkpoint_write(checkpoint, lo, hi, s->values + lo);
+    }
+    return mm_checkpoint_commit(&checkpoint, st, NULL, NULL);
+}
+
+/* What is written as `type` and read again. */
+static float through(mm_elem_type type, float value)
+{
+    uint16_t half;
+    if (type == MM_ELEM_F32)
+        return value;
+    mm_convert_from_f32(type, &value, &half, 1);
+    mm_convert_to_f32(type, &half, &value, 1);
+    return value;
+}
+
+static void safetensors_written_by_ranks_are_read(void **state)
+{
+    scene *s = *state;
+    static const mm_elem_type types[] = {MM_ELEM_F32, MM_ELEM_F16,
+                                         MM_ELEM_BF16};
+    int64_t n = s->table.n_elems;
+    float *all = malloc((size_t)n * sizeof *all);
+    for (int i = 0; i < 3; i++) {
+        mm_weights *weights;
+        assert_int_equal(save_safetensors(s, types[i], 70001), MM_OK);
+        uLong crc = file_crc(s->path);
+        mm_comm_barrier(s->comm);
+        assert_int_equal(save_safetensors(s, types[i], n), MM_OK);
+        assert_int_equal(file_crc(s->path), crc);
+        assert_int_equal(mm_weights_open(s->path, &weights), MM_OK);
+        assert_int_equal(mm_weights_get_kind(weights), MM_WEIGHTS_SAFETENSORS);
+        assert_int_equal(mm_weights_type(weights, 3), types[i]);
+        assert_string_equal(mm_weights_model(weights), "{\"a\": 1}");
+        assert_string_equal(mm_weights_provenance(weights), "{\"b\": \"\\n\"}");
+        assert_int_equal(mm_weights_table(weights)->n_tensors, 6);
+        assert_int_equal(mm_weights_read(weights, 0, n, all), MM_OK);
+        for (int64_t j = 0; j < n; j++)
+            assert_true(all[j] == through(types[i], s->values[j]));
+        mm_weights_close(&weights);
+        mm_comm_barrier(s->comm);
+    }
+    free(all);
+    remove_file(s);
+}
+
+static void safetensors_that_cannot_be_leave_no_file(void **state)
+{
+    scene *s = *state;
+    mm_checkpoint *checkpoint;
+    int64_t last = s->table.n_elems - 1;
+    float kept = s->values[last];
+    s->values[last] = 65520;
+    assert_int_equal(save_safetensors(s, MM_ELEM_F16, last), MM_E_VALUE);
+    assert_non_null(strstr(mm_fail_message(),
+                           "tensor visual.tensor_5 is 65520, "
+                           "too large for F16"));
+    expect_no_file(s);
+    s->values[last] = NAN;
+    assert_int_equal(save_safetensors(s, MM_ELEM_F32, last), MM_E_VALUE);
+    expect_no_file(s);
+    s->values[last] = kept;
+    assert_int_equal(save_safetensors(s, MM_ELEM_F64, last), MM_E_ARG);
+    assert_int_equal(mm_safetensors_create(s->comm, s->path, &s->table,
+                                           MM_ELEM_F32, "\xff", NULL,
+                                           &checkpoint),
+                     MM_E_ARG);
+    expect_no_file(s);
+    /* A gap between the pieces. */
+    assert_int_equal(mm_safetensors_create(s->comm, s->path, &s->table,
+                                           MM_ELEM_F32, NULL, NULL,
+                                           &checkpoint),
+                     MM_OK);
+    assert_int_equal(mm_checkpoint_commit(&checkpoint, MM_OK, NULL, NULL),
+                     MM_E_ARG);
+    expect_no_file(s);
 }
 
 static void another_architecture_is_refused_by_name(void **state)
@@ -337,7 +464,10 @@ int main(void)
         cmocka_unit_test(an_unwritable_folder_is_one_error_on_all),
         cmocka_unit_test(a_failure_keeps_the_file_that_was_there),
         cmocka_unit_test(a_changed_byte_is_found_by_ranks_together),
-        cmocka_unit_test(verifying_needs_one_pass_over_all),
+        cmocka_unit_test(verifying_needs_every_element_once),
+        cmocka_unit_test(pieces_may_come_in_any_order),
+        cmocka_unit_test(safetensors_written_by_ranks_are_read),
+        cmocka_unit_test(safetensors_that_cannot_be_leave_no_file),
         cmocka_unit_test(another_architecture_is_refused_by_name),
     };
     return cmocka_run_group_tests(cases, build_scene, clear_scene);

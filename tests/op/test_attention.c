@@ -160,7 +160,7 @@ static void attention_and_its_gradient_match_double_precision(void **state)
         {1, 1, 1, 1, false, 1.0f},    {2, 2, 3, 5, false, 1.0f},
         {3, 17, 4, 16, false, 1.0f},  {2, 50, 3, 64, false, 1.0f},
         {1, 73, 2, 33, false, 1.0f},  {1, 197, 2, 64, false, 1.0f},
-        {1, 257, 1, 80, false, 1.0f},
+        {1, 257, 1, 80, false, 1.0f}, {1, 577, 2, 64, false, 1.0f},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
         check(&cases[i]);

@@ -2,10 +2,13 @@
  *
  *   file_tool copy IN OUT          any weights -> checkpoint
  *   file_tool floats IN OUT        any weights -> raw fp32; prints the table
- *   file_tool dataset IN OUT       images -> raw bytes, train then test; prints
- *                                  sizes, labels and names
- *   file_tool pack IN OUT          images -> packed data set
- *   file_tool arrays OUT           a small file of arrays
+ *   file_tool kind IN              any weights: prints the kind of file and the
+ *                                  tensors' number types
+ *   file_tool scattered IN OUT     as floats, halves of tensors in reverse
+ * order file_tool safetensors TYPE IN OUT   any weights -> safetensors of F32,
+ * ... file_tool dataset IN OUT       images -> raw bytes, train then test;
+ * prints sizes, labels and names file_tool pack IN OUT          images ->
+ * packed data set file_tool arrays OUT           a small file of arrays
  *
  * A failure is printed and exits with its mm_status. */
 #include "io/array_file.h"
@@ -82,6 +85,79 @@ static mm_status floats(const char *in, const char *out)
     return st;
 }
 
+static mm_status kind(const char *in)
+{
+    static const char *const kinds[] = {
+        [MM_WEIGHTS_CHECKPOINT] = "checkpoint",
+        [MM_WEIGHTS_HDF5] = "hdf5",
+        [MM_WEIGHTS_SAFETENSORS] = "safetensors",
+        [MM_WEIGHTS_TORCH_DICT] = "torch dict",
+        [MM_WEIGHTS_TORCH_MODULE] = "torch module",
+        [MM_WEIGHTS_TORCHSCRIPT] = "torchscript",
+    };
+    mm_weights *weights;
+    MM_TRY(mm_weights_open(in, &weights));
+    printf("%s\n", kinds[mm_weights_get_kind(weights)]);
+    for (int i = 0; i < mm_weights_table(weights)->n_tensors; i++)
+        printf("%s\n", mm_elem_name(mm_weights_type(weights, i)));
+    mm_weights_close(&weights);
+    return MM_OK;
+}
+
+static mm_status scattered(const char *in, const char *out)
+{
+    mm_weights *weights = NULL;
+    float *values = NULL;
+    mm_status st = mm_weights_open(in, &weights);
+    if (st == MM_OK) {
+        const mm_tensor_table *table = mm_weights_table(weights);
+        values = malloc((size_t)table->n_elems * sizeof *values + 1);
+        for (int i = table->n_tensors; st == MM_OK && i-- > 0;) {
+            const mm_tensor *t = &table->tensors[i];
+            int64_t lo = t->off_elems, hi = lo + t->n_elems;
+            int64_t middle = lo + t->n_elems / 3;
+            st = mm_weights_read(weights, middle, hi, values + middle);
+            if (st == MM_OK)
+                st = mm_weights_read(weights, lo, middle, values + lo);
+        }
+        if (st == MM_OK)
+            st = mm_weights_verify(weights, NULL);
+        if (st == MM_OK)
+            write_raw(out, values, (size_t)table->n_elems * sizeof *values,
+                      "wb");
+    }
+    free(values);
+    mm_weights_close(&weights);
+    return st;
+}
+
+static mm_status safetensors(const char *type_name, const char *in,
+                             const char *out)
+{
+    mm_elem_type type = MM_ELEM_F64;
+    mm_comm *comm = NULL;
+    mm_weights *weights = NULL;
+    mm_checkpoint *file = NULL;
+    float *values = NULL;
+    while (type < MM_ELEM_OTHER && strcmp(mm_elem_name(type), type_name) != 0)
+        type++;
+    mm_status st = read_all(in, &weights, &values);
+    if (st == MM_OK)
+        st = mm_comm_create(NULL, NULL, &comm);
+    if (st == MM_OK)
+        st = mm_safetensors_create(comm, out, mm_weights_table(weights), type,
+                                   model, provenance, &file);
+    if (st == MM_OK) {
+        st = mm_checkpoint_write(file, 0, mm_weights_table(weights)->n_elems,
+                                 values);
+        st = mm_checkpoint_commit(&file, st, NULL, NULL);
+    }
+    mm_comm_destroy(&comm);
+    free(values);
+    mm_weights_close(&weights);
+    return st;
+}
+
 static mm_status open_dataset(const char *in, mm_dataset **dataset)
 {
     struct stat info;
@@ -151,6 +227,12 @@ int main(int argc, char **argv)
         st = copy(argv[2], argv[3]);
     else if (argc == 4 && strcmp(verb, "floats") == 0)
         st = floats(argv[2], argv[3]);
+    else if (argc == 3 && strcmp(verb, "kind") == 0)
+        st = kind(argv[2]);
+    else if (argc == 4 && strcmp(verb, "scattered") == 0)
+        st = scattered(argv[2], argv[3]);
+    else if (argc == 5 && strcmp(verb, "safetensors") == 0)
+        st = safetensors(argv[2], argv[3], argv[4]);
     else if (argc == 4 && strcmp(verb, "dataset") == 0)
         st = dataset(argv[2], argv[3]);
     else if (argc == 4 && strcmp(verb, "pack") == 0)

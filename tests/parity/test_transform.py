@@ -7,60 +7,22 @@ The golden images were computed with torchvision itself.
 
 import json
 import math
-import struct
-import subprocess
 import unittest
-from pathlib import Path
 
 import numpy as np
 
 import magmax_cli as cli
+from image_requests import (CROP, EVALUATION, TRAINING, Image, crop,
+                            evaluation, transform)
 
 try:
-    from PIL import Image
+    from torchvision import transforms
+    BICUBIC = transforms.InterpolationMode.BICUBIC
 except ImportError:
-    Image = None
+    transforms = None
 
-GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "images"
-EVALUATION, CROP, TRAINING = range(3)
-
-
-def transform(requests):
-    """[(what, size, array, arguments)] -> arrays [size, size, 3]."""
-    data = b"".join(
-        struct.pack("<9q", what, size, array.shape[0], array.shape[1],
-                    1 if array.ndim == 2 else 3,
-                    *(list(arguments) + [0] * 4)[:4]) + array.tobytes()
-        for what, size, array, arguments in requests)
-    proc = subprocess.run(cli.command("transform_images"), input=data,
-                          env=cli.environment(), capture_output=True,
-                          timeout=240)
-    assert proc.returncode == 0, proc.stderr.decode()
-    out, at, arrays = np.frombuffer(proc.stdout, np.uint8), 0, []
-    for _, size, _, _ in requests:
-        arrays.append(out[at:at + 3 * size * size].reshape(size, size, 3))
-        at += 3 * size * size
-    assert at == len(out)
-    return arrays
-
-
-def evaluation(image, size):
-    """torchvision 0.14: Resize(size, BICUBIC), CenterCrop(size), RGB."""
-    w, h = image.size
-    short, long = (w, h) if w <= h else (h, w)
-    longer = int(size * long / short)
-    image = image.resize((size, longer) if w <= h else (longer, size),
-                         Image.BICUBIC)
-    w, h = image.size
-    top, left = int(round((h - size) / 2.0)), int(round((w - size) / 2.0))
-    image = image.crop((left, top, left + size, top + size))
-    return np.asarray(image.convert("RGB"))
-
-
-def crop(image, size, left, top, width, height):
-    """torchvision's resized_crop."""
-    image = image.crop((left, top, left + width, top + height))
-    return np.asarray(image.resize((size, size), Image.BICUBIC).convert("RGB"))
+GOLDEN = cli.GOLDEN / "images"
+ALL_MODES = ["L", "LA", "RGB", "RGBA", "CMYK", "P", "1", "I"]
 
 
 def uniform(seed, stream, counter, counter_high):
@@ -97,12 +59,22 @@ def random_box(width, height, seed, epoch, sample):
     return (width - w) // 2, (height - h) // 2, w, h
 
 
-def random_image(rng, height, width, grey):
+def random_image(rng, height, width, mode="RGB"):
     """Half noise, half extremes: clamping happens."""
-    shape = (height, width) if grey else (height, width, 3)
+    if mode == "1":
+        bits = rng.integers(0, 2, (height, width), dtype=np.uint8)
+        return Image.fromarray(bits * 255).convert("1")
+    if mode == "I":
+        return Image.fromarray(rng.integers(0, 65536, (height, width),
+                                            dtype=np.int32))
+    channels = len(Image.new(mode, (1, 1)).getbands())
+    array = rng.integers(0, 256, (height, width, channels), dtype=np.uint8)
     if rng.random() < 0.5:
-        return rng.integers(0, 256, shape, dtype=np.uint8)
-    return (rng.integers(0, 2, shape) * 255).astype(np.uint8)
+        array = array // 128 * 255
+    image = Image.frombytes(mode, (width, height), array.tobytes())
+    if mode == "P":
+        image.putpalette(rng.bytes(3 * 256))
+    return image
 
 
 @unittest.skipIf(Image is None, "Pillow is not installed (python3-pil)")
@@ -110,10 +82,11 @@ class Transform(unittest.TestCase):
 
     def assert_bytes(self, requests, expected):
         for request, got, want in zip(requests, transform(requests), expected):
-            what, size, array, arguments = request
+            what, size, image, arguments = request
+            about = "file" if isinstance(image, bytes) else str(image)
             self.assertEqual(
                 int(np.count_nonzero(got != want)), 0,
-                f"request {what}, {array.shape} to {size}, {arguments}")
+                f"request {what}, {about} to {size}, {arguments}")
 
     def test_evaluation_equals_pillow_for_many_sizes(self):
         rng = np.random.default_rng(1)
@@ -124,23 +97,57 @@ class Transform(unittest.TestCase):
         requests, expected = [], []
         for i, (h, w) in enumerate(sizes):
             for size in (32, 224) if i < 17 else (int(rng.integers(1, 230)),):
-                array = random_image(rng, h, w, grey=rng.random() < 0.3)
-                requests.append((EVALUATION, size, array, ()))
-                expected.append(evaluation(Image.fromarray(array), size))
+                mode = "L" if rng.random() < 0.3 else "RGB"
+                image = random_image(rng, h, w, mode)
+                requests.append((EVALUATION, size, image, ()))
+                expected.append(evaluation(image, size))
+        self.assert_bytes(requests, expected)
+
+    def test_evaluation_equals_pillow_in_every_mode(self):
+        rng = np.random.default_rng(6)
+        sizes = [(1, 1), (1, 9), (9, 1), (2, 3), (28, 28), (28, 40), (40, 28),
+                 (29, 28), (5, 300), (300, 5), (97, 131), (130, 90), (3, 1000)]
+        requests, expected = [], []
+        for mode in ALL_MODES:
+            for h, w in sizes:
+                for size in (1, 28, 65):
+                    image = random_image(rng, h, w, mode)
+                    requests.append((EVALUATION, size, image, ()))
+                    expected.append(evaluation(image, size))
+        self.assert_bytes(requests, expected)
+
+    @unittest.skipIf(transforms is None, "torchvision is not installed")
+    def test_torchvision_gives_what_is_written_out_here(self):
+        rng = np.random.default_rng(8)
+        requests, expected = [], []
+        for mode in ALL_MODES:
+            for h, w in [(31, 47), (47, 31), (28, 28), (28, 90), (9, 100)]:
+                image = random_image(rng, h, w, mode)
+                resized = transforms.Compose([
+                    transforms.Resize(28, BICUBIC),
+                    transforms.CenterCrop(28)])(image)
+                requests.append((EVALUATION, 28, image, ()))
+                expected.append(np.asarray(resized.convert("RGB")))
+                left, top, width, height = random_box(
+                    w, h, 5, 1, len(requests))
+                cropped = transforms.functional.resized_crop(
+                    image, top, left, height, width, (28, 28), BICUBIC)
+                requests.append((TRAINING, 28, image, (5, 1, len(requests))))
+                expected.append(np.asarray(cropped.convert("RGB")))
         self.assert_bytes(requests, expected)
 
     def test_crops_equal_pillow_for_many_boxes(self):
         rng = np.random.default_rng(2)
         requests, expected = [], []
-        for _ in range(120):
+        for i in range(240):
             h, w = (int(n) for n in rng.integers(1, 300, 2))
             left, top = int(rng.integers(0, w)), int(rng.integers(0, h))
             box = (left, top, int(rng.integers(1, w - left + 1)),
                    int(rng.integers(1, h - top + 1)))
             size = int(rng.choice([1, 7, 28, 32, 33, 64, 224]))
-            array = random_image(rng, h, w, grey=rng.random() < 0.3)
-            requests.append((CROP, size, array, box))
-            expected.append(crop(Image.fromarray(array), size, *box))
+            image = random_image(rng, h, w, ALL_MODES[i % len(ALL_MODES)])
+            requests.append((CROP, size, image, box))
+            expected.append(crop(image, size, *box))
         self.assert_bytes(requests, expected)
 
     def test_training_crops_the_box_of_seed_epoch_and_sample(self):
@@ -149,46 +156,47 @@ class Transform(unittest.TestCase):
         # The long ones exhaust the ten attempts and fall back.
         for h, w in [(28, 28), (375, 500), (400, 90), (60, 500), (1, 40),
                      (40, 1), (1, 1), (333, 250)]:
-            for _ in range(6):
+            for mode in ALL_MODES:
                 seed, epoch, sample = (int(n) for n in
                                        rng.integers(0, [2**40, 99, 2**33]))
-                array = random_image(rng, h, w, grey=rng.random() < 0.5)
+                image = random_image(rng, h, w, mode)
                 box = random_box(w, h, seed, epoch, sample)
                 boxes.add((h, w, box))
-                requests.append((TRAINING, 28, array, (seed, epoch, sample)))
-                expected.append(crop(Image.fromarray(array), 28, *box))
+                requests.append((TRAINING, 28, image, (seed, epoch, sample)))
+                expected.append(crop(image, 28, *box))
         self.assert_bytes(requests, expected)
         self.assertGreater(len(boxes), 20)
 
     def test_training_boxes_differ_by_sample_and_by_epoch(self):
-        array = random_image(np.random.default_rng(4), 40, 40, False)
+        image = random_image(np.random.default_rng(4), 40, 40)
         places = [(5, 0, 0), (5, 0, 1), (5, 1, 0), (6, 0, 0), (5, 0, 0)]
-        out = transform([(TRAINING, 28, array, place) for place in places])
+        out = transform([(TRAINING, 28, image, place) for place in places])
         self.assertTrue((out[0] == out[4]).all())
         for other in out[1:4]:
             self.assertTrue((out[0] != other).any())
 
     def test_an_image_of_the_right_size_is_not_touched(self):
         rng = np.random.default_rng(5)
-        grey = random_image(rng, 28, 28, True)
-        colour = random_image(rng, 28, 28, False)
-        self.assert_bytes(
-            [(EVALUATION, 28, grey, ()), (EVALUATION, 28, colour, ())],
-            [np.repeat(grey[..., None], 3, 2), colour])
+        requests, expected = [], []
+        for mode in ALL_MODES:
+            image = random_image(rng, 28, 28, mode)
+            requests.append((EVALUATION, 28, image, ()))
+            expected.append(np.asarray(image.convert("RGB")))
+        self.assert_bytes(requests, expected)
 
-    def test_golden_images_equal_torchvision(self):
-        boxes = json.loads((GOLDEN / "images.json").read_text())[
-            "crop_boxes_top_left_height_width"]
+    def test_golden_files_equal_torchvision(self):
+        about = json.loads((GOLDEN / "images.json").read_text())
+        boxes = about["crop_boxes_top_left_height_width"]
         golden = np.load(GOLDEN / "expected.npz")
         requests, expected = [], []
-        for path in sorted(GOLDEN.glob("*.png")):
-            array = np.asarray(Image.open(path))
-            for i, (top, left, height, width) in enumerate(boxes[path.name]):
-                requests.append((CROP, 224, array, (left, top, width, height)))
-                expected.append(golden[f"{path.name}.crop{i}"])
+        for name in about["modes"]:
+            file = (GOLDEN / name).read_bytes()
+            for i, (top, left, height, width) in enumerate(boxes[name]):
+                requests.append((CROP, 224, file, (left, top, width, height)))
+                expected.append(golden[f"{name}.crop{i}"])
             for size in (224, 32):
-                requests.append((EVALUATION, size, array, ()))
-                expected.append(golden[f"{path.name}.val{size}"])
+                requests.append((EVALUATION, size, file, ()))
+                expected.append(golden[f"{name}.val{size}"])
         self.assertEqual(len(requests), len(golden.files))
         self.assert_bytes(requests, expected)
 

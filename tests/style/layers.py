@@ -14,8 +14,8 @@ LAYERS = [
     ["kernels"],
     ["comm"],
     ["io"],
-    ["src/model", "src/tasks"],
-    ["src/train", "src/merge", "src/eval", "src/report"],
+    ["src/model", "src/tokenizer", "src/tasks"],
+    ["src/train", "src/merge", "src/eval", "src/convert", "src/report"],
     ["src"],  # the programs
 ]
 
@@ -28,6 +28,9 @@ VENDORS = {
         "io", r"(zip|zlib|zstd|libdeflate|archive)\.h", None),
     "image formats": (
         "io", r"(jpeglib|turbojpeg|png|webp/\w+)\.h", None),
+    "Unicode and patterns": (
+        "src/tokenizer", r"(pcre2|uni(case|ctype|norm|str))\.h",
+        r"\b(pcre2|u8|uc)_\w+\s*\("),
     "BLAS and oneDNN": (
         "kernels", r"(\w*cblas\w*|openblas/\w+|blis/\w+|(oneapi/)?dnnl/?\w*"
         r"|oneapi/dnnl/\w+|lapacke)\.h", r"\b(cblas|dnnl)_\w+\s*\("),

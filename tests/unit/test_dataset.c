@@ -82,7 +82,7 @@ static void assert_fails(const char *name, const char *location,
                          mm_status status, const char *fragment)
 {
     mm_dataset *dataset = NULL;
-    assert_int_equal(mm_dataset_open(name, location, &dataset), status);
+    assert_int_equal(mm_dataset_open(NULL, name, location, &dataset), status);
     if (!strstr(mm_fail_message(), fragment))
         fail_msg("'%s' does not say '%s'", mm_fail_message(), fragment);
     assert_null(dataset);
@@ -92,14 +92,14 @@ static void assert_opens(const char *name, const char *location,
                          const char *last_class)
 {
     mm_dataset *dataset = NULL;
-    if (mm_dataset_open(name, location, &dataset) != MM_OK)
+    if (mm_dataset_open(NULL, name, location, &dataset) != MM_OK)
         fail_msg("%s", mm_fail_message());
     assert_string_equal(dataset->name, name);
     assert_int_equal(dataset->n_classes, 10);
     assert_string_equal(dataset->class_names[9], last_class);
     assert_int_equal(dataset->train.n_images, 20);
     assert_int_equal(dataset->test.n_images, 10);
-    assert_int_equal(mm_split_image(&dataset->train, 2).pixels[1], 13);
+    assert_int_equal(dataset->train.pixels[2 * 6 + 1], 13);
     mm_dataset_close(&dataset);
 }
 
@@ -159,7 +159,7 @@ static void an_unknown_name_lists_the_known_ones_and_the_nearest(void **state)
     assert_fails("FashonMNIST", NULL, MM_E_ARG,
                  "unknown data set 'FashonMNIST'; did you mean FashionMNIST? "
                  "Known: FashionMNIST, MNIST, or the path of a .h5 or .npz "
-                 "file");
+                 "file or a folder");
 }
 
 static void a_file_of_something_else_fails_by_its_content(void **state)

@@ -171,6 +171,25 @@ static void operands_fail_where_none_are_meant(void **state)
     mm_options_destroy(&o);
 }
 
+static void a_number_of_operands_is_held_to(void **state)
+{
+    (void)state;
+    const mm_option_table two = {.program = "magmax_try",
+                                 .purpose = "Try options",
+                                 .operands = "IN OUT",
+                                 .n_operands = 2,
+                                 .rows = rows,
+                                 .n_rows = N_ROWS};
+    command c;
+    mm_options *o;
+    assert_int_equal(parse(&two, &c, "--data-set x a", &o), MM_E_ARG);
+    assert_says("needs 2 arguments, IN OUT, not 1");
+    assert_int_equal(parse(&two, &c, "--data-set x a b c", &o), MM_E_ARG);
+    assert_says("not 3");
+    assert_int_equal(parse(&two, &c, "a --data-set x b", &o), MM_OK);
+    mm_options_destroy(&o);
+}
+
 static void defaults_are_set_but_not_given(void **state)
 {
     (void)state;
@@ -408,6 +427,7 @@ int main(void)
         cmocka_unit_test(a_letter_stands_for_a_name),
         cmocka_unit_test(the_rest_are_operands),
         cmocka_unit_test(operands_fail_where_none_are_meant),
+        cmocka_unit_test(a_number_of_operands_is_held_to),
         cmocka_unit_test(defaults_are_set_but_not_given),
         cmocka_unit_test(the_last_of_several_values_counts),
         cmocka_unit_test(a_negative_number_is_a_value),

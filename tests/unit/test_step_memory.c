@@ -1,5 +1,6 @@
 /* A training step takes no memory: what it needs is laid out before. */
 #include "src/model/params.h"
+#include "src/train/loader.h"
 #include "src/train/step.h"
 
 #include <setjmp.h>
@@ -112,7 +113,10 @@ static void fill(scene *s)
         s->images[i] = (uint8_t)(i * 31 % 251);
     for (int i = 0; i < N_IMAGES; i++)
         s->labels[i] = i % N_CLASSES;
-    s->batch = (mm_batch){N_IMAGES, N_IMAGES, s->images, s->labels};
+    s->batch = (mm_batch){.n_images = N_IMAGES,
+                          .n_global = N_IMAGES,
+                          .images = s->images,
+                          .labels = s->labels};
 }
 
 static mm_status begin(scene *s)
@@ -132,7 +136,7 @@ static mm_status begin(scene *s)
                          .weight_decay = 0.1,
                          .clip = 1};
     MM_TRY(mm_stepper_create(&plan, &s->stepper));
-    mm_head head = {N_CLASSES, 8, s->head};
+    mm_head head = {.n_classes = N_CLASSES, .embed_dim = 8, .weight = s->head};
     mm_task task = {.n_classes = N_CLASSES, .classes = s->classes};
     return mm_stepper_begin_task(s->stepper, s->theta, &head, &task);
 }
@@ -223,6 +227,58 @@ static void steps_leave_nothing_behind_in_libraries(void **state)
     assert_true(atomic_load(&n_live) - before < STEPS);
 }
 
+/** Allocations of ours while a loader of 24 encoded images runs. */
+static long allocations_of_epochs(int n_workers, int n_epochs)
+{
+    enum { N = 24, SIDE = 20, FILE_BYTES = 13 + SIDE * SIDE * 3 };
+    static uint8_t bytes[N * FILE_BYTES];
+    int64_t offsets[N + 1], train[N];
+    int32_t labels[N] = {0}, local[1] = {0};
+    for (int i = 0; i <= N; i++)
+        offsets[i] = i * FILE_BYTES;
+    for (int i = 0; i < N; i++) {
+        memcpy(bytes + offsets[i], "P6\n20 20\n255\n", 13);
+        train[i] = i;
+    }
+    mm_split split = {.n_images = N,
+                      .storage = MM_STORED_BYTES,
+                      .bytes = bytes,
+                      .offsets = offsets,
+                      .labels = labels};
+    mm_task task = {.local = local, .n_train = N, .train = train};
+    mm_loader_plan plan = {.split = &split,
+                           .image_size = 16,
+                           .batch_size = 5,
+                           .n_ranks = 1,
+                           .n_workers = n_workers,
+                           .n_threads = 1,
+                           .shuffle = true};
+    mm_loader *loader;
+    assert_int_equal(mm_loader_create(&plan, &loader), MM_OK);
+    assert_int_equal(mm_loader_begin_task(loader, &task, 0, n_epochs), MM_OK);
+    long before = atomic_load(&n_ours);
+    for (int epoch = 0; epoch < n_epochs; epoch++) {
+        mm_loader_begin_epoch(loader, epoch);
+        for (int64_t i = 0; i < mm_loader_n_steps(loader); i++) {
+            mm_batch batch;
+            assert_int_equal(mm_loader_batch(loader, i, &batch), MM_OK);
+        }
+    }
+    long n = atomic_load(&n_ours) - before;
+    mm_loader_destroy(&loader);
+    return n;
+}
+
+static void images_read_ahead_allocate_nothing_once_seen(void **state)
+{
+    (void)state;
+    long first = allocations_of_epochs(0, 1);
+    assert_in_range(first, 1, 20);
+    assert_int_equal(allocations_of_epochs(0, 50), first);
+    /* Two workers and the caller, each at its first image. */
+    assert_true(allocations_of_epochs(2, 50) <= 3 * first);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -230,6 +286,7 @@ int main(void)
         cmocka_unit_test(a_step_allocates_nothing_of_ours),
         cmocka_unit_test(a_smaller_batch_allocates_nothing_either),
         cmocka_unit_test(steps_leave_nothing_behind_in_libraries),
+        cmocka_unit_test(images_read_ahead_allocate_nothing_once_seen),
     };
     return cmocka_run_group_tests(tests, build_scene, clear_scene);
 }

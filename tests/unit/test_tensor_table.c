@@ -171,6 +171,22 @@ static void shapes_are_the_same_in_rank_and_every_size(void **state)
     mm_tensor_table_clear(&table);
 }
 
+static void one_number_has_shape_none_or_one(void **state)
+{
+    (void)state;
+    mm_tensor_table table = {0};
+    add(&table, "none", 0, (int64_t[]){0});
+    add(&table, "one", 1, (int64_t[]){1});
+    add(&table, "two", 1, (int64_t[]){2});
+    add(&table, "matrix", 2, (int64_t[]){1, 1});
+    const mm_tensor *t = table.tensors;
+    assert_true(mm_tensor_same_shape(&t[0], &t[1]));
+    assert_true(mm_tensor_same_shape(&t[1], &t[0]));
+    assert_false(mm_tensor_same_shape(&t[0], &t[2]));
+    assert_false(mm_tensor_same_shape(&t[0], &t[3]));
+    mm_tensor_table_clear(&table);
+}
+
 static void a_shape_is_shown_as_in_python(void **state)
 {
     (void)state;
@@ -208,6 +224,7 @@ int main(void)
         cmocka_unit_test(a_size_beyond_int64_fails),
         cmocka_unit_test(a_table_holds_many_tensors),
         cmocka_unit_test(shapes_are_the_same_in_rank_and_every_size),
+        cmocka_unit_test(one_number_has_shape_none_or_one),
         cmocka_unit_test(a_shape_is_shown_as_in_python),
         cmocka_unit_test(the_image_tower_is_known_by_its_prefix),
     };

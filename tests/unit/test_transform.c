@@ -158,6 +158,24 @@ static void an_image_without_pixels_fails(void **state)
     mm_transform_destroy(&t);
 }
 
+static void an_image_too_thin_to_be_resized_fails(void **state)
+{
+    (void)state;
+    mm_transform *t = create();
+    output out;
+    enum { LENGTH = 1 << 26 }; /* times SIZE is more than 2^31 / SIZE */
+    uint8_t *pixels = calloc(LENGTH, 1);
+    assert_non_null(pixels);
+    mm_image tall = {pixels, LENGTH, 1, 1, MM_IMAGE_GREY, NULL},
+             wide = {pixels, 1, LENGTH, 1, MM_IMAGE_BILEVEL, NULL};
+    assert_int_equal(mm_transform_evaluation(t, &tall, out.bytes), MM_E_VALUE);
+    assert_int_equal(mm_transform_evaluation(t, &wide, out.bytes), MM_E_VALUE);
+    assert_int_equal(mm_transform_training(t, &wide, 5, 0, 0, out.bytes),
+                     MM_OK);
+    free(pixels);
+    mm_transform_destroy(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -168,6 +186,7 @@ int main(void)
             scratch_of_a_larger_image_does_not_show_in_a_smaller_one),
         cmocka_unit_test(a_crop_reads_only_its_box),
         cmocka_unit_test(an_image_without_pixels_fails),
+        cmocka_unit_test(an_image_too_thin_to_be_resized_fails),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

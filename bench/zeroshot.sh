@@ -1,0 +1,83 @@
+#!/bin/bash
+# A zero-shot head of ImageNet's classes and prompts with ViT-B/32's text tower
+# (random weights): texts/s, the part of the measured multiply-add peak, tokens
+# computed; and, where an interpreter has open_clip, the same head by its
+# build_zero_shot_classifier in turn, over fewer texts, with the ratio.
+#
+#   bench/zeroshot.sh [--build DIR] [--classes N] [--prompts N] [--rounds N]
+#
+#   --build    an existing build folder (default: build/bench, made here)
+#   --classes  default 1000, which are all
+#   --prompts  default 4; 80 are all, some twelve minutes a round
+#   --rounds   default 3; medians over them are printed last
+#
+# MODEL=..., BATCH=... (tokens at a time), VOCABULARY=..., PYTHON=... (with
+# open_clip_torch), TORCH_CLASSES=... (how many it gets) replace the defaults.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+build=
+classes=1000
+prompts=4
+rounds=3
+while [ $# -gt 0 ]; do
+    case $1 in
+    --build) build=$2; shift ;;
+    --classes) classes=$2; shift ;;
+    --prompts) prompts=$2; shift ;;
+    --rounds) rounds=$2; shift ;;
+    --help | -h) sed -n '2,16s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    *) echo "unknown argument $1" >&2; exit 2 ;;
+    esac
+    shift
+done
+if [ -z "$build" ]; then
+    build=build/bench
+    cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
+        -DMAGMAX_BENCH=ON -DMAGMAX_TESTS=OFF >/dev/null
+    cmake --build "$build" --target zeroshot >/dev/null
+fi
+model=${MODEL:-ViT-B-32}
+batch=${BATCH:-2048}
+vocabulary=${VOCABULARY:-$(.ci/vocabulary.sh --where)}
+torch_classes=${TORCH_CLASSES:-$((classes < 100 ? classes : 100))}
+python=${PYTHON:-/usr/bin/python3}
+torch=no
+"$python" -c 'import open_clip' 2>/dev/null && torch=yes
+
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-2}"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+"$build/bin-bench/zeroshot" list "$torch_classes" "$prompts" >"$work/lists.json"
+for ((round = 0; round < rounds; round++)); do
+    "$build/bin-bench/zeroshot" "$model" "$classes" "$prompts" "$batch" \
+        "$vocabulary" | tee -a "$work/ours"
+    if [ "$torch" = yes ]; then
+        "$python" bench/zeroshot_torch.py "$model" "$work/lists.json" |
+            tee -a "$work/torch"
+    fi
+done
+
+python3 - "$work" <<'PYTHON'
+import json, os, statistics, sys
+
+def read(name):
+    path = os.path.join(sys.argv[1], name)
+    return [json.loads(line) for line in open(path)] \
+        if os.path.exists(path) else []
+
+def median(rows, key):
+    return statistics.median(row[key] for row in rows)
+
+ours, torch = read("ours"), read("torch")
+rate, tokens = median(ours, "texts_per_s"), ours[0]["tokens"]
+print(f"\n{rate:.4g} texts/s, {median(ours, 'of_peak'):.2f} of peak; "
+      f"{ours[0]['tokens_computed'] / tokens - 1:.1%} of the computed tokens "
+      f"are filling, a full context would have "
+      f"{ours[0]['tokens_of_full_context'] / tokens:.1f} times as many")
+if torch:
+    theirs = median(torch, "texts_per_s")
+    print(f"open_clip: {theirs:.4g} texts/s; ratio {rate / theirs:.1f}")
+PYTHON

@@ -1,0 +1,269 @@
+#include "src/eval/encode_texts.h"
+
+#include "src/base/arena.h"
+#include "src/model/text.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- texts ------------------------------------------------------------- */
+
+/** `array` with room for `wanted` elements; NULL without memory. */
+static void *with_room(void *array, int64_t *capacity, int64_t wanted,
+                       size_t elem_bytes)
+{
+    if (wanted <= *capacity)
+        return array;
+    int64_t more = 2 * *capacity > wanted ? 2 * *capacity : wanted;
+    void *grown = realloc(array, (size_t)more * elem_bytes);
+    if (grown)
+        *capacity = more;
+    return grown;
+}
+
+mm_status mm_texts_add(mm_texts *texts, const int32_t *ids, int64_t n_ids)
+{
+    int64_t end = 0, at = texts->n ? texts->begin[texts->n] : 0;
+    for (int64_t i = 1; i < n_ids; i++)
+        end = ids[i] > ids[end] ? i : end;
+    int64_t *begin = with_room(texts->begin, &texts->capacity, texts->n + 2,
+                               sizeof *texts->begin);
+    texts->begin = begin ? begin : texts->begin;
+    int32_t *all = with_room(texts->ids, &texts->ids_capacity, at + end + 1,
+                             sizeof *texts->ids);
+    texts->ids = all ? all : texts->ids;
+    if (!begin || !all)
+        return mm_fail(MM_E_MEMORY, "no memory for texts");
+    memcpy(all + at, ids, (size_t)(end + 1) * sizeof *ids);
+    begin[texts->n++] = at;
+    begin[texts->n] = at + end + 1;
+    return MM_OK;
+}
+
+void mm_texts_clear(mm_texts *texts)
+{
+    free(texts->begin);
+    free(texts->ids);
+    *texts = (mm_texts){0};
+}
+
+static int64_t length_of(const mm_texts *texts, int64_t i)
+{
+    return texts->begin[i + 1] - texts->begin[i];
+}
+
+/* ---- batches ----------------------------------------------------------- */
+
+typedef struct encoder {
+    const mm_encode_texts_plan *plan;
+    int64_t *order; /* [texts->n] long ones first */
+    int64_t max_tokens;
+    mm_stream *stream;
+    mm_text *text;
+
+    void *device_memory;
+    float *theta;
+    int32_t *tokens; /* [max_tokens] */
+    int64_t *ends;   /* [max_tokens] */
+
+    void *host_memory;
+    int32_t *host_tokens;
+    int64_t *host_ends;
+    float *host_features; /* [max_tokens, embed_dim] */
+    mm_encode_texts_work work;
+} encoder;
+
+/** Counting sort by length: a stable order, the same everywhere. */
+static void sort_by_length(const mm_texts *texts, int64_t most, int64_t *counts,
+                           int64_t *order)
+{
+    for (int64_t i = 0; i < texts->n; i++)
+        counts[most - length_of(texts, i) + 1]++;
+    for (int64_t k = 0; k < most; k++)
+        counts[k + 1] += counts[k];
+    for (int64_t i = 0; i < texts->n; i++)
+        order[counts[most - length_of(texts, i)]++] = i;
+}
+
+static mm_status check_texts(const mm_texts *texts, const mm_model_config *c)
+{
+    for (int64_t i = 0; i < texts->n; i++) {
+        if (length_of(texts, i) > c->text.n_tokens)
+            return mm_fail(MM_E_VALUE,
+                           "text %lld has %lld tokens, the model takes %lld",
+                           (long long)i, (long long)length_of(texts, i),
+                           (long long)c->text.n_tokens);
+        for (int64_t at = texts->begin[i]; at < texts->begin[i + 1]; at++)
+            if (texts->ids[at] < 0 || texts->ids[at] >= c->vocab_size)
+                return mm_fail(MM_E_VALUE,
+                               "text %lld has token %d, the model's vocabulary "
+                               "has %lld",
+                               (long long)i, (int)texts->ids[at],
+                               (long long)c->vocab_size);
+    }
+    return MM_OK;
+}
+
+static mm_status make_order(encoder *e)
+{
+    const mm_texts *texts = e->plan->texts;
+    int64_t most = e->plan->model->config.text.n_tokens;
+    MM_TRY(check_texts(texts, &e->plan->model->config));
+    int64_t *counts = calloc((size_t)most + 2, sizeof *counts);
+    e->order = malloc((size_t)texts->n * sizeof *e->order + 1);
+    if (!counts || !e->order) {
+        free(counts);
+        return mm_fail(MM_E_MEMORY, "no memory for texts");
+    }
+    sort_by_length(texts, most, counts, e->order);
+    free(counts);
+    int64_t longest = texts->n ? length_of(texts, e->order[0]) : 1;
+    e->max_tokens =
+        e->plan->batch_tokens > longest ? e->plan->batch_tokens : longest;
+    return MM_OK;
+}
+
+static void lay_out_device(encoder *e, mm_arena *arena)
+{
+    e->theta = mm_arena_floats(arena, e->plan->model->table.n_elems);
+    e->tokens =
+        mm_arena_take(arena, e->max_tokens * (int64_t)sizeof *e->tokens);
+    e->ends = mm_arena_take(arena, e->max_tokens * (int64_t)sizeof *e->ends);
+}
+
+static void lay_out_host(encoder *e, mm_arena *arena)
+{
+    int64_t n = e->max_tokens;
+    e->host_tokens = mm_arena_take(arena, n * (int64_t)sizeof *e->host_tokens);
+    e->host_ends = mm_arena_take(arena, n * (int64_t)sizeof *e->host_ends);
+    e->host_features =
+        mm_arena_floats(arena, n * e->plan->model->config.embed_dim);
+}
+
+static mm_status prepare(encoder *e)
+{
+    const mm_encode_texts_plan *p = e->plan;
+    const mm_model *model = p->model;
+    MM_TRY(make_order(e));
+    MM_TRY(mm_stream_create(p->device, &e->stream));
+    MM_TRY(mm_text_create(p->device, e->stream, &model->config, e->max_tokens,
+                          &e->text));
+    mm_arena arena = {0};
+    lay_out_device(e, &arena);
+    MM_TRY(mm_device_alloc(p->device, arena.used, &e->device_memory));
+    arena = (mm_arena){.base = e->device_memory};
+    lay_out_device(e, &arena);
+
+    arena = (mm_arena){0};
+    lay_out_host(e, &arena);
+    e->host_memory = malloc((size_t)arena.used);
+    if (!e->host_memory)
+        return mm_fail(MM_E_MEMORY, "no memory for batches of %lld tokens",
+                       (long long)e->max_tokens);
+    arena = (mm_arena){.base = e->host_memory};
+    lay_out_host(e, &arena);
+    MM_TRY(mm_copy_to_device(e->stream, e->theta, model->theta,
+                             model->table.n_elems * (int64_t)sizeof *e->theta));
+    return mm_stream_sync(e->stream);
+}
+
+static void release(encoder *e)
+{
+    mm_text_destroy(&e->text);
+    mm_device_release(e->plan->device, &e->device_memory);
+    mm_stream_destroy(&e->stream);
+    free(e->host_memory);
+    free(e->order);
+}
+
+/**
+ * How many texts from order[at] on, the longest, go together. Each shorter one
+ * is filled up to that one's length; so a batch that is large enough for the
+ * products to be fast ends where the length does, and a smaller one where more
+ * than an eighth would be filling.
+ */
+static int64_t batch_size(const encoder *e, int64_t at)
+{
+    enum { FAST_TOKENS = 1024, LEAST_TOKENS = 256, MOST_FILLING = 8 };
+    const mm_texts *texts = e->plan->texts;
+    int64_t longest = length_of(texts, e->order[at]), n = 1, filling = 0;
+    for (; at + n < texts->n && (n + 1) * longest <= e->max_tokens; n++) {
+        int64_t shorter = longest - length_of(texts, e->order[at + n]);
+        filling += shorter;
+        if ((shorter > 0 && n * longest >= FAST_TOKENS) ||
+            (n * longest >= LEAST_TOKENS &&
+             MOST_FILLING * filling > (n + 1) * longest))
+            break;
+    }
+    return n;
+}
+
+/** Texts order[at] .. order[at + n), the first of which is the longest. */
+static mm_status encode_batch(encoder *e, int64_t at, int64_t n)
+{
+    const mm_encode_texts_plan *p = e->plan;
+    const mm_texts *texts = p->texts;
+    int64_t embed_dim = p->model->config.embed_dim;
+    int64_t n_tokens = length_of(texts, e->order[at]);
+    float *features;
+    memset(e->host_tokens, 0, (size_t)(n * n_tokens) * sizeof *e->host_tokens);
+    for (int64_t i = 0; i < n; i++) {
+        int64_t text = e->order[at + i], length = length_of(texts, text);
+        memcpy(e->host_tokens + i * n_tokens, texts->ids + texts->begin[text],
+               (size_t)length * sizeof *texts->ids);
+        e->host_ends[i] = i * n_tokens + length - 1;
+        e->work.n_tokens += length;
+    }
+    e->work.n_computed += n * n_tokens;
+    e->work.flop +=
+        (double)n * mm_text_forward_flop(&p->model->config, n_tokens);
+    MM_TRY(mm_copy_to_device(e->stream, e->tokens, e->host_tokens,
+                             n * n_tokens * (int64_t)sizeof *e->tokens));
+    MM_TRY(mm_copy_to_device(e->stream, e->ends, e->host_ends,
+                             n * (int64_t)sizeof *e->ends));
+    MM_TRY(mm_text_forward(e->text, e->theta, e->tokens, e->ends, n, n_tokens,
+                           &features));
+    MM_TRY(mm_copy_to_host(e->stream, e->host_features, features,
+                           n * embed_dim * (int64_t)sizeof *features));
+    MM_TRY(mm_stream_sync(e->stream));
+    for (int64_t i = 0; i < n; i++)
+        MM_TRY(p->take(p->context, e->order[at + i],
+                       e->host_features + i * embed_dim));
+    return MM_OK;
+}
+
+static mm_status encode_share(encoder *e, int64_t n_all)
+{
+    const mm_encode_texts_plan *p = e->plan;
+    const mm_texts *texts = p->texts;
+    mm_progress_begin(p->log, "encoding", "texts", n_all);
+    for (int64_t at = 0; at < texts->n;) {
+        int64_t n = batch_size(e, at);
+        MM_TRY(encode_batch(e, at, n));
+        at += n;
+        /* The other ranks have shares as large, and go as fast. */
+        mm_progress_update(
+            p->log, (int64_t)((double)at / (double)texts->n * (double)n_all),
+            NULL);
+    }
+    mm_progress_update(p->log, n_all, NULL);
+    return MM_OK;
+}
+
+mm_status mm_encode_texts(const mm_encode_texts_plan *plan,
+                          mm_encode_texts_work *work)
+{
+    encoder e = {.plan = plan};
+    int64_t n_all = plan->texts->n;
+    mm_status st = mm_comm_agree(plan->comm, prepare(&e));
+    if (st == MM_OK)
+        st = mm_comm_sum_int64(plan->comm, &n_all, 1);
+    if (st == MM_OK)
+        st = mm_comm_agree(plan->comm, encode_share(&e, n_all));
+    if (st == MM_OK)
+        mm_progress_end(plan->log);
+    if (work)
+        *work = e.work;
+    release(&e);
+    return st;
+}

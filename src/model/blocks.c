@@ -1,0 +1,305 @@
+#include "src/model/blocks.h"
+
+#include <stdlib.h>
+
+/** What one block computes, in order. In inference all blocks share one set and
+ * `x`, `middle` and the next block's `x` are one buffer. */
+typedef struct block_acts {
+    float *x;    /* [n,C] the residual stream on entry               */
+    float *ln_1; /* [n,C]                                            */
+    float *mean_1, *rstd_1;
+    float *qkv;       /* [n,3C]                                      */
+    float *attention; /* [n,C]                                       */
+    float *lse;       /* [B,H,T]                                     */
+    /* From here on only the rows that matter: every token, or, in the last
+     * block, the pooled ones. */
+    float *tail_x;         /* [rows,C] x's rows         */
+    float *tail_attention; /* [rows,C] attention's rows */
+    float *middle;         /* [rows,C] tail_x + attention output */
+    float *ln_2;           /* [rows,C]                  */
+    float *mean_2, *rstd_2;
+    float *pre; /* [rows,M] before the activation */
+    float *act; /* [rows,M]                       */
+    float *out; /* [rows,C] next block's x        */
+} block_acts;
+
+struct mm_blocks {
+    const mm_ops *ops;
+    mm_stream *stream;
+    const mm_model_config *config;
+    const mm_tower_config *shape;
+    mm_tower tower;
+    bool training;
+    int64_t max_sequences, max_tokens;
+    int64_t n_sequences, n_tokens; /* of the last forward pass; tokens each */
+    block_acts *acts;
+
+    /* Gradients of activations, each used again block after block. */
+    float *dx;      /* [n,C] of the residual stream   */
+    float *dtail;   /* [B,C] of the last block's      */
+    float *dbranch; /* [n,C] of what enters it        */
+    float *dpre;    /* [rows,M] before the activation */
+    float *dattn;   /* [n,C]                          */
+    float *dqkv;    /* [n,3C]                         */
+};
+
+static bool is_last(const mm_blocks *b, int64_t layer)
+{
+    return layer == b->shape->n_layers - 1;
+}
+
+/** Rows behind the attention of `layer`. */
+static int64_t tail_rows(const mm_blocks *b, int64_t layer)
+{
+    return is_last(b, layer) ? b->n_sequences : b->n_sequences * b->n_tokens;
+}
+
+/* ---- memory ------------------------------------------------------------ */
+
+mm_status mm_blocks_create(const mm_ops *ops, mm_stream *stream,
+                           const mm_model_config *config, mm_tower tower,
+                           bool training, int64_t max_sequences,
+                           int64_t max_tokens, mm_blocks **blocks)
+{
+    mm_blocks *b = calloc(1, sizeof *b);
+    if (!b)
+        return mm_fail(MM_E_MEMORY, "no memory for a model");
+    b->ops = ops;
+    b->stream = stream;
+    b->config = config;
+    b->tower = tower;
+    b->shape = tower == MM_TEXT_TOWER ? &config->text : &config->image;
+    b->training = training;
+    b->max_sequences = max_sequences;
+    b->max_tokens = max_tokens;
+    b->acts = calloc((size_t)b->shape->n_layers, sizeof *b->acts);
+    if (!b->acts) {
+        mm_blocks_destroy(&b);
+        return mm_fail(MM_E_MEMORY, "no memory for a model");
+    }
+    *blocks = b;
+    return MM_OK;
+}
+
+void mm_blocks_destroy(mm_blocks **blocks)
+{
+    if (!*blocks)
+        return;
+    free((*blocks)->acts);
+    free(*blocks);
+    *blocks = NULL;
+}
+
+static void lay_out_block(mm_blocks *b, mm_arena *arena, int64_t layer)
+{
+    const mm_tower_config *s = b->shape;
+    bool last = is_last(b, layer);
+    int64_t n = b->max_tokens, rows = last ? b->max_sequences : n;
+    block_acts *a = &b->acts[layer];
+    if (!b->training && layer > 0 && !last) {
+        *a = b->acts[0];
+        return;
+    }
+    if (b->training || layer == 0) {
+        a->x = layer > 0 ? b->acts[layer - 1].out
+                         : mm_arena_floats(arena, n * s->width);
+        a->ln_1 = mm_arena_floats(arena, n * s->width);
+        a->qkv = mm_arena_floats(arena, n * 3 * s->width);
+        a->attention = mm_arena_floats(arena, n * s->width);
+    } else {
+        *a = b->acts[0]; /* but for its tail, which is smaller */
+    }
+    if (b->training) {
+        a->mean_1 = mm_arena_floats(arena, n);
+        a->rstd_1 = mm_arena_floats(arena, n);
+        a->mean_2 = mm_arena_floats(arena, rows);
+        a->rstd_2 = mm_arena_floats(arena, rows);
+        a->lse = mm_arena_floats(arena, n * s->n_heads);
+        a->pre = mm_arena_floats(arena, rows * s->mlp_width);
+    }
+    a->tail_x = last ? mm_arena_floats(arena, rows * s->width) : a->x;
+    a->tail_attention =
+        last ? mm_arena_floats(arena, rows * s->width) : a->attention;
+    a->middle =
+        b->training ? mm_arena_floats(arena, rows * s->width) : a->tail_x;
+    a->ln_2 = mm_arena_floats(arena, rows * s->width);
+    a->act = mm_arena_floats(arena, rows * s->mlp_width);
+    a->out = b->training ? mm_arena_floats(arena, rows * s->width) : a->middle;
+}
+
+void mm_blocks_lay_out(mm_blocks *blocks, mm_arena *arena)
+{
+    const mm_tower_config *s = blocks->shape;
+    int64_t n = blocks->max_tokens;
+    if (blocks->training) {
+        int64_t most_rows = s->n_layers > 1 ? n : blocks->max_sequences;
+        blocks->dx = mm_arena_floats(arena, n * s->width);
+        blocks->dtail =
+            mm_arena_floats(arena, blocks->max_sequences * s->width);
+        blocks->dbranch = mm_arena_floats(arena, n * s->width);
+        blocks->dpre = mm_arena_floats(arena, most_rows * s->mlp_width);
+        blocks->dattn = mm_arena_floats(arena, n * s->width);
+        blocks->dqkv = mm_arena_floats(arena, n * 3 * s->width);
+    }
+    for (int64_t layer = 0; layer < s->n_layers; layer++)
+        lay_out_block(blocks, arena, layer);
+}
+
+mm_blocks_ports mm_blocks_ports_of(const mm_blocks *blocks)
+{
+    const block_acts *first = &blocks->acts[0];
+    return (mm_blocks_ports){
+        .x = first->x,
+        .spare = first->ln_1,
+        .out = blocks->acts[blocks->shape->n_layers - 1].out,
+        .dout = blocks->dtail,
+        .dx = blocks->dx,
+        .dspare = {blocks->dbranch, blocks->dattn},
+    };
+}
+
+const float *mm_blocks_input(const mm_blocks *blocks, int64_t layer)
+{
+    MM_ASSERT(blocks->training && layer < blocks->shape->n_layers);
+    return blocks->acts[layer].x;
+}
+
+/* ---- forward ----------------------------------------------------------- */
+
+/** The pooled tokens' rows of x and of what attention gave. */
+static mm_status pool(const mm_blocks *b, const block_acts *a,
+                      const int64_t *pooled)
+{
+    const mm_ops *ops = b->ops;
+    int64_t n = b->n_sequences, w = b->shape->width, apart = b->n_tokens * w;
+    mm_stream *s = b->stream;
+    if (pooled) {
+        MM_TRY(ops->gather_rows(s, a->tail_x, a->x, pooled, n, w));
+        return ops->gather_rows(s, a->tail_attention, a->attention, pooled, n,
+                                w);
+    }
+    MM_TRY(ops->copy_rows(s, a->tail_x, w, a->x, apart, n, w));
+    return ops->copy_rows(s, a->tail_attention, w, a->attention, apart, n, w);
+}
+
+static mm_status forward_block(mm_blocks *b, int64_t layer,
+                               const mm_block_params *p, const int64_t *pooled)
+{
+    const mm_tower_config *c = b->shape;
+    const mm_ops *ops = b->ops;
+    const block_acts *a = &b->acts[layer];
+    int64_t w = c->width, m = c->mlp_width;
+    int64_t n = b->n_sequences * b->n_tokens, rows = tail_rows(b, layer);
+    mm_stream *s = b->stream;
+    MM_TRY(ops->layernorm(s, a->ln_1, a->mean_1, a->rstd_1, a->x, w,
+                          p->ln_1_weight, p->ln_1_bias, mm_norm_eps, n, w));
+    MM_TRY(ops->linear(s, a->qkv, a->ln_1, p->in_proj_weight, p->in_proj_bias,
+                       NULL, n, w, 3 * w));
+    MM_TRY(ops->attention(s, a->attention, a->lse, a->qkv, c->causal,
+                          b->n_sequences, b->n_tokens, w, c->n_heads));
+    if (is_last(b, layer))
+        MM_TRY(pool(b, a, pooled));
+    MM_TRY(ops->linear(s, a->middle, a->tail_attention, p->out_proj_weight,
+                       p->out_proj_bias, a->tail_x, rows, w, w));
+    MM_TRY(ops->layernorm(s, a->ln_2, a->mean_2, a->rstd_2, a->middle, w,
+                          p->ln_2_weight, p->ln_2_bias, mm_norm_eps, rows, w));
+    MM_TRY(ops->linear_act(s, a->act, a->pre, a->ln_2, p->c_fc_weight,
+                           p->c_fc_bias, c->activation, rows, w, m));
+    return ops->linear(s, a->out, a->act, p->c_proj_weight, p->c_proj_bias,
+                       a->middle, rows, m, w);
+}
+
+mm_status mm_blocks_forward(mm_blocks *blocks, const float *theta,
+                            const int64_t *pooled, int64_t n_sequences,
+                            int64_t n_tokens)
+{
+    MM_ASSERT(n_sequences >= 0 && n_sequences <= blocks->max_sequences);
+    MM_ASSERT(n_sequences * n_tokens <= blocks->max_tokens);
+    blocks->n_sequences = n_sequences;
+    blocks->n_tokens = n_tokens;
+    for (int64_t layer = 0; layer < blocks->shape->n_layers; layer++) {
+        /* Weights and gradients share one struct of pointers; weights are only
+         * read. */
+        mm_block_params p = mm_params_block(blocks->config, blocks->tower,
+                                            layer, (float *)theta);
+        MM_TRY(forward_block(blocks, layer, &p, pooled));
+    }
+    return MM_OK;
+}
+
+/* ---- backward ---------------------------------------------------------- */
+
+/** The MLP half and the attention's output projection. dx: gradient of the
+ * block's rows, in and out; dattn: of what attention gave for those rows. */
+static mm_status backward_tail(mm_blocks *b, int64_t layer,
+                               const mm_block_params *p,
+                               const mm_block_params *d, float *dx,
+                               float *dattn, bool accumulate)
+{
+    const mm_tower_config *c = b->shape;
+    const mm_ops *ops = b->ops;
+    const block_acts *a = &b->acts[layer];
+    int64_t w = c->width, m = c->mlp_width, rows = tail_rows(b, layer);
+    mm_stream *s = b->stream;
+    float *dpre = b->dpre;
+    MM_TRY(ops->linear_grad_weight(s, d->c_proj_weight, d->c_proj_bias, dx,
+                                   a->act, accumulate, rows, m, w));
+    MM_TRY(ops->linear_grad_act(s, dpre, dx, p->c_proj_weight, a->pre,
+                                c->activation, rows, m, w));
+    MM_TRY(ops->linear_grad_weight(s, d->c_fc_weight, d->c_fc_bias, dpre,
+                                   a->ln_2, accumulate, rows, w, m));
+    MM_TRY(ops->linear_grad_input(s, b->dbranch, dpre, p->c_fc_weight, rows, w,
+                                  m));
+    MM_TRY(ops->layernorm_grad(s, dx, d->ln_2_weight, d->ln_2_bias, dx,
+                               b->dbranch, a->middle, w, a->mean_2, a->rstd_2,
+                               p->ln_2_weight, accumulate, rows, w));
+    MM_TRY(ops->linear_grad_weight(s, d->out_proj_weight, d->out_proj_bias, dx,
+                                   a->tail_attention, accumulate, rows, w, w));
+    return ops->linear_grad_input(s, dattn, dx, p->out_proj_weight, rows, w, w);
+}
+
+mm_status mm_blocks_backward(mm_blocks *blocks, const float *theta, float *grad,
+                             int64_t layer, bool accumulate)
+{
+    mm_blocks *b = blocks;
+    MM_ASSERT(b->training);
+    const mm_tower_config *c = b->shape;
+    const mm_ops *ops = b->ops;
+    const block_acts *a = &b->acts[layer];
+    int64_t t = b->n_tokens, w = c->width, n = b->n_sequences * t;
+    mm_stream *s = b->stream;
+    mm_block_params p =
+        mm_params_block(b->config, b->tower, layer, (float *)theta);
+    mm_block_params d = mm_params_block(b->config, b->tower, layer, grad);
+    if (is_last(b, layer)) {
+        /* Rows that are not pooled get nothing from behind. */
+        float *dattn_rows = b->dqkv;
+        MM_TRY(
+            backward_tail(b, layer, &p, &d, b->dtail, dattn_rows, accumulate));
+        MM_TRY(ops->fill(s, b->dx, 0, n * w));
+        MM_TRY(ops->fill(s, b->dattn, 0, n * w));
+        MM_TRY(ops->copy_rows(s, b->dx, t * w, b->dtail, w, b->n_sequences, w));
+        MM_TRY(ops->copy_rows(s, b->dattn, t * w, dattn_rows, w, b->n_sequences,
+                              w));
+    } else {
+        MM_TRY(backward_tail(b, layer, &p, &d, b->dx, b->dattn, accumulate));
+    }
+    MM_TRY(ops->attention_grad(s, b->dqkv, b->dattn, a->attention, a->lse,
+                               a->qkv, c->causal, b->n_sequences, t, w,
+                               c->n_heads));
+    MM_TRY(ops->linear_grad_weight(s, d.in_proj_weight, d.in_proj_bias, b->dqkv,
+                                   a->ln_1, accumulate, n, w, 3 * w));
+    MM_TRY(ops->linear_grad_input(s, b->dbranch, b->dqkv, p.in_proj_weight, n,
+                                  w, 3 * w));
+    return ops->layernorm_grad(s, b->dx, d.ln_1_weight, d.ln_1_bias, b->dx,
+                               b->dbranch, a->x, w, a->mean_1, a->rstd_1,
+                               p.ln_1_weight, accumulate, n, w);
+}
+
+double mm_blocks_flop(const mm_tower_config *tower, int64_t n_tokens)
+{
+    double t = (double)n_tokens, w = (double)tower->width;
+    double a_token = 4 * w * w + 2 * w * (double)tower->mlp_width;
+    double attention = 2 * t * t * w;
+    return 2 * (double)tower->n_layers * (t * a_token + attention);
+}

@@ -1,0 +1,116 @@
+/* What test_pickle.py has the pickle reader do:
+ *
+ *   pickle_tool IN CALLABLE ...    prints the value in one line
+ *
+ * Numbers are printed as they are (floats in hexadecimal), texts as t"bytes in
+ * hexadecimal", bytes as b"...", a global as module.name, an object as
+ * callable(args)state[items]{pairs}, something persistent as id(...). */
+#include "io/pickle.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static void print(const mm_pickle_value *v);
+
+static void print_hex(char kind, mm_pickle_text text)
+{
+    printf("%c\"", kind);
+    for (int64_t i = 0; i < text.n_bytes; i++)
+        printf("%02x", (unsigned char)text.data[i]);
+    printf("\"");
+}
+
+static void print_all(char begin, const mm_pickle_value *const *values,
+                      int32_t n, char end)
+{
+    printf("%c", begin);
+    for (int32_t i = 0; i < n; i++) {
+        print(values[i]);
+        printf(",");
+    }
+    printf("%c", end);
+}
+
+static void print_object(const mm_pickle_value *v)
+{
+    print(v->object.callable);
+    print(v->object.args);
+    if (v->object.state)
+        print(v->object.state);
+    print_all('[', v->items, v->n_items, ']');
+    print_all('{', v->pairs, 2 * v->n_pairs, '}');
+}
+
+static void print(const mm_pickle_value *v)
+{
+    char name[MM_PICKLE_NAME_BYTES];
+    switch (v->kind) {
+    case MM_PICKLE_NONE:
+        printf("None");
+        break;
+    case MM_PICKLE_BOOL:
+        printf(v->integer ? "True" : "False");
+        break;
+    case MM_PICKLE_INT:
+        printf("%" PRId64, v->integer);
+        break;
+    case MM_PICKLE_BIG_INT:
+        printf("big");
+        break;
+    case MM_PICKLE_FLOAT:
+        printf("%a", v->number);
+        break;
+    case MM_PICKLE_TEXT:
+        print_hex('t', v->text);
+        break;
+    case MM_PICKLE_BYTES:
+        print_hex('b', v->text);
+        break;
+    case MM_PICKLE_TUPLE:
+        print_all('(', v->items, v->n_items, ')');
+        break;
+    case MM_PICKLE_LIST:
+        print_all('[', v->items, v->n_items, ']');
+        break;
+    case MM_PICKLE_SET:
+        print_all('<', v->items, v->n_items, '>');
+        break;
+    case MM_PICKLE_DICT:
+        print_all('{', v->pairs, 2 * v->n_pairs, '}');
+        break;
+    case MM_PICKLE_GLOBAL:
+        mm_pickle_global_name(v, name);
+        printf("%s", name);
+        break;
+    case MM_PICKLE_PERSISTENT:
+        printf("id");
+        print(v->id);
+        break;
+    case MM_PICKLE_OBJECT:
+        print_object(v);
+        break;
+    }
+}
+
+int main(int argc, char **argv)
+{
+    mm_pickle *pickle;
+    FILE *file = fopen(argc > 1 ? argv[1] : "", "rb");
+    size_t room = 1 << 24;
+    char *data = malloc(room);
+    if (!file || !data)
+        return 100;
+    size_t n = fread(data, 1, room, file);
+    fclose(file);
+    mm_status st = mm_pickle_read(data, (int64_t)n,
+                                  (const char *const *)argv + 2, &pickle);
+    if (st == MM_OK)
+        print(mm_pickle_root(pickle));
+    else
+        printf("%s", mm_fail_message());
+    printf("\n");
+    mm_pickle_destroy(&pickle);
+    free(data);
+    return (int)st;
+}

@@ -1,0 +1,20 @@
+/*
+ * As test_clip, the tower of 304 million weights.
+ *
+ * ctest: slow timeout=600 processors=2
+ */
+#include "tests/parity/full_size.h"
+
+static void vit_l_14_quickgelu_equals_open_clip(void **state)
+{
+    (void)state;
+    check_full_size("ViT-L-14-quickgelu");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(vit_l_14_quickgelu_equals_open_clip),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
