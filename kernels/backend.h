@@ -13,7 +13,7 @@ typedef struct mm_backend mm_backend;
 struct mm_device {
     const mm_backend *backend;
     const mm_ops *ops;
-    char description[96];
+    char description[256];
 };
 
 struct mm_stream {
@@ -27,6 +27,7 @@ struct mm_stream {
  * them. */
 struct mm_backend {
     const char *name;
+    bool own_memory; /* host code may not follow its pointers */
     mm_status (*open)(const char *variant, int n_threads, mm_device **device);
     void (*close)(mm_device *device);
     mm_status (*alloc)(mm_device *device, int64_t n_bytes, void **memory);

@@ -1,10 +1,8 @@
 #include "kernels/backend.h"
+#include "kernels/module.h"
 
+#include <stdio.h>
 #include <string.h>
-
-static const mm_backend *const backends[] = {&mm_backend_cpu};
-
-enum { N_BACKENDS = sizeof backends / sizeof backends[0] };
 
 mm_status mm_device_open(const char *name, int n_threads, mm_device **device)
 {
@@ -14,17 +12,35 @@ mm_status mm_device_open(const char *name, int n_threads, mm_device **device)
     *device = NULL;
     size_t n_chars = strcspn(name, ":");
     const char *variant = name[n_chars] ? name + n_chars + 1 : NULL;
-    char known[128] = "";
-    for (int i = 0; i < N_BACKENDS; i++) {
-        const char *candidate = backends[i]->name;
-        if (strlen(candidate) == n_chars && !strncmp(candidate, name, n_chars))
-            return backends[i]->open(variant, n_threads, device);
-        if (i > 0)
-            strncat(known, ", ", sizeof known - strlen(known) - 1);
-        strncat(known, candidate, sizeof known - strlen(known) - 1);
-    }
-    return mm_fail(MM_E_ARG, "no device '%s' in this build; it has: %s", name,
-                   known);
+    const mm_backend *backend = NULL;
+    if (n_chars == 3 && !strncmp(name, "cpu", n_chars))
+        backend = &mm_backend_cpu;
+    else if (n_chars == 4 && !strncmp(name, "cuda", n_chars))
+        MM_TRY(mm_module_open_cuda(&backend));
+    else
+        return mm_fail(MM_E_ARG, "no device '%s'; there are: cpu, cuda", name);
+    return backend->open(variant, n_threads, device);
+}
+
+mm_status mm_device_choose(const char *name, int n_threads, int node_rank,
+                           mm_device **device)
+{
+    char gpu[32];
+    const bool may_be_cpu = !strcmp(name, "auto");
+    *device = NULL;
+    if (strcmp(name, "cuda") != 0 && !may_be_cpu)
+        return mm_device_open(name, n_threads, device);
+    snprintf(gpu, sizeof gpu, "cuda:%d", node_rank);
+    mm_status st = mm_device_open(gpu, n_threads, device);
+    if (st != MM_E_DEVICE || !may_be_cpu)
+        return st;
+    char why[128];
+    snprintf(why, sizeof why, "%s", mm_fail_message());
+    MM_TRY(mm_device_open("cpu", n_threads, device));
+    size_t n = strlen((*device)->description);
+    snprintf((*device)->description + n, sizeof(*device)->description - n,
+             " (%s)", why);
+    return MM_OK;
 }
 
 void mm_device_close(mm_device **device)
@@ -37,6 +53,11 @@ void mm_device_close(mm_device **device)
 const mm_ops *mm_device_ops(const mm_device *device)
 {
     return device->ops;
+}
+
+bool mm_device_has_own_memory(const mm_device *device)
+{
+    return device->backend->own_memory;
 }
 
 const char *mm_device_describe(const mm_device *device)

@@ -3,6 +3,7 @@
 
 #include "src/base/status.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -16,17 +17,33 @@ typedef struct mm_stream mm_stream;
 struct mm_ops;
 
 /**
- * Open a backend by name ("cpu").
+ * Open a backend by name, "cpu" or "cuda", or by name and variant: "cpu:" and
+ * an instruction set; "cuda:" and a precision of products (fp32, tf32, bf16),
+ * the number of a GPU, or both ("cuda:tf32:1"). CUDA is a module of its own
+ * (docs/gpu.md), loaded here.
  *
  * Memory   Gives *device, freed by mm_device_close, after all its streams.
  * Ranks    Local. `n_threads` is this rank's share of the cores, at least 1.
- * Errors   MM_E_ARG for a name that is not built in (known ones are listed);
- *          MM_E_DEVICE if the backend refuses to start.
+ * Timing   Blocking; milliseconds where there is no GPU.
+ * Errors   MM_E_ARG for a name that does not exist (known ones are listed);
+ *          MM_E_DEVICE if the backend is missing or refuses to start, saying
+ *          why.
  */
 mm_status mm_device_open(const char *name, int n_threads, mm_device **device);
+
+/**
+ * What a user asks for: "cpu"; "cuda", which is the GPU of this rank's number
+ * on its node; "auto", which is that where there is one, else the CPU, whose
+ * description then says why. Otherwise as mm_device_open.
+ */
+mm_status mm_device_choose(const char *name, int n_threads, int node_rank,
+                           mm_device **device);
 void mm_device_close(mm_device **device);
 
 const struct mm_ops *mm_device_ops(const mm_device *device);
+
+/** Is its memory out of the host's reach, but for the copies below? */
+bool mm_device_has_own_memory(const mm_device *device);
 
 /** One line for people: "cpu, 2 threads, AVX2, oneDNN 2.6.3". */
 const char *mm_device_describe(const mm_device *device);

@@ -5,6 +5,7 @@
 
 static const mm_option rows[] = {
     MM_ROW_MODEL,
+    MM_ROW_DEVICE,
     {.name = "load",
      .kind = MM_OPTION_TEXT,
      .value = "FILE",

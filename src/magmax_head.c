@@ -20,6 +20,7 @@ static const mm_option rows[] = {
      .value = "FILE",
      .help = "make no head: print the ids of each line of a text file as JSON"},
     MM_ROW_MODEL,
+    MM_ROW_DEVICE,
     {.name = "load",
      .kind = MM_OPTION_TEXT,
      .value = "FILE",

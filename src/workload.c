@@ -10,7 +10,9 @@ static mm_status open_device(const mm_job *job, mm_workload *work)
 {
     mm_comm *comm = job->comm;
     MM_TRY(mm_comm_agree(
-        comm, mm_device_open("cpu", mm_comm_n_threads(comm), &work->device)));
+        comm, mm_device_choose(mm_options_text(job->options, "device"),
+                               mm_comm_n_threads(comm), mm_comm_node_rank(comm),
+                               &work->device)));
     mm_log_line(job->log, "%s, %d rank%s", mm_device_describe(work->device),
                 mm_comm_n_ranks(comm), mm_comm_n_ranks(comm) > 1 ? "s" : "");
     if (mm_comm_n_cores(comm) == 1 && mm_comm_n_node_ranks(comm) == 1 &&

@@ -76,6 +76,14 @@
         .min = 0, .max = 9e15, .help = "seed of everything random"            \
     }
 
+#define MM_ROW_DEVICE                                                       \
+    {                                                                       \
+        .name = "device", .kind = MM_OPTION_CHOICE, .value = "WHICH",       \
+        .fallback = "auto", .choices = "auto,cpu,cuda", .free = true,       \
+        .help = "what computes; auto: the GPU of this rank where there is " \
+                "one, else the CPU"                                         \
+    }
+
 /** An open model, data set and head, divided into tasks. Start from {0}. */
 typedef struct mm_workload {
     mm_device *device;
@@ -87,8 +95,8 @@ typedef struct mm_workload {
 } mm_workload;
 
 /**
- * Open the device and the model of --model and --load; without --load, random
- * weights from `seed`.
+ * Open the device of --device and the model of --model and --load; without
+ * --load, random weights from `seed`.
  *
  * Memory   Fills *work, freed by mm_workload_close.
  * Ranks    Collective; the same status on every rank.

@@ -3,6 +3,12 @@
 
 #include <stdint.h>
 
+/* A backend whose kernels draw numbers says here how its compiler marks what
+ * they call. */
+#ifndef MM_RNG_INLINE
+#define MM_RNG_INLINE static inline
+#endif
+
 /**
  * Counter-based random numbers: Philox4x32-10 (Salmon et al., "Parallel random
  * numbers: as easy as 1, 2, 3", SC 2011). A draw is a pure function of
@@ -27,7 +33,7 @@ typedef struct mm_rng_key {
     uint32_t key[2];
 } mm_rng_key;
 
-static inline mm_rng_key mm_rng_key_of(uint64_t seed, mm_rng_stream stream)
+MM_RNG_INLINE mm_rng_key mm_rng_key_of(uint64_t seed, mm_rng_stream stream)
 {
     /* A seed of up to 32 bits keeps the halves apart; larger seeds mix. */
     mm_rng_key k = {
@@ -35,7 +41,7 @@ static inline mm_rng_key mm_rng_key_of(uint64_t seed, mm_rng_stream stream)
     return k;
 }
 
-static inline void mm_rng_philox(mm_rng_key k, const uint32_t counter[4],
+MM_RNG_INLINE void mm_rng_philox(mm_rng_key k, const uint32_t counter[4],
                                  uint32_t out[4])
 {
     uint32_t c0 = counter[0], c1 = counter[1];
@@ -58,7 +64,7 @@ static inline void mm_rng_philox(mm_rng_key k, const uint32_t counter[4],
 }
 
 /** 64 random bits for a two-word counter. */
-static inline uint64_t mm_rng_bits(mm_rng_key k, uint64_t counter,
+MM_RNG_INLINE uint64_t mm_rng_bits(mm_rng_key k, uint64_t counter,
                                    uint64_t counter_high)
 {
     uint32_t c[4] = {(uint32_t)counter, (uint32_t)(counter >> 32),
@@ -69,14 +75,14 @@ static inline uint64_t mm_rng_bits(mm_rng_key k, uint64_t counter,
 }
 
 /** Uniform in [0, n), n >= 1, by multiplication (bias below n / 2^32). */
-static inline uint32_t mm_rng_below(mm_rng_key k, uint64_t counter, uint32_t n)
+MM_RNG_INLINE uint32_t mm_rng_below(mm_rng_key k, uint64_t counter, uint32_t n)
 {
     uint32_t word = (uint32_t)mm_rng_bits(k, counter, 0);
     return (uint32_t)((uint64_t)word * n >> 32);
 }
 
 /** Uniform in [0, 1), 53 bits. */
-static inline double mm_rng_uniform(mm_rng_key k, uint64_t counter,
+MM_RNG_INLINE double mm_rng_uniform(mm_rng_key k, uint64_t counter,
                                     uint64_t counter_high)
 {
     return (double)(mm_rng_bits(k, counter, counter_high) >> 11) * 0x1p-53;

@@ -48,8 +48,7 @@ const char *mm_fail_message(void)
     return message;
 }
 
-_Noreturn void mm_assert_failed(const char *condition, const char *file,
-                                int line)
+void mm_assert_failed(const char *condition, const char *file, int line)
 {
     fprintf(stderr, "magmax: bug: %s:%d: %s\n", file, line, condition);
     abort();

@@ -62,7 +62,7 @@ const char *mm_fail_message(void);
 #define MM_ASSERT(condition) \
     ((condition) ? (void)0 : mm_assert_failed(#condition, __FILE__, __LINE__))
 
-_Noreturn void mm_assert_failed(const char *condition, const char *file,
-                                int line);
+void mm_assert_failed(const char *condition, const char *file, int line)
+    __attribute__((noreturn));
 
 #endif

@@ -73,6 +73,10 @@ static mm_status count_params(const mm_model_config *config, int64_t *n)
 static mm_status create_local(mm_stepper *s)
 {
     const mm_step_plan *p = &s->plan;
+    if (mm_comm_n_ranks(p->comm) > 1 && mm_device_has_own_memory(p->device))
+        return mm_fail(MM_E_ARG,
+                       "several ranks cannot train on GPUs yet: give --device "
+                       "cpu, or start one rank");
     MM_TRY(count_params(p->config, &s->n_params));
     MM_TRY(mm_stream_create(p->device, &s->stream));
     MM_TRY(mm_vit_create(p->device, s->stream, p->config, MM_VIT_TRAINING,

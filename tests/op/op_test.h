@@ -77,8 +77,9 @@ void op_check(mm_status status, const char *call, const char *file, int line);
 
 /**
  * Relative error allowed for a result that adds up `n_terms` fp32 products: a
- * few roundings, plus a random walk over the sum. Relative to the size of the
- * terms, which callers give as the scale.
+ * few roundings, plus a random walk over the sum; where the device rounds the
+ * factors (cuda:tf32, cuda:bf16), also that of both. Relative to the size of
+ * the terms, which callers give as the scale.
  */
 double op_tolerance(int64_t n_terms);
 

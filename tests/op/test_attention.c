@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 typedef struct attention_case {
     int64_t n_images, n_tokens, n_heads, head_width;
@@ -219,8 +220,10 @@ static void attention_refuses_too_little_scratch(void **state)
     float x[64] = {0};
     op_env env;
     op_open(&env, 1);
-    assert_int_equal(env.ops->attention(env.stream, x, x, x, false, 1, 4, 4, 1),
-                     MM_E_ARG);
+    if (!strncmp(op_device_name(), "cpu", 3)) /* others need none */
+        assert_int_equal(
+            env.ops->attention(env.stream, x, x, x, false, 1, 4, 4, 1),
+            MM_E_ARG);
     assert_int_equal(env.ops->attention(env.stream, x, x, x, false, 1, 4, 4, 3),
                      MM_E_ARG);
     op_close(&env);

@@ -87,14 +87,21 @@ static void loss_of_no_images_is_zero(void **state)
 static void loss_refuses_a_label_that_is_no_class(void **state)
 {
     (void)state;
-    float x[4] = {0};
-    double loss;
+    const float x[2] = {0};
     op_env env;
     op_open(&env, 1);
-    for (int32_t label = -1; label <= 2; label += 3)
-        assert_int_equal(env.ops->softmax_cross_entropy(
-                             env.stream, &loss, x, x, &label, 0.0f, 1.0f, 1, 2),
-                         MM_E_ARG);
+    for (int32_t label = -1; label <= 2; label += 3) {
+        mm_status st = env.ops->softmax_cross_entropy(
+            env.stream, op_put(&env, NULL, sizeof(double)),
+            op_put_floats(&env, NULL, 2), op_put_floats(&env, x, 2),
+            op_put(&env, &label, sizeof label), 0.0f, 1.0f, 1, 2);
+        /* A device that runs behind says so when it is waited for. */
+        if (st == MM_OK)
+            st = mm_stream_sync(env.stream);
+        assert_int_equal(st, MM_E_ARG);
+        assert_non_null(strstr(mm_fail_message(), "of image 0"));
+        op_ok(mm_stream_sync(env.stream));
+    }
     op_close(&env);
 }
 

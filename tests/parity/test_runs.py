@@ -29,7 +29,12 @@ def deviation(ours, theirs, base):
     return np.sqrt(error / size)
 
 
-class Runs(cli.Case):
+class Rig(cli.Case):
+    """The small model's runs; subclasses may choose another device."""
+
+    device = ()
+    env = {}
+
     @classmethod
     def setUpClass(cls):
         folder = cli.temporary_folder()
@@ -58,11 +63,13 @@ class Runs(cli.Case):
             "--batch-size", hyper["batch"], "--lr", hyper["lr"],
             "--wd", hyper["wd"], "--clip", hyper["clip"],
             "--warmup-length", hyper["warmup"], "--no-shuffle", "--no-augment",
-            "--save", save, *more, n_ranks=n_ranks, timeout=120)
+            "--save", save, *self.device, *more, n_ranks=n_ranks,
+            env=self.env, timeout=120)
 
     def evaluate(self, load, *more, n_ranks=2):
         return cli.run_ok("magmax_eval", *self.common, "--load", load, "--json",
-                          *more, n_ranks=n_ranks).json()
+                          *self.device, *more, n_ranks=n_ranks,
+                          env=self.env).json()
 
     def check_run(self, name, n_ranks, *more):
         save = self.dir / name
@@ -89,15 +96,20 @@ class Runs(cli.Case):
                             f"task {task} on {n_ranks} ranks")
         return save
 
+    def check_accuracy(self, save, n_ranks):
+        score = self.evaluate(save / "task_002.h5", n_ranks=n_ranks)
+        for kind, theirs in self.runs["accuracy"]["seq_last"].items():
+            np.testing.assert_allclose(score[kind], theirs,
+                                       atol=1.001 / 96, err_msg=kind)
+
+
+class Runs(Rig):
     def test_sequential_run_follows_pytorch_with_one_to_four_ranks(self):
         for n_ranks in (1, 2, 3, 4):
             with self.subTest(n_ranks=n_ranks):
                 save = self.check_run("seq", n_ranks,
                                       "--sequential-finetuning")
-                score = self.evaluate(save / "task_002.h5", n_ranks=n_ranks)
-                for kind, theirs in self.runs["accuracy"]["seq_last"].items():
-                    np.testing.assert_allclose(score[kind], theirs,
-                                               atol=1.001 / 96, err_msg=kind)
+                self.check_accuracy(save, n_ranks)
                 save.rename(self.dir / f"seq{n_ranks}")
 
     def test_independent_run_follows_pytorch_with_one_to_four_ranks(self):

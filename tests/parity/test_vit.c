@@ -2,7 +2,7 @@
  * The image tower against PyTorch's float64 numbers: every activation, logit
  * and gradient of a small tower, and finite differences of its loss.
  *
- * ctest: processors=2
+ * ctest: processors=2 cuda
  */
 #include "tests/parity/vit_rig.h"
 
@@ -13,6 +13,7 @@ static const double tiny_bound = 1e-5;
 
 typedef struct tiny {
     rig rig;
+    float *theta; /* host */
     uint8_t *images;
     int32_t labels[8];
 } tiny;
@@ -21,10 +22,15 @@ static void tiny_open(tiny *t)
 {
     enum { SIZE = 32, B = 8, PLANE = SIZE * SIZE };
     static const char data[] = GOLDEN "tiny/data.safetensors";
-    rig_open(&t->rig, GOLDEN "tiny/model.json", B, 6, NULL);
-    must(mm_weights_load(GOLDEN "tiny/weights.safetensors", &t->rig.table,
-                         t->rig.theta));
-    read_raw(data, "head_weight", t->rig.head, sizeof(float) * 6 * 32);
+    rig *r = &t->rig;
+    rig_open(r, GOLDEN "tiny/model.json", B, 6, NULL);
+    float head[6 * 32];
+    t->theta = malloc((size_t)r->table.n_elems * sizeof *t->theta);
+    must(mm_weights_load(GOLDEN "tiny/weights.safetensors", &r->table,
+                         t->theta));
+    upload_floats(r, r->theta, t->theta, r->table.n_elems);
+    read_raw(data, "head_weight", head, sizeof head);
+    upload_floats(r, r->head, head, 6 * 32);
     read_raw(data, "labels", t->labels, sizeof t->labels);
     uint8_t *planes = malloc(B * 3 * PLANE);
     read_raw(data, "images", planes, B * 3 * PLANE);
@@ -40,6 +46,7 @@ static void tiny_open(tiny *t)
 static void tiny_close(tiny *t)
 {
     free(t->images);
+    free(t->theta);
     rig_close(&t->rig);
 }
 
@@ -76,10 +83,14 @@ static void activations_logits_and_loss_equal_pytorchs(void **state)
     float *features = read_tensor(step, "features", NULL);
     float *logits = read_tensor(step, "logits", NULL);
     float *their_loss = read_tensor(step, "loss", NULL);
-    assert_close("features", r->features, features, 8 * 32, tiny_bound);
-    assert_close("logits", r->logits, logits, 8 * 6, tiny_bound);
+    float *our_features = fetch(r, r->features, 8 * 32);
+    float *our_logits = fetch(r, r->logits, 8 * 6);
+    assert_close("features", our_features, features, 8 * 32, tiny_bound);
+    assert_close("logits", our_logits, logits, 8 * 6, tiny_bound);
     float our_loss = (float)loss;
     assert_close("loss", &our_loss, their_loss, 1, tiny_bound);
+    free(our_features);
+    free(our_logits);
     free(features);
     free(logits);
     free(their_loss);
@@ -97,6 +108,7 @@ static void every_gradient_equals_pytorchs(void **state)
     must(mm_weights_open(GOLDEN "tiny/step.safetensors", &step));
     rig_loss(r, t.images, t.labels);
     rig_backward(r, false);
+    float *grad = fetch(r, r->grad, r->table.n_elems);
     for (int i = 0; i < r->table.n_tensors; i++) {
         const mm_tensor *tensor = &r->table.tensors[i];
         char name[160];
@@ -104,9 +116,10 @@ static void every_gradient_equals_pytorchs(void **state)
         int64_t n;
         float *theirs = read_tensor(step, name, &n);
         assert_int_equal(n, tensor->n_elems);
-        assert_close(name, r->grad + tensor->off_elems, theirs, n, tiny_bound);
+        assert_close(name, grad + tensor->off_elems, theirs, n, tiny_bound);
         free(theirs);
     }
+    free(grad);
     mm_weights_close(&step);
     tiny_close(&t);
 }
@@ -117,22 +130,22 @@ static void accumulating_twice_doubles_every_gradient(void **state)
     tiny t;
     tiny_open(&t);
     rig *r = &t.rig;
-    int64_t n = r->table.n_elems;
-    float *once = malloc((size_t)n * sizeof *once);
     rig_loss(r, t.images, t.labels);
     rig_backward(r, false);
-    memcpy(once, r->grad, (size_t)n * sizeof *once);
+    float *once = fetch(r, r->grad, r->table.n_elems);
     rig_loss(r, t.images, t.labels);
     rig_backward(r, true);
+    float *twice = fetch(r, r->grad, r->table.n_elems);
     for (int i = 0; i < r->table.n_tensors; i++) {
         const mm_tensor *tensor = &r->table.tensors[i];
-        float *half = r->grad + tensor->off_elems;
+        float *half = twice + tensor->off_elems;
         for (int64_t j = 0; j < tensor->n_elems; j++)
             half[j] *= 0.5f;
         assert_close(tensor->name, half, once + tensor->off_elems,
                      tensor->n_elems, 1e-6);
     }
     free(once);
+    free(twice);
     tiny_close(&t);
 }
 
@@ -147,36 +160,36 @@ static void gradients_agree_with_finite_differences(void **state)
     rig *r = &t.rig;
     rig_loss(r, t.images, t.labels);
     rig_backward(r, false);
-    int64_t n = r->table.n_elems;
-    float *kept = malloc((size_t)n * sizeof *kept);
-    memcpy(kept, r->theta, (size_t)n * sizeof *kept);
+    float *grad = fetch(r, r->grad, r->table.n_elems);
+    float *moved = fetch(r, r->theta, r->table.n_elems);
     for (int i = 0; i < r->table.n_tensors; i++) {
         const mm_tensor *tensor = &r->table.tensors[i];
         int64_t at = tensor->off_elems;
         /* The gradient's own direction: the slope is its norm, far from 0. */
         double norm = 0, slope = 0, loss[2];
         for (int64_t j = 0; j < tensor->n_elems; j++)
-            norm += (double)r->grad[at + j] * r->grad[at + j];
+            norm += (double)grad[at + j] * grad[at + j];
         norm = sqrt(norm);
         double step = 2e-3 / fmax(norm, 1e-3);
         for (int side = 0; side < 2; side++) {
             slope = 0;
             for (int64_t j = 0; j < tensor->n_elems; j++) {
-                double unit = r->grad[at + j] / norm;
-                slope += unit * r->grad[at + j];
-                r->theta[at + j] =
-                    kept[at + j] + (float)((side ? step : -step) * unit);
+                double unit = grad[at + j] / norm;
+                slope += unit * grad[at + j];
+                moved[at + j] =
+                    t.theta[at + j] + (float)((side ? step : -step) * unit);
             }
+            upload_floats(r, r->theta + at, moved + at, tensor->n_elems);
             loss[side] = rig_loss(r, t.images, t.labels);
         }
-        memcpy(r->theta + at, kept + at,
-               (size_t)tensor->n_elems * sizeof *kept);
+        upload_floats(r, r->theta + at, t.theta + at, tensor->n_elems);
         double measured = (loss[1] - loss[0]) / (2 * step);
         if (!(fabs(measured - slope) <= 1e-2 * slope + 1e-4))
             fail_msg("%s: slope %.6g, finite differences give %.6g",
                      tensor->name, slope, measured);
     }
-    free(kept);
+    free(grad);
+    free(moved);
     tiny_close(&t);
 }
 

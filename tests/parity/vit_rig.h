@@ -9,7 +9,8 @@
 typedef mm_status patchify_op(mm_stream *, float *, const uint8_t *, int64_t,
                               int64_t, int64_t, const float *, const float *);
 
-/** An image tower with a head, as a training step uses them. */
+/** An image tower with a head, as a training step uses them, on the device that
+ * MAGMAX_TEST_DEVICE names, the CPU without it. */
 typedef struct rig {
     mm_device *device;
     mm_stream *stream;
@@ -22,20 +23,57 @@ typedef struct rig {
     int64_t n_images, n_classes;
     float *features; /* of the last pass */
     float *logits, *inv_norm, *dlogits, *dfeatures;
+    uint8_t *images;
+    int32_t *labels;
+    double *loss_sum;
 } rig;
+
+static inline void *device_bytes(rig *r, int64_t n_bytes)
+{
+    void *memory;
+    must(mm_device_alloc(r->device, n_bytes, &memory));
+    return memory;
+}
 
 static inline float *device_floats(rig *r, int64_t n)
 {
-    void *memory;
-    must(mm_device_alloc(r->device, n * (int64_t)sizeof(float), &memory));
-    return memory;
+    return device_bytes(r, n * (int64_t)sizeof(float));
+}
+
+static inline void upload(rig *r, void *device, const void *host,
+                          int64_t n_bytes)
+{
+    must(mm_copy_to_device(r->stream, device, host, n_bytes));
+    must(mm_stream_sync(r->stream));
+}
+
+static inline void upload_floats(rig *r, float *device, const float *host,
+                                 int64_t n)
+{
+    upload(r, device, host, n * (int64_t)sizeof *host);
+}
+
+static inline void download(rig *r, void *host, const void *device,
+                            int64_t n_bytes)
+{
+    must(mm_copy_to_host(r->stream, host, device, n_bytes));
+    must(mm_stream_sync(r->stream));
+}
+
+/** A host copy; free() it. */
+static inline float *fetch(rig *r, const float *device, int64_t n)
+{
+    float *host = malloc((size_t)n * sizeof *host);
+    download(r, host, device, n * (int64_t)sizeof *host);
+    return host;
 }
 
 static inline void rig_open(rig *r, const char *model, int64_t n_images,
                             int64_t n_classes, patchify_op *patchify)
 {
     memset(r, 0, sizeof *r);
-    must(mm_device_open("cpu", 2, &r->device));
+    const char *device = getenv("MAGMAX_TEST_DEVICE");
+    must(mm_device_open(device ? device : "cpu", 2, &r->device));
     r->op_table = *mm_device_ops(r->device);
     if (patchify)
         r->op_table.patchify = patchify;
@@ -54,16 +92,19 @@ static inline void rig_open(rig *r, const char *model, int64_t n_images,
     r->dlogits = device_floats(r, n_images * n_classes);
     r->inv_norm = device_floats(r, n_images);
     r->dfeatures = device_floats(r, n_images * r->config.embed_dim);
+    int64_t size = r->config.image_size;
+    r->images = device_bytes(r, n_images * size * size * 3);
+    r->labels = device_bytes(r, n_images * (int64_t)sizeof *r->labels);
+    r->loss_sum = device_bytes(r, (int64_t)sizeof *r->loss_sum);
 }
 
 static inline void rig_close(rig *r)
 {
-    float **buffers[] = {&r->theta,   &r->grad,     &r->head,     &r->logits,
-                         &r->dlogits, &r->inv_norm, &r->dfeatures};
-    for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) {
-        void *memory = *buffers[i];
-        mm_device_release(r->device, &memory);
-    }
+    void *buffers[] = {r->theta,   r->grad,     r->head,      r->logits,
+                       r->dlogits, r->inv_norm, r->dfeatures, r->images,
+                       r->labels,  r->loss_sum};
+    for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
+        mm_device_release(r->device, &buffers[i]);
     mm_vit_destroy(&r->vit);
     mm_tensor_table_clear(&r->table);
     mm_model_config_clear(&r->config);
@@ -71,18 +112,25 @@ static inline void rig_close(rig *r)
     mm_device_close(&r->device);
 }
 
-/** Mean cross-entropy of a forward pass. */
+/** Mean cross-entropy of a forward pass. `images` is NULL where patchify has
+ * been replaced. */
 static inline double rig_loss(rig *r, const uint8_t *images,
                               const int32_t *labels)
 {
     double sum;
-    must(mm_vit_forward(r->vit, r->theta, images, r->n_images, &r->features));
+    int64_t size = r->config.image_size;
+    if (images)
+        upload(r, r->images, images, r->n_images * size * size * 3);
+    upload(r, r->labels, labels, r->n_images * (int64_t)sizeof *labels);
+    must(
+        mm_vit_forward(r->vit, r->theta, r->images, r->n_images, &r->features));
     must(r->ops->normalized_logits(r->stream, r->logits, r->inv_norm,
                                    r->features, r->head, r->n_images,
                                    r->config.embed_dim, r->n_classes));
-    must(r->ops->softmax_cross_entropy(r->stream, &sum, r->dlogits, r->logits,
-                                       labels, 0, 1.0f / (float)r->n_images,
-                                       r->n_images, r->n_classes));
+    must(r->ops->softmax_cross_entropy(
+        r->stream, r->loss_sum, r->dlogits, r->logits, r->labels, 0,
+        1.0f / (float)r->n_images, r->n_images, r->n_classes));
+    download(r, &sum, r->loss_sum, (int64_t)sizeof sum);
     return sum / (double)r->n_images;
 }
 

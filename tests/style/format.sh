@@ -1,5 +1,5 @@
 #!/bin/bash
-# Is every C source formatted as .clang-format says? Names those that are not.
+# Is every C, C++ and CUDA source formatted as .clang-format says? Names those that are not.
 #
 #   tests/style/format.sh          check; exit 77 without clang-format
 #   tests/style/format.sh --fix    rewrite them
@@ -25,7 +25,7 @@ while IFS= read -r -d '' file; do
         fi
     fi
 done < <(find src kernels comm io tests bench \
-    \( -name '*.c' -o -name '*.h' \) -print0 2>/dev/null | sort -z)
+    -regextype posix-extended -regex '.*\.(c|h|cpp|cu|cuh)' -print0 2>/dev/null | sort -z)
 
 echo "$n_files files, $n_wrong not formatted"
 if [ "$n_wrong" -gt 0 ] && [ "${1:-}" != --fix ]; then

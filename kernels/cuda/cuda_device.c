@@ -1,0 +1,255 @@
+#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/product.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct cuda_device {
+    mm_device base;
+    int index;
+    mm_cuda_precision precision;
+    int n_sms;
+    int64_t shared_bytes;
+    int64_t workspace_bytes; /* of products */
+} cuda_device;
+
+static const char *const precision_names[] = {"fp32", "tf32", "bf16"};
+
+mm_status mm_cuda_check(cudaError_t error, const char *file, int line,
+                        const char *format, ...)
+{
+    if (error == cudaSuccess)
+        return MM_OK;
+    char text[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    /* A failed call that is not about the context must not fail the next. */
+    (void)cudaGetLastError();
+    return mm_fail(error == cudaErrorMemoryAllocation ? MM_E_MEMORY
+                                                      : MM_E_DEVICE,
+                   "%s: CUDA error %d, %s (%s:%d)", text, (int)error,
+                   cudaGetErrorString(error), file, line);
+}
+
+/* ---- device ------------------------------------------------------------- */
+
+/** "tf32", "1" or "tf32:1": a precision, the number of the GPU. */
+static mm_status parse_variant(const char *variant, cuda_device *cuda)
+{
+    const char *rest = variant ? variant : "";
+    while (*rest) {
+        size_t n = strcspn(rest, ":");
+        char *end = NULL;
+        long index = strtol(rest, &end, 10);
+        bool known = n > 0 && end == rest + n && index >= 0 && index < 1024;
+        if (known)
+            cuda->index = (int)index;
+        for (int p = MM_CUDA_FP32; !known && p <= MM_CUDA_BF16; p++)
+            if (strlen(precision_names[p]) == n &&
+                !strncmp(rest, precision_names[p], n)) {
+                cuda->precision = (mm_cuda_precision)p;
+                known = true;
+            }
+        if (!known)
+            return mm_fail(MM_E_ARG,
+                           "no device 'cuda:%s'; after cuda: may stand fp32, "
+                           "tf32, bf16 or the number of a GPU",
+                           variant);
+        rest += n;
+        rest += *rest == ':';
+    }
+    return MM_OK;
+}
+
+static mm_status start(cuda_device *cuda)
+{
+    int n_devices = 0;
+    MM_TRY(MM_CUDA(cudaGetDeviceCount(&n_devices), "looking for a GPU"));
+    if (cuda->index >= n_devices)
+        return mm_fail(MM_E_DEVICE, "no GPU %d: there are %d", cuda->index,
+                       n_devices);
+    struct cudaDeviceProp prop;
+    MM_TRY(MM_CUDA(cudaSetDevice(cuda->index), "using GPU %d", cuda->index));
+    MM_TRY(MM_CUDA(cudaGetDeviceProperties(&prop, cuda->index),
+                   "asking GPU %d what it is", cuda->index));
+    if (prop.major < 8)
+        return mm_fail(MM_E_DEVICE,
+                       "GPU %d, %s, has compute capability %d.%d; at least "
+                       "8.0 is needed",
+                       cuda->index, prop.name, prop.major, prop.minor);
+    cuda->n_sms = prop.multiProcessorCount;
+    cuda->shared_bytes = (int64_t)prop.sharedMemPerBlockOptin;
+    /* As much as the library takes by default. */
+    cuda->workspace_bytes = (int64_t)(prop.major >= 9 ? 32 : 4) << 20;
+    snprintf(cuda->base.description, sizeof cuda->base.description,
+             "cuda:%d, %.60s, %.0f GiB, %s", cuda->index, prop.name,
+             (double)prop.totalGlobalMem / 0x1p30,
+             precision_names[cuda->precision]);
+    return MM_OK;
+}
+
+static mm_status cuda_open(const char *variant, int n_threads,
+                           mm_device **device)
+{
+    (void)n_threads;
+    cuda_device *cuda = calloc(1, sizeof *cuda);
+    if (!cuda)
+        return mm_fail(MM_E_MEMORY, "no memory for a device");
+    cuda->base.backend = &mm_backend_cuda;
+    cuda->base.ops = &mm_cuda_ops;
+    mm_status st = parse_variant(variant, cuda);
+    if (st == MM_OK)
+        st = start(cuda);
+    if (st != MM_OK) {
+        free(cuda);
+        return st;
+    }
+    *device = &cuda->base;
+    return MM_OK;
+}
+
+static void cuda_close(mm_device *device)
+{
+    free(device);
+}
+
+static mm_status use(const mm_device *device)
+{
+    int index = ((const cuda_device *)device)->index;
+    return MM_CUDA(cudaSetDevice(index), "using GPU %d", index);
+}
+
+static mm_status cuda_alloc(mm_device *device, int64_t n_bytes, void **memory)
+{
+    MM_TRY(use(device));
+    size_t size = n_bytes > 0 ? (size_t)n_bytes : 1;
+    return MM_CUDA(cudaMalloc(memory, size), "cannot allocate %lld bytes",
+                   (long long)n_bytes);
+}
+
+static void cuda_release(mm_device *device, void *memory)
+{
+    (void)device;
+    (void)cudaFree(memory);
+}
+
+/* ---- streams ------------------------------------------------------------ */
+
+static void cuda_stream_destroy(mm_stream *stream)
+{
+    mm_cuda_stream *cuda = mm_cuda_stream_of(stream);
+    if (cuda->stream)
+        (void)cudaStreamDestroy(cuda->stream);
+    mm_cuda_products_destroy(&cuda->products);
+    (void)cudaFree(cuda->partials);
+    (void)cudaFree(cuda->scratch);
+    if (cuda->fault)
+        (void)cudaFreeHost(cuda->fault);
+    free(cuda);
+}
+
+static mm_status start_stream(mm_cuda_stream *cuda, const cuda_device *on)
+{
+    void *fault = NULL;
+    MM_TRY(use(&on->base));
+    MM_TRY(
+        MM_CUDA(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking),
+                "making a stream"));
+    MM_TRY(
+        MM_CUDA(cudaHostAlloc(&fault, sizeof *cuda->fault, cudaHostAllocMapped),
+                "making a stream"));
+    cuda->fault = fault;
+    memset(cuda->fault, 0, sizeof *cuda->fault);
+    MM_TRY(MM_CUDA(cudaMalloc(&cuda->partials, MM_CUDA_PARTIAL_BYTES),
+                   "making a stream"));
+    return mm_cuda_products_create(on->workspace_bytes, &cuda->products);
+}
+
+static mm_status cuda_stream_create(mm_device *device, mm_stream **stream)
+{
+    const cuda_device *on = (const cuda_device *)device;
+    mm_cuda_stream *cuda = calloc(1, sizeof *cuda);
+    if (!cuda)
+        return mm_fail(MM_E_MEMORY, "no memory for a stream");
+    cuda->base.device = device;
+    cuda->precision = on->precision;
+    cuda->n_sms = on->n_sms;
+    cuda->shared_bytes = on->shared_bytes;
+    mm_status st = start_stream(cuda, on);
+    if (st != MM_OK) {
+        cuda_stream_destroy(&cuda->base);
+        return st;
+    }
+    *stream = &cuda->base;
+    return MM_OK;
+}
+
+static mm_status report(mm_cuda_fault *fault)
+{
+    mm_cuda_fault found = *fault;
+    memset(fault, 0, sizeof *fault);
+    if (found.kind == MM_CUDA_BAD_LABEL)
+        return mm_fail(MM_E_ARG,
+                       "label %d of image %lld is not one of %lld classes",
+                       (int)found.label, (long long)found.image,
+                       (long long)found.n_classes);
+    return MM_OK;
+}
+
+static mm_status cuda_stream_sync(mm_stream *stream)
+{
+    mm_cuda_stream *cuda = mm_cuda_stream_of(stream);
+    MM_TRY(MM_CUDA(cudaStreamSynchronize(cuda->stream), "waiting for the GPU"));
+    return report(cuda->fault);
+}
+
+static mm_status cuda_stream_reserve(mm_stream *stream, int64_t n_bytes)
+{
+    mm_cuda_stream *cuda = mm_cuda_stream_of(stream);
+    if (n_bytes <= cuda->scratch_bytes)
+        return MM_OK;
+    void *memory = NULL;
+    MM_TRY(cuda_stream_sync(stream)); /* the old scratch may be in use */
+    MM_TRY(cuda_alloc(stream->device, n_bytes, &memory));
+    (void)cudaFree(cuda->scratch);
+    cuda->scratch = memory;
+    cuda->scratch_bytes = n_bytes;
+    return MM_OK;
+}
+
+static mm_status cuda_copy_to_device(mm_stream *stream, void *device_memory,
+                                     const void *host, int64_t n_bytes)
+{
+    return MM_CUDA(cudaMemcpyAsync(device_memory, host, (size_t)n_bytes,
+                                   cudaMemcpyHostToDevice,
+                                   mm_cuda_stream_of(stream)->stream),
+                   "copying %lld bytes to the GPU", (long long)n_bytes);
+}
+
+static mm_status cuda_copy_to_host(mm_stream *stream, void *host,
+                                   const void *device_memory, int64_t n_bytes)
+{
+    return MM_CUDA(cudaMemcpyAsync(host, device_memory, (size_t)n_bytes,
+                                   cudaMemcpyDeviceToHost,
+                                   mm_cuda_stream_of(stream)->stream),
+                   "copying %lld bytes from the GPU", (long long)n_bytes);
+}
+
+const mm_backend mm_backend_cuda = {
+    .name = "cuda",
+    .own_memory = true,
+    .open = cuda_open,
+    .close = cuda_close,
+    .alloc = cuda_alloc,
+    .release = cuda_release,
+    .stream_create = cuda_stream_create,
+    .stream_destroy = cuda_stream_destroy,
+    .stream_reserve = cuda_stream_reserve,
+    .stream_sync = cuda_stream_sync,
+    .copy_to_device = cuda_copy_to_device,
+    .copy_to_host = cuda_copy_to_host,
+};

@@ -1,0 +1,34 @@
+#include "kernels/cuda/launch.cuh"
+
+template <int N>
+__global__ void mm_gather_rows_kernel(float *to, const float *from,
+                                      const int64_t *index, int64_t n_rows,
+                                      int64_t width)
+{
+    const int64_t row = mm_warp_row();
+    if (row >= n_rows)
+        return;
+    for (int64_t j = mm_lane() * N; j < width; j += MM_WARP * N)
+        mm_store<N>(to + row * width + j,
+                    mm_load<N>(from + index[row] * width + j));
+}
+
+mm_status mm_cuda_gather_rows(mm_stream *stream, float *to, const float *from,
+                              const int64_t *index, int64_t n_rows,
+                              int64_t width)
+{
+    MM_CUDA_REQUIRE("gather_rows", stream && n_rows >= 0 && width >= 0);
+    MM_CUDA_REQUIRE("gather_rows", n_rows == 0 || (to && from && index));
+    if (n_rows == 0 || width == 0)
+        return MM_OK;
+    cudaStream_t on = mm_cuda_stream_of(stream)->stream;
+    const unsigned grid = mm_blocks(n_rows, MM_ROWS_A_BLOCK);
+    if (mm_fits<4>(to, from) && width % 4 == 0)
+        MM_LAUNCH((mm_gather_rows_kernel<4>), grid, MM_ROWS_A_BLOCK * MM_WARP,
+                  0, on, to, from, index, n_rows, width);
+    else
+        MM_LAUNCH((mm_gather_rows_kernel<1>), grid, MM_ROWS_A_BLOCK * MM_WARP,
+                  0, on, to, from, index, n_rows, width);
+    return MM_CUDA(cudaGetLastError(), "gather_rows of %lld rows of %lld",
+                   (long long)n_rows, (long long)width);
+}

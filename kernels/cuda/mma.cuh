@@ -1,0 +1,264 @@
+#ifndef MAGMAX_KERNELS_CUDA_MMA_CUH
+#define MAGMAX_KERNELS_CUDA_MMA_CUH
+
+#include "kernels/cuda/launch.cuh"
+
+/*
+ * Tensor cores: a warp multiplies a [16, K] by b [K, 8], K = 16 for bf16 and 8
+ * for tf32, and adds to c [16, 8] in fp32. All instructions that are not C++
+ * are in this file, each with a body for the CPU that follows the layouts of
+ * the PTX manual. With g = lane / 4 and t = lane % 4:
+ *
+ *   c      (g, 2t) (g, 2t+1) (g+8, 2t) (g+8, 2t+1)
+ *   a      (g, t) (g+8, t) (g, t+K/2) (g+8, t+K/2), and b (t, g) (t+K/2, g);
+ *          for bf16 a register holds two elements, k = 2t and 2t+1.
+ */
+
+template <typename T> struct mm_mma;
+
+template <> struct mm_mma<mm_bf16> {
+    enum {
+        K = 16,
+        PAD = 8
+    }; /* PAD: elements between rows, against conflicts */
+};
+
+template <> struct mm_mma<float> {
+    enum { K = 8, PAD = 4 };
+};
+
+#ifdef __CUDACC__
+
+__device__ __forceinline__ void mm_multiply(float c[4], const uint32_t a[4],
+                                            const uint32_t b[2], mm_bf16)
+{
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+        "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+__device__ __forceinline__ void mm_multiply(float c[4], const uint32_t a[4],
+                                            const uint32_t b[2], float)
+{
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+        "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+/** To tf32, nearest, ties away from zero. */
+__device__ __forceinline__ uint32_t mm_tf32_of(float x)
+{
+    uint32_t bits;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
+    return bits;
+}
+
+/** Four 8x8 matrices; lane 8 i + r points at row r of matrix i, 16-byte
+ * aligned. r[i]: elements 2t and 2t+1 of row g, or when TRANSPOSED of column g.
+ */
+template <bool TRANSPOSED>
+__device__ __forceinline__ void mm_load_matrices(uint32_t r[4],
+                                                 const mm_bf16 *row)
+{
+    const uint32_t at = (uint32_t)__cvta_generic_to_shared(row);
+    if (TRANSPOSED)
+        asm volatile(
+            "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, "
+            "[%4];"
+            : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+            : "r"(at)
+            : "memory");
+    else
+        asm volatile(
+            "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+            : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+            : "r"(at)
+            : "memory");
+}
+
+#else
+
+struct mm_fragments {
+    uint32_t a[4], b[2];
+};
+
+template <typename T> inline float mm_element(const uint32_t *reg, int half);
+
+template <> inline float mm_element<mm_bf16>(const uint32_t *reg, int half)
+{
+    return __uint_as_float(half ? *reg & 0xFFFF0000u : *reg << 16);
+}
+
+template <> inline float mm_element<float>(const uint32_t *reg, int)
+{
+    /* The hardware reads the upper 19 bits. */
+    return __uint_as_float(*reg & 0xFFFFE000u);
+}
+
+template <typename T>
+inline void mm_multiply(float c[4], const uint32_t a[4], const uint32_t b[2], T)
+{
+    enum { IN_REGISTER = mm_mma<T>::K / 8 };
+    mm_fragments mine;
+    for (int i = 0; i < 4; i++)
+        mine.a[i] = a[i];
+    for (int i = 0; i < 2; i++)
+        mine.b[i] = b[i];
+    const mm_emu::slot *all =
+        mm_emu::meet("mma.sync", 0xFFFFFFFFu, &mine, sizeof mine);
+    const int g = mm_lane() / 4, t = mm_lane() % 4;
+    for (int i = 0; i < 4; i++) {
+        const int row_half = i / 2, col = 2 * t + i % 2;
+        for (int k = 0; k < mm_mma<T>::K; k++) {
+            const int upper = k >= mm_mma<T>::K / 2;
+            const int lane = k % (mm_mma<T>::K / 2) / IN_REGISTER;
+            const int half = k % IN_REGISTER;
+            mm_fragments of_a, of_b;
+            memcpy(&of_a, all[4 * g + lane].bytes, sizeof of_a);
+            memcpy(&of_b, all[4 * col + lane].bytes, sizeof of_b);
+            c[i] += mm_element<T>(&of_a.a[2 * upper + row_half], half) *
+                    mm_element<T>(&of_b.b[upper], half);
+        }
+    }
+}
+
+inline uint32_t mm_tf32_of(float x)
+{
+    const uint32_t bits = __float_as_uint(x);
+    if ((bits & 0x7F800000u) == 0x7F800000u)
+        return bits;
+    return (bits + 0x1000u) & 0xFFFFE000u;
+}
+
+template <bool TRANSPOSED>
+inline void mm_load_matrices(uint32_t r[4], const mm_bf16 *row)
+{
+    const mm_emu::slot *all =
+        mm_emu::meet(TRANSPOSED ? "ldmatrix.trans" : "ldmatrix", 0xFFFFFFFFu,
+                     &row, sizeof row);
+    const int g = mm_lane() / 4, t = mm_lane() % 4;
+    if ((uintptr_t)row % 16 != 0)
+        mm_emu::die("ldmatrix of a row that is not 16-byte aligned");
+    for (int i = 0; i < 4; i++) {
+        mm_bf16 pair[2];
+        for (int half = 0; half < 2; half++) {
+            const int line = TRANSPOSED ? 2 * t + half : g;
+            const mm_bf16 *from;
+            memcpy(&from, all[8 * i + line].bytes, sizeof from);
+            pair[half] = from[TRANSPOSED ? g : 2 * t + half];
+        }
+        memcpy(&r[i], pair, sizeof r[i]);
+    }
+}
+
+#endif
+
+/* ---- fragments of tiles in shared memory -------------------------------- */
+
+__device__ __forceinline__ uint32_t mm_pack(float low, float high)
+{
+    mm_vec<mm_bf16, 2> pair;
+    mm_set(pair.v[0], low);
+    mm_set(pair.v[1], high);
+    uint32_t bits;
+    memcpy(&bits, &pair, sizeof bits);
+    return bits;
+}
+
+/** What a tile in shared memory holds: tf32 is rounded once, here. */
+__device__ __forceinline__ mm_bf16 mm_tile_element(mm_bf16 x)
+{
+    return x;
+}
+
+__device__ __forceinline__ float mm_tile_element(float x)
+{
+    return __uint_as_float(mm_tf32_of(x));
+}
+
+/** a of rows 0..15, columns 0..K-1 of a tile whose rows are `ld` apart. */
+__device__ __forceinline__ void mm_load_a(uint32_t a[4], const mm_bf16 *tile,
+                                          int ld)
+{
+    const int lane = mm_lane();
+    mm_load_matrices<false>(a, tile + lane % 16 * ld + lane / 16 * 8);
+}
+
+__device__ __forceinline__ void mm_load_a(uint32_t a[4], const float *tile,
+                                          int ld)
+{
+    const int g = mm_lane() / 4, t = mm_lane() % 4;
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        a[i] = __float_as_uint(tile[(g + i % 2 * 8) * ld + t + i / 2 * 4]);
+}
+
+/** b of a tile's transpose: b[n][..] is rows 8 n .. 8 n + 7, columns 0..K-1. */
+__device__ __forceinline__ void mm_load_b_rows(uint32_t b[2][2],
+                                               const mm_bf16 *tile, int ld)
+{
+    const int lane = mm_lane();
+    uint32_t r[4];
+    mm_load_matrices<false>(r, tile + (lane / 16 * 8 + lane % 8) * ld +
+                                   lane / 8 % 2 * 8);
+    b[0][0] = r[0], b[0][1] = r[1], b[1][0] = r[2], b[1][1] = r[3];
+}
+
+__device__ __forceinline__ void mm_load_b_rows(uint32_t b[2][2],
+                                               const float *tile, int ld)
+{
+    const int g = mm_lane() / 4, t = mm_lane() % 4;
+#pragma unroll
+    for (int n = 0; n < 2; n++) {
+        b[n][0] = __float_as_uint(tile[(8 * n + g) * ld + t]);
+        b[n][1] = __float_as_uint(tile[(8 * n + g) * ld + t + 4]);
+    }
+}
+
+/** b of a tile as it lies: rows 0..K-1 are k, b[n][..] is columns 8 n .. 8 n +
+ * 7. For tf32 with k in the order of mm_a_of_c. */
+__device__ __forceinline__ void mm_load_b(uint32_t b[2][2], const mm_bf16 *tile,
+                                          int ld)
+{
+    const int lane = mm_lane();
+    uint32_t r[4];
+    mm_load_matrices<true>(r, tile + lane % 16 * ld + lane / 16 * 8);
+    b[0][0] = r[0], b[0][1] = r[1], b[1][0] = r[2], b[1][1] = r[3];
+}
+
+__device__ __forceinline__ void mm_load_b(uint32_t b[2][2], const float *tile,
+                                          int ld)
+{
+    const int g = mm_lane() / 4, t = mm_lane() % 4;
+#pragma unroll
+    for (int n = 0; n < 2; n++) {
+        b[n][0] = __float_as_uint(tile[2 * t * ld + 8 * n + g]);
+        b[n][1] = __float_as_uint(tile[(2 * t + 1) * ld + 8 * n + g]);
+    }
+}
+
+/** Sums of one product as `a` of the next: step `s` of the 16 columns of c[0]
+ * and c[1]. For bf16 there is one step, K = 16; for tf32 there are two, and k
+ * is taken in the order 0 2 4 6 1 3 5 7, which leaves every element where it
+ * is. */
+__device__ __forceinline__ void mm_a_of_c(uint32_t a[4], const float c[2][4],
+                                          int, mm_bf16)
+{
+    a[0] = mm_pack(c[0][0], c[0][1]);
+    a[1] = mm_pack(c[0][2], c[0][3]);
+    a[2] = mm_pack(c[1][0], c[1][1]);
+    a[3] = mm_pack(c[1][2], c[1][3]);
+}
+
+__device__ __forceinline__ void mm_a_of_c(uint32_t a[4], const float c[2][4],
+                                          int s, float)
+{
+    a[0] = mm_tf32_of(c[s][0]);
+    a[1] = mm_tf32_of(c[s][2]);
+    a[2] = mm_tf32_of(c[s][1]);
+    a[3] = mm_tf32_of(c[s][3]);
+}
+
+#endif

@@ -1,0 +1,69 @@
+#ifndef MAGMAX_KERNELS_CUDA_PRODUCT_H
+#define MAGMAX_KERNELS_CUDA_PRODUCT_H
+
+#include "kernels/cuda/cuda.h"
+
+#include <library_types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/**
+ * c = op(a) op(b) + bias + addend, on cuBLASLt.
+ *
+ * Shapes   row-major: c, addend [m,n]; a [m,k], or [k,m] when transpose_a; b
+ *          [k,n], or [n,k] when transpose_b; bias [n]; a_sums [m], sums of
+ *          op(a) over k.
+ * Memory   NULL for what is not wanted. c may be addend.
+ */
+typedef struct mm_cuda_product {
+    int64_t m, n, k;
+    const void *a, *b;
+    bool transpose_a, transpose_b;
+    cudaDataType_t type; /* of a, b, c, addend: CUDA_R_32F or CUDA_R_16BF */
+    cudaDataType_t out;  /* of c and addend */
+    void *c;
+    const void *addend;
+    const float *bias;
+    float *a_sums;
+    bool accumulate_sums;
+} mm_cuda_product;
+
+/**
+ * Enqueue it.
+ *
+ * Errors   MM_E_DEVICE when the library refuses; the arguments are checked by
+ *          the ops.
+ */
+mm_status mm_cuda_multiply(mm_stream *stream, const mm_cuda_product *product);
+
+/** The library's handle, its workspace, the algorithm for each shape so far. */
+mm_status mm_cuda_products_create(int64_t workspace_bytes,
+                                  mm_cuda_products **products);
+void mm_cuda_products_destroy(mm_cuda_products **products);
+
+/* ---- kernels beside the products ---------------------------------------- */
+
+/** c = bias + addend, either NULL. Shapes: c, addend [m,n]; bias [n]. */
+mm_status mm_cuda_add_bias(mm_stream *stream, float *c, const float *bias,
+                           const float *addend, int64_t m, int64_t n);
+
+/** y = activation(x); y may be x. */
+mm_status mm_cuda_activate(mm_stream *stream, float *y, const float *x,
+                           mm_activation activation, int64_t n_elems);
+
+/** dx *= activation'(x). */
+mm_status mm_cuda_activate_grad(mm_stream *stream, float *dx, const float *x,
+                                mm_activation activation, int64_t n_elems);
+
+/** sums = column sums of x, added to what is there when `accumulate`. Shapes:
+ * sums [width]; x [n_rows, width]. */
+mm_status mm_cuda_column_sums(mm_stream *stream, float *sums, const float *x,
+                              bool accumulate, int64_t n_rows, int64_t width);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,97 @@
+#ifndef MAGMAX_KERNELS_CUDA_REDUCE_CUH
+#define MAGMAX_KERNELS_CUDA_REDUCE_CUH
+
+#include "kernels/cuda/launch.cuh"
+
+/*
+ * Sums in a fixed order: each block leaves one in the stream's `partials`, one
+ * block adds those up.
+ */
+
+enum { MM_REDUCE_THREADS = 256, MM_REDUCE_BLOCKS = 1024 };
+
+static_assert(MM_REDUCE_BLOCKS * sizeof(double) <= MM_CUDA_PARTIAL_BYTES,
+              "one double a block");
+
+/** The sum of every thread's x, valid in thread 0. */
+template <typename A> __device__ A mm_block_sum(A x)
+{
+    MM_SHARED(A, of_warp, MM_REDUCE_THREADS / MM_WARP);
+    x = mm_warp_sum(x);
+    if (mm_lane() == 0)
+        of_warp[threadIdx.x / MM_WARP] = x;
+    __syncthreads();
+    A sum = A(0);
+    if (threadIdx.x == 0)
+        for (int i = 0; i < MM_REDUCE_THREADS / MM_WARP; i++)
+            sum += of_warp[i];
+    __syncthreads();
+    return sum;
+}
+
+template <typename A>
+__global__ void __launch_bounds__(MM_REDUCE_THREADS)
+    mm_sum_partials_kernel(A *sum, const A *partials, int n_partials)
+{
+    A mine = A(0);
+    for (int i = (int)threadIdx.x; i < n_partials; i += MM_REDUCE_THREADS)
+        mine += partials[i];
+    const A all = mm_block_sum(mine);
+    if (threadIdx.x == 0)
+        *sum = all;
+}
+
+/** Elements are dealt out in fours whether or not one access can take four, so
+ * that the order does not depend on the pointer. */
+template <bool WIDE, typename A, typename F>
+__global__ void __launch_bounds__(MM_REDUCE_THREADS)
+    mm_map_sum_kernel(A *partials, const float *x, F map, int64_t n_elems)
+{
+    const int64_t step = (int64_t)gridDim.x * MM_REDUCE_THREADS * 4;
+    int64_t i = ((int64_t)blockIdx.x * MM_REDUCE_THREADS + threadIdx.x) * 4;
+    A mine = A(0);
+    for (; i + 4 <= n_elems; i += step) {
+        mm_vec<float, 4> four;
+        if (WIDE) {
+            four = mm_load<4>(x + i);
+        } else {
+            for (int k = 0; k < 4; k++)
+                four.v[k] = x[i + k];
+        }
+#pragma unroll
+        for (int k = 0; k < 4; k++)
+            mine += map(four.v[k]);
+    }
+    for (; i < n_elems; i++)
+        mine += map(x[i]);
+    const A all = mm_block_sum(mine);
+    if (threadIdx.x == 0)
+        partials[blockIdx.x] = all;
+}
+
+/** *sum = sum of map(x[i]). */
+template <typename A, typename F>
+mm_status mm_map_sum(mm_stream *stream, const char *op, A *sum, const float *x,
+                     F map, int64_t n_elems)
+{
+    const mm_cuda_stream *cuda = mm_cuda_stream_of(stream);
+    A *partials = static_cast<A *>(cuda->partials);
+    const int n_blocks = (int)mm_min_i64(
+        MM_REDUCE_BLOCKS, mm_ceil_div(n_elems, MM_REDUCE_THREADS * 4));
+    if (n_blocks > 0 && mm_fits<4>(x))
+        MM_LAUNCH((mm_map_sum_kernel<true, A, F>), (unsigned)n_blocks,
+                  MM_REDUCE_THREADS, 0, cuda->stream, partials, x, map,
+                  n_elems);
+    else if (n_blocks > 0)
+        MM_LAUNCH((mm_map_sum_kernel<false, A, F>), (unsigned)n_blocks,
+                  MM_REDUCE_THREADS, 0, cuda->stream, partials, x, map,
+                  n_elems);
+    MM_TRY(MM_CUDA(cudaGetLastError(), "%s of %lld elements", op,
+                   (long long)n_elems));
+    MM_LAUNCH((mm_sum_partials_kernel<A>), 1, MM_REDUCE_THREADS, 0,
+              cuda->stream, sum, partials, n_blocks);
+    return MM_CUDA(cudaGetLastError(), "%s of %lld elements", op,
+                   (long long)n_elems);
+}
+
+#endif

@@ -1,0 +1,321 @@
+/*
+ * cuBLASLt's products through oneDNN, in fp32 on factors rounded as the compute
+ * type says. Column-major, as the library's.
+ */
+#include "tests/cuda_on_cpu/include/cublasLt.h"
+#include "tests/cuda_on_cpu/include/cuda_bf16.h"
+#include "tests/cuda_on_cpu/launch.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <dnnl.h>
+#include <vector>
+
+struct mm_emu_handle {
+    int unused;
+};
+
+struct mm_emu_desc {
+    cublasComputeType_t compute;
+    cublasOperation_t of_a = CUBLAS_OP_N, of_b = CUBLAS_OP_N;
+    cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
+    void *vector = nullptr;
+    std::int32_t vector_type = CUDA_R_32F;
+};
+
+struct mm_emu_layout {
+    cudaDataType_t type;
+    std::int64_t rows, cols, ld;
+};
+
+struct mm_emu_preference {
+    std::uint32_t alignment[4] = {256, 256, 256, 256};
+};
+
+namespace mm_emu
+{
+
+namespace
+{
+
+struct problem {
+    mm_emu_desc desc;
+    float alpha, beta;
+    const void *a, *b, *c;
+    void *d;
+    mm_emu_layout of_a, of_b, of_d;
+};
+
+std::size_t extent(const mm_emu_layout &layout)
+{
+    std::size_t n =
+        static_cast<std::size_t>((layout.cols - 1) * layout.ld + layout.rows);
+    return n * (layout.type == CUDA_R_16BF ? 2 : 4);
+}
+
+float load(const void *from, cudaDataType_t type, std::size_t i)
+{
+    if (type == CUDA_R_16BF)
+        return __bfloat162float(static_cast<const __nv_bfloat16 *>(from)[i]);
+    return static_cast<const float *>(from)[i];
+}
+
+float rounded(float x, cublasComputeType_t compute)
+{
+    if (compute == CUBLAS_COMPUTE_32F_FAST_16BF)
+        return __bfloat162float(__float2bfloat16(x));
+    if (compute == CUBLAS_COMPUTE_32F_FAST_TF32) {
+        std::uint32_t bits = __float_as_uint(x);
+        if ((bits & 0x7F800000u) != 0x7F800000u)
+            bits += 0xFFFu + (bits >> 13 & 1u);
+        return __uint_as_float(bits & ~0x1FFFu);
+    }
+    return x;
+}
+
+/** Packed, ld = rows. */
+std::vector<float> factor(const void *from, const mm_emu_layout &layout,
+                          cublasComputeType_t compute)
+{
+    std::vector<float> packed(
+        static_cast<std::size_t>(layout.rows * layout.cols));
+    for (std::int64_t j = 0; j < layout.cols; j++)
+        for (std::int64_t i = 0; i < layout.rows; i++)
+            packed[static_cast<std::size_t>(j * layout.rows + i)] =
+                rounded(load(from, layout.type,
+                             static_cast<std::size_t>(j * layout.ld + i)),
+                        compute);
+    return packed;
+}
+
+/** The vector that an epilogue reads or writes. */
+void finish(const problem &p, std::int64_t k, const std::vector<float> &b,
+            std::vector<float> &sums)
+{
+    const std::int64_t m = p.of_d.rows, n = p.of_d.cols;
+    float *vector = static_cast<float *>(p.desc.vector);
+    if (p.desc.epilogue == CUBLASLT_EPILOGUE_BIAS) {
+        require_device_memory("bias", vector,
+                              static_cast<std::size_t>(m) * sizeof(float));
+        for (std::int64_t j = 0; j < n; j++)
+            for (std::int64_t i = 0; i < m; i++)
+                sums[static_cast<std::size_t>(j * m + i)] += vector[i];
+    }
+    if (p.desc.epilogue == CUBLASLT_EPILOGUE_BGRADB) {
+        require_device_memory("bias gradient", vector,
+                              static_cast<std::size_t>(n) * sizeof(float));
+        for (std::int64_t j = 0; j < n; j++) {
+            float sum = 0.0f;
+            for (std::int64_t l = 0; l < k; l++)
+                sum += b[static_cast<std::size_t>(
+                    p.desc.of_b == CUBLAS_OP_T ? l * n + j : j * k + l)];
+            vector[j] = sum;
+        }
+    }
+}
+
+void multiply(const problem &p)
+{
+    const std::int64_t m = p.of_d.rows, n = p.of_d.cols;
+    const bool a_turned = p.desc.of_a == CUBLAS_OP_T;
+    const bool b_turned = p.desc.of_b == CUBLAS_OP_T;
+    const std::int64_t k = a_turned ? p.of_a.rows : p.of_a.cols;
+    require_device_memory("matrix A", p.a, extent(p.of_a));
+    require_device_memory("matrix B", p.b, extent(p.of_b));
+    require_device_memory("matrix D", p.d, extent(p.of_d));
+    std::vector<float> a = factor(p.a, p.of_a, p.desc.compute);
+    std::vector<float> b = factor(p.b, p.of_b, p.desc.compute);
+    std::vector<float> sums(static_cast<std::size_t>(m * n));
+    if (p.beta != 0.0f) {
+        require_device_memory("matrix C", p.c, extent(p.of_d));
+        sums = factor(p.c, p.of_d, CUBLAS_COMPUTE_32F);
+    }
+    /* Row-major, the transposes: d' = op(b)' op(a)'. */
+    dnnl_status_t status = dnnl_sgemm(
+        b_turned ? 'T' : 'N', a_turned ? 'T' : 'N', n, m, k, p.alpha, b.data(),
+        b_turned ? n : k, a.data(), a_turned ? k : m, p.beta, sums.data(), m);
+    if (status != dnnl_success)
+        die("oneDNN refuses a product");
+    finish(p, k, b, sums);
+    for (std::int64_t j = 0; j < n; j++)
+        for (std::int64_t i = 0; i < m; i++) {
+            float x = sums[static_cast<std::size_t>(j * m + i)];
+            if (p.of_d.type == CUDA_R_16BF)
+                static_cast<__nv_bfloat16 *>(p.d)[j * p.of_d.ld + i] =
+                    __float2bfloat16(x);
+            else
+                static_cast<float *>(p.d)[j * p.of_d.ld + i] = x;
+        }
+}
+
+bool is_aligned(const void *pointer, std::uint32_t to)
+{
+    return reinterpret_cast<std::uintptr_t>(pointer) % to == 0;
+}
+
+/** Opaque, but what it was chosen for has to hold when it is used. */
+cublasLtMatmulAlgo_t algorithm_for(const mm_emu_preference &preference)
+{
+    cublasLtMatmulAlgo_t algo = {};
+    for (int i = 0; i < 4; i++)
+        algo.data[i] = preference.alignment[i];
+    return algo;
+}
+
+} // namespace
+
+} // namespace mm_emu
+
+using namespace mm_emu;
+
+cublasStatus_t cublasLtCreate(cublasLtHandle_t *handle)
+{
+    *handle = new mm_emu_handle{};
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle)
+{
+    delete handle;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *desc,
+                                        cublasComputeType_t compute,
+                                        cudaDataType_t scale)
+{
+    if (scale != CUDA_R_32F)
+        return CUBLAS_STATUS_NOT_SUPPORTED;
+    *desc = new mm_emu_desc{compute};
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t desc)
+{
+    delete desc;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t
+cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc,
+                               cublasLtMatmulDescAttributes_t what,
+                               const void *value, size_t n_bytes)
+{
+    void *to = nullptr;
+    std::size_t size = 0;
+    switch (what) {
+    case CUBLASLT_MATMUL_DESC_TRANSA:
+        to = &desc->of_a, size = sizeof desc->of_a;
+        break;
+    case CUBLASLT_MATMUL_DESC_TRANSB:
+        to = &desc->of_b, size = sizeof desc->of_b;
+        break;
+    case CUBLASLT_MATMUL_DESC_EPILOGUE:
+        to = &desc->epilogue, size = sizeof desc->epilogue;
+        break;
+    case CUBLASLT_MATMUL_DESC_BIAS_POINTER:
+        to = &desc->vector, size = sizeof desc->vector;
+        break;
+    case CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE:
+        to = &desc->vector_type, size = sizeof desc->vector_type;
+        break;
+    }
+    if (n_bytes != size)
+        return CUBLAS_STATUS_INVALID_VALUE;
+    std::memcpy(to, value, size);
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *layout,
+                                          cudaDataType_t type, uint64_t rows,
+                                          uint64_t cols, int64_t ld)
+{
+    *layout = new mm_emu_layout{type, static_cast<std::int64_t>(rows),
+                                static_cast<std::int64_t>(cols), ld};
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout)
+{
+    delete layout;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t
+cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t *preference)
+{
+    *preference = new mm_emu_preference{};
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t
+cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t preference)
+{
+    delete preference;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t
+cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,
+                                     cublasLtMatmulPreferenceAttributes_t what,
+                                     const void *value, size_t n_bytes)
+{
+    if (what == CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES)
+        return n_bytes == sizeof(std::uint64_t) ? CUBLAS_STATUS_SUCCESS
+                                                : CUBLAS_STATUS_INVALID_VALUE;
+    if (n_bytes != sizeof(std::uint32_t))
+        return CUBLAS_STATUS_INVALID_VALUE;
+    std::memcpy(
+        &preference
+             ->alignment[what - CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES],
+        value, n_bytes);
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+/* MAGMAX_CUDA_ON_CPU_NO_BGRADB: refuse that epilogue, as the library does for
+ * some number types. */
+cublasStatus_t cublasLtMatmulAlgoGetHeuristic(
+    cublasLtHandle_t, cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t a,
+    cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c,
+    cublasLtMatrixLayout_t d, cublasLtMatmulPreference_t preference, int most,
+    cublasLtMatmulHeuristicResult_t results[], int *n_results)
+{
+    *n_results = 0;
+    bool a_turned = desc->of_a == CUBLAS_OP_T;
+    bool b_turned = desc->of_b == CUBLAS_OP_T;
+    bool agree =
+        most > 0 && d->rows == (a_turned ? a->cols : a->rows) &&
+        d->cols == (b_turned ? b->rows : b->cols) &&
+        (a_turned ? a->rows : a->cols) == (b_turned ? b->cols : b->rows) &&
+        c->rows == d->rows && c->cols == d->cols && a->ld >= a->rows &&
+        b->ld >= b->rows && d->ld >= d->rows;
+    if (!agree || desc->vector_type != CUDA_R_32F)
+        return CUBLAS_STATUS_INVALID_VALUE;
+    if (desc->epilogue == CUBLASLT_EPILOGUE_BGRADB &&
+        std::getenv("MAGMAX_CUDA_ON_CPU_NO_BGRADB"))
+        return CUBLAS_STATUS_NOT_SUPPORTED;
+    results[0] = {algorithm_for(*preference), 0};
+    *n_results = 1;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
+                              const void *alpha, const void *a,
+                              cublasLtMatrixLayout_t of_a, const void *b,
+                              cublasLtMatrixLayout_t of_b, const void *beta,
+                              const void *c, cublasLtMatrixLayout_t, void *d,
+                              cublasLtMatrixLayout_t of_d,
+                              const cublasLtMatmulAlgo_t *algo, void *, size_t,
+                              cudaStream_t stream)
+{
+    const void *pointers[4] = {a, b, c, d};
+    for (int i = 0; i < 4; i++)
+        if (!is_aligned(pointers[i], static_cast<std::uint32_t>(algo->data[i])))
+            die("cublasLtMatmul: a matrix is aligned less than its algorithm "
+                "was chosen for");
+    problem p = {*desc, 0, 0, a, b, c, d, *of_a, *of_b, *of_d};
+    std::memcpy(&p.alpha, alpha, sizeof p.alpha);
+    std::memcpy(&p.beta, beta, sizeof p.beta);
+    enqueue(stream, [p]() { multiply(p); });
+    return CUBLAS_STATUS_SUCCESS;
+}

@@ -1,0 +1,329 @@
+/*
+ * Runs a kernel's blocks, each block's threads as fibres: a thread runs until
+ * it waits for its warp or its block. Every second block runs its threads
+ * backwards, so that code without the barrier that it needs goes wrong.
+ */
+#include "tests/cuda_on_cpu/fibre.h"
+#include "tests/cuda_on_cpu/launch.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+namespace mm_emu
+{
+
+__thread thread_view *self;
+
+namespace
+{
+
+enum : unsigned { LANES = 32, MAX_THREADS = 1024, CANARY_BYTES = 64 };
+
+enum class state { ready, in_warp, at_barrier, done };
+
+struct gpu_thread : thread_view {
+    state now = state::done;
+    unsigned index;
+    fibre context;
+    gpu_thread(unsigned index_, void (*main)(void *))
+        : index(index_), context(main, this)
+    {
+    }
+};
+
+struct warp {
+    const char *what = nullptr;
+    unsigned n_arrived = 0, generation = 0;
+    slot slots[2][LANES];
+};
+
+struct array {
+    const void *tag;
+    char *memory;
+    std::size_t n_bytes;
+};
+
+/** Runs one block at a time; one for each thread of the operating system. */
+class block_runner
+{
+  public:
+    ~block_runner()
+    {
+        drop_arrays();
+    }
+    void begin_grid(const char *kernel, dim3 grid, dim3 block,
+                    std::size_t shared_bytes,
+                    const std::function<void()> &work);
+    void run(dim3 block_index, bool backwards);
+    void end_grid();
+
+    void wait_for_block(const char *file, int line);
+    const slot *wait_for_warp(const char *what, unsigned mask,
+                              const void *shown, std::size_t n_bytes);
+    void *array_of(const void *tag, std::size_t n_bytes);
+    unsigned lane_index() const
+    {
+        return current->index % LANES;
+    }
+
+  private:
+    static void thread_main(void *argument);
+    bool run_warp(unsigned index, bool backwards);
+    void wait(state why);
+    void check_canaries();
+    void drop_arrays();
+    [[noreturn]] void report_stuck();
+
+    const char *name = "";
+    const std::function<void()> *body = nullptr;
+    std::vector<std::unique_ptr<gpu_thread>> threads;
+    warp warps[MAX_THREADS / LANES];
+    fibre scheduler;
+    gpu_thread *current = nullptr;
+    unsigned n_threads = 0, n_at_barrier = 0;
+    const char *barrier_file = nullptr;
+    int barrier_line = 0;
+    std::size_t dynamic_bytes = 0;
+    std::vector<array> arrays;
+};
+
+thread_local block_runner *runner;
+
+const char dynamic_tag = 0;
+
+} // namespace
+
+void block_runner::thread_main(void *argument)
+{
+    gpu_thread *me = static_cast<gpu_thread *>(argument);
+    for (;;) {
+        (*runner->body)();
+        me->now = state::done;
+        fibre_switch(&me->context, &runner->scheduler);
+    }
+}
+
+void block_runner::begin_grid(const char *kernel, dim3 grid, dim3 block,
+                              std::size_t shared_bytes,
+                              const std::function<void()> &work)
+{
+    name = kernel;
+    body = &work;
+    n_threads = block.x * block.y * block.z;
+    dynamic_bytes = shared_bytes;
+    while (threads.size() < n_threads)
+        threads.push_back(std::make_unique<gpu_thread>(
+            static_cast<unsigned>(threads.size()), thread_main));
+    for (unsigned i = 0; i < n_threads; i++) {
+        gpu_thread *t = threads[i].get();
+        t->thread =
+            dim3(i % block.x, i / block.x % block.y, i / (block.x * block.y));
+        t->block_size = block;
+        t->grid_size = grid;
+    }
+}
+
+void block_runner::run(dim3 block_index, bool backwards)
+{
+    for (array &a : arrays)
+        poison(a.memory, a.n_bytes);
+    for (unsigned i = 0; i < n_threads; i++) {
+        threads[i]->block = block_index;
+        threads[i]->now = state::ready;
+    }
+    const unsigned n_warps = n_threads / LANES;
+    for (bool some = true; some;) {
+        some = false;
+        for (unsigned w = 0; w < n_warps; w++)
+            if (run_warp(backwards ? n_warps - 1 - w : w, backwards))
+                some = true;
+    }
+    for (unsigned i = 0; i < n_threads; i++)
+        if (threads[i]->now != state::done)
+            report_stuck();
+    check_canaries();
+}
+
+/** Until no thread of the warp can go on; false if none could. */
+bool block_runner::run_warp(unsigned index, bool backwards)
+{
+    bool ran = false;
+    for (bool some = true; some;) {
+        some = false;
+        for (unsigned i = 0; i < LANES; i++) {
+            unsigned lane = backwards ? LANES - 1 - i : i;
+            gpu_thread *t = threads[index * LANES + lane].get();
+            if (t->now != state::ready)
+                continue;
+            ran = some = true;
+            current = t;
+            self = t;
+            fibre_switch(&scheduler, &t->context);
+        }
+    }
+    return ran;
+}
+
+void block_runner::wait(state why)
+{
+    gpu_thread *me = current;
+    me->now = why;
+    fibre_switch(&me->context, &scheduler);
+}
+
+void block_runner::wait_for_block(const char *file, int line)
+{
+    if (n_at_barrier > 0 && (barrier_line != line || barrier_file != file))
+        die("kernel %s: threads of a block wait at %s:%d and at %s:%d", name,
+            barrier_file, barrier_line, file, line);
+    barrier_file = file;
+    barrier_line = line;
+    if (++n_at_barrier < n_threads) {
+        wait(state::at_barrier);
+        return;
+    }
+    n_at_barrier = 0;
+    for (unsigned i = 0; i < n_threads; i++)
+        threads[i]->now = state::ready;
+}
+
+const slot *block_runner::wait_for_warp(const char *what, unsigned mask,
+                                        const void *shown, std::size_t n_bytes)
+{
+    warp &w = warps[current->index / LANES];
+    if (mask != 0xFFFFFFFFu)
+        die("kernel %s: %s of part of a warp", name, what);
+    if (w.n_arrived > 0 && std::strcmp(w.what, what) != 0)
+        die("kernel %s: lanes of a warp wait in %s and in %s", name, w.what,
+            what);
+    w.what = what;
+    const slot *slots = w.slots[w.generation % 2];
+    if (n_bytes > sizeof(slot))
+        die("kernel %s: %s shows %zu bytes", name, what, n_bytes);
+    if (n_bytes > 0)
+        std::memcpy(w.slots[w.generation % 2][lane_index()].bytes, shown,
+                    n_bytes);
+    if (++w.n_arrived < LANES) {
+        wait(state::in_warp);
+        return slots;
+    }
+    w.n_arrived = 0;
+    w.generation++;
+    unsigned first = current->index / LANES * LANES;
+    for (unsigned i = first; i < first + LANES; i++)
+        threads[i]->now = state::ready;
+    return slots;
+}
+
+void *block_runner::array_of(const void *tag, std::size_t n_bytes)
+{
+    for (const array &a : arrays)
+        if (a.tag == tag)
+            return a.memory;
+    if (tag == &dynamic_tag)
+        n_bytes = dynamic_bytes;
+    void *memory =
+        std::aligned_alloc(128, (n_bytes + CANARY_BYTES + 127) / 128 * 128);
+    if (!memory)
+        die("kernel %s: no memory for a shared array", name);
+    arrays.push_back({tag, static_cast<char *>(memory), n_bytes});
+    poison(memory, n_bytes);
+    std::memset(arrays.back().memory + n_bytes, 0xA5, CANARY_BYTES);
+    return memory;
+}
+
+void block_runner::check_canaries()
+{
+    for (const array &a : arrays)
+        for (unsigned i = 0; i < CANARY_BYTES; i++)
+            if (static_cast<unsigned char>(a.memory[a.n_bytes + i]) != 0xA5)
+                die("kernel %s wrote past a shared array of %zu bytes", name,
+                    a.n_bytes);
+}
+
+void block_runner::drop_arrays()
+{
+    for (const array &a : arrays)
+        std::free(a.memory);
+    arrays.clear();
+}
+
+void block_runner::end_grid()
+{
+    drop_arrays();
+}
+
+void block_runner::report_stuck()
+{
+    unsigned n_done = 0, n_in_warp = 0;
+    const char *what = "";
+    for (unsigned i = 0; i < n_threads; i++) {
+        n_done += threads[i]->now == state::done;
+        if (threads[i]->now == state::in_warp) {
+            n_in_warp++;
+            what = warps[i / LANES].what;
+        }
+    }
+    die("kernel %s: block %u cannot go on: of %u threads %u have ended, %u "
+        "wait at %s:%d, %u in %s",
+        name, threads[0]->block.x, n_threads, n_done, n_at_barrier,
+        barrier_file ? barrier_file : "-", barrier_line, n_in_warp, what);
+}
+
+/* ---- what kernels call -------------------------------------------------- */
+
+void barrier(const char *file, int line)
+{
+    runner->wait_for_block(file, line);
+}
+
+const slot *meet(const char *what, unsigned mask, const void *shown,
+                 std::size_t n_bytes)
+{
+    return runner->wait_for_warp(what, mask, shown, n_bytes);
+}
+
+int lane()
+{
+    return static_cast<int>(runner->lane_index());
+}
+
+void *shared_array(const void *tag, std::size_t n_bytes)
+{
+    return runner->array_of(tag, n_bytes);
+}
+
+void *dynamic_shared()
+{
+    return runner->array_of(&dynamic_tag, 0);
+}
+
+void run_grid(const char *name, dim3 grid, dim3 block, std::size_t shared_bytes,
+              const std::function<void()> &body)
+{
+    static std::atomic<unsigned> n_grids{0};
+    const unsigned grid_number = n_grids++;
+    const long long n_blocks = static_cast<long long>(grid.x) * grid.y * grid.z;
+#pragma omp parallel if (n_blocks > 1)
+    {
+        static thread_local std::unique_ptr<block_runner> own;
+        if (!own)
+            own = std::make_unique<block_runner>();
+        runner = own.get();
+        runner->begin_grid(name, grid, block, shared_bytes, body);
+#pragma omp for schedule(dynamic, 16)
+        for (long long b = 0; b < n_blocks; b++) {
+            unsigned i = static_cast<unsigned>(b);
+            runner->run(
+                dim3(i % grid.x, i / grid.x % grid.y, i / (grid.x * grid.y)),
+                (grid_number + i) % 2 == 1);
+        }
+        runner->end_grid();
+    }
+}
+
+} // namespace mm_emu

@@ -1,0 +1,197 @@
+/*
+ * Streams keep what is enqueued until someone waits, so that a host which
+ * reads a result, or changes an input, too early does not get away with it.
+ */
+#include "tests/cuda_on_cpu/launch.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <map>
+
+struct mm_emu_stream {
+    std::deque<std::function<void()>> work;
+};
+
+namespace mm_emu
+{
+
+namespace
+{
+
+constexpr std::size_t SHARED_BYTES = 48 << 10, MOST_SHARED_BYTES = 227 << 10;
+
+thread_local cudaError_t last_error = cudaSuccess;
+
+std::map<const void *, std::size_t> &allowed_shared()
+{
+    static std::map<const void *, std::size_t> bytes;
+    return bytes;
+}
+
+cudaError_t check_launch(const void *kernel, dim3 grid, dim3 block,
+                         std::size_t shared_bytes)
+{
+    unsigned long long n_threads =
+        static_cast<unsigned long long>(block.x) * block.y * block.z;
+    auto found = allowed_shared().find(kernel);
+    std::size_t most =
+        found == allowed_shared().end() ? SHARED_BYTES : found->second;
+    bool fits = n_threads > 0 && n_threads <= 1024 && grid.x > 0 &&
+                grid.x <= 0x7FFFFFFFu && grid.y > 0 && grid.y <= 65535 &&
+                grid.z > 0 && grid.z <= 65535 && shared_bytes <= most;
+    return fits ? cudaSuccess : cudaErrorInvalidConfiguration;
+}
+
+} // namespace
+
+void set_error(cudaError_t error)
+{
+    last_error = error;
+}
+
+void enqueue(cudaStream_t stream, std::function<void()> work)
+{
+    if (!stream)
+        die("the default stream is not for use");
+    stream->work.push_back(std::move(work));
+}
+
+void launch(const char *name, const void *kernel, dim3 grid, dim3 block,
+            std::size_t shared_bytes, cudaStream_t stream,
+            std::function<void()> body)
+{
+    cudaError_t error = check_launch(kernel, grid, block, shared_bytes);
+    if (error != cudaSuccess) {
+        set_error(error);
+        return;
+    }
+    if (block.x * block.y * block.z % 32 != 0)
+        die("kernel %s: blocks of %u threads, not of whole warps", name,
+            block.x * block.y * block.z);
+    enqueue(stream, [=, body = std::move(body)]() {
+        run_grid(name, grid, block, shared_bytes, body);
+    });
+}
+
+cudaError_t allow_shared(const void *kernel, int n_bytes)
+{
+    if (n_bytes < 0 || static_cast<std::size_t>(n_bytes) > MOST_SHARED_BYTES)
+        return cudaErrorInvalidValue;
+    allowed_shared()[kernel] = static_cast<std::size_t>(n_bytes);
+    return cudaSuccess;
+}
+
+} // namespace mm_emu
+
+using namespace mm_emu;
+
+const char *cudaGetErrorString(cudaError_t error)
+{
+    switch (error) {
+    case cudaSuccess:
+        return "no error";
+    case cudaErrorInvalidValue:
+        return "invalid argument";
+    case cudaErrorMemoryAllocation:
+        return "out of memory";
+    case cudaErrorInvalidConfiguration:
+        return "invalid configuration argument";
+    case cudaErrorInsufficientDriver:
+        return "CUDA driver version is insufficient for CUDA runtime version";
+    case cudaErrorNoDevice:
+        return "no CUDA-capable device is detected";
+    case cudaErrorInvalidDevice:
+        return "invalid device ordinal";
+    }
+    return "unrecognized error code";
+}
+
+cudaError_t cudaGetLastError(void)
+{
+    cudaError_t error = last_error;
+    last_error = cudaSuccess;
+    return error;
+}
+
+/* MAGMAX_CUDA_ON_CPU_DEVICES: how many GPUs to show; 1 without it. */
+cudaError_t cudaGetDeviceCount(int *count)
+{
+    const char *wanted = std::getenv("MAGMAX_CUDA_ON_CPU_DEVICES");
+    *count = wanted ? std::atoi(wanted) : 1;
+    if (*count < 0)
+        return cudaErrorInsufficientDriver;
+    return *count > 0 ? cudaSuccess : cudaErrorNoDevice;
+}
+
+cudaError_t cudaSetDevice(int device)
+{
+    int n_devices;
+    cudaError_t error = cudaGetDeviceCount(&n_devices);
+    if (error != cudaSuccess)
+        return error;
+    return device >= 0 && device < n_devices ? cudaSuccess
+                                             : cudaErrorInvalidDevice;
+}
+
+cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int)
+{
+    *prop = cudaDeviceProp{};
+    std::snprintf(prop->name, sizeof prop->name, "CUDA on CPU");
+    prop->totalGlobalMem = std::size_t{1} << 34;
+    prop->sharedMemPerBlockOptin = MOST_SHARED_BYTES;
+    prop->major = 8;
+    prop->multiProcessorCount = 3;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned)
+{
+    *stream = new mm_emu_stream;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t stream)
+{
+    if (stream->work.empty())
+        return cudaSuccess;
+    open_device_memory();
+    while (!stream->work.empty()) {
+        std::function<void()> next = std::move(stream->work.front());
+        stream->work.pop_front();
+        next();
+    }
+    close_device_memory();
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t stream)
+{
+    cudaError_t error = cudaStreamSynchronize(stream);
+    delete stream;
+    return error;
+}
+
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n_bytes,
+                            enum cudaMemcpyKind kind, cudaStream_t stream)
+{
+    enqueue(stream, [=]() {
+        if (kind != cudaMemcpyHostToDevice)
+            require_device_memory("cudaMemcpyAsync from", from, n_bytes);
+        if (kind != cudaMemcpyDeviceToHost)
+            require_device_memory("cudaMemcpyAsync to", to, n_bytes);
+        std::memcpy(to, from, n_bytes);
+    });
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemsetAsync(void *memory, int value, size_t n_bytes,
+                            cudaStream_t stream)
+{
+    enqueue(stream, [=]() {
+        require_device_memory("cudaMemsetAsync", memory, n_bytes);
+        std::memset(memory, value, n_bytes);
+    });
+    return cudaSuccess;
+}

@@ -1,0 +1,241 @@
+/*
+ * Does the emulation notice what it is there for? Each mistake is made in a
+ * child process, which must end the way that the mistake should.
+ */
+#include "kernels/cuda/launch.cuh"
+
+#include <csetjmp>
+#include <csignal>
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
+#include <sys/wait.h>
+#include <unistd.h>
+
+extern "C" {
+#include <cmocka.h>
+}
+
+namespace
+{
+
+cudaStream_t stream;
+
+float *device_floats(int n)
+{
+    void *memory = nullptr;
+    assert_int_equal(cudaMalloc(&memory, n * sizeof(float)), cudaSuccess);
+    return static_cast<float *>(memory);
+}
+
+float fetch(const float *from)
+{
+    float x = 0.0f;
+    cudaMemcpyAsync(&x, from, sizeof x, cudaMemcpyDeviceToHost, stream);
+    cudaStreamSynchronize(stream);
+    return x;
+}
+
+/** Run it in a child; what it said on stderr, NULL if it ended well. */
+const char *how_it_failed(void (*mistake)())
+{
+    static char said[4096];
+    int pipe_ends[2];
+    assert_int_equal(pipe(pipe_ends), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        dup2(pipe_ends[1], 2);
+        std::signal(SIGSEGV, SIG_DFL);
+        std::signal(SIGABRT, SIG_DFL);
+        mistake();
+        _exit(0);
+    }
+    close(pipe_ends[1]);
+    std::size_t n = 0;
+    for (ssize_t got;
+         (got = read(pipe_ends[0], said + n, sizeof said - 1 - n)) > 0;)
+        n += static_cast<std::size_t>(got);
+    said[n] = '\0';
+    close(pipe_ends[0]);
+    int status = 0;
+    waitpid(child, &status, 0);
+    return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? nullptr : said;
+}
+
+} // namespace
+
+__global__ void store_at_kernel(float *x, int64_t at)
+{
+    if (threadIdx.x == 0)
+        x[at] = 1.0f;
+}
+
+static void store_past_the_end()
+{
+    MM_LAUNCH(store_at_kernel, 1, 32, 0, stream, device_floats(100), 128);
+    cudaStreamSynchronize(stream);
+}
+
+static void store_just_past_the_end()
+{
+    float *x = device_floats(100);
+    MM_LAUNCH(store_at_kernel, 1, 32, 0, stream, x, 100);
+    cudaStreamSynchronize(stream);
+    cudaFree(x);
+}
+
+static void a_store_past_an_allocation_is_caught(void **)
+{
+    assert_non_null(how_it_failed(store_past_the_end));
+    assert_non_null(how_it_failed(store_just_past_the_end));
+}
+
+static void follow_a_device_pointer()
+{
+    *device_floats(4) = 1.0f;
+}
+
+static void a_host_that_follows_a_device_pointer_is_caught(void **)
+{
+    assert_non_null(how_it_failed(follow_a_device_pointer));
+}
+
+__global__ void half_of_a_barrier_kernel()
+{
+    if (threadIdx.x < 32)
+        __syncthreads();
+}
+
+static void leave_threads_behind()
+{
+    MM_LAUNCH(half_of_a_barrier_kernel, 1, 64, 0, stream);
+    cudaStreamSynchronize(stream);
+}
+
+__global__ void two_barriers_kernel()
+{
+    if (threadIdx.x < 32)
+        __syncthreads();
+    else
+        __syncthreads();
+}
+
+static void part_at_barriers()
+{
+    MM_LAUNCH(two_barriers_kernel, 1, 64, 0, stream);
+    cudaStreamSynchronize(stream);
+}
+
+__global__ void half_of_a_shuffle_kernel(float *x)
+{
+    if (threadIdx.x < 16)
+        *x = __shfl_xor_sync(0xFFFFFFFFu, 1.0f, 1);
+}
+
+static void shuffle_half_a_warp()
+{
+    MM_LAUNCH(half_of_a_shuffle_kernel, 1, 32, 0, stream, device_floats(1));
+    cudaStreamSynchronize(stream);
+}
+
+static void diverging_threads_are_caught_with_the_kernels_name(void **)
+{
+    const char *said = how_it_failed(leave_threads_behind);
+    assert_non_null(said);
+    assert_non_null(strstr(said, "half_of_a_barrier_kernel"));
+    said = how_it_failed(part_at_barriers);
+    assert_non_null(said);
+    assert_non_null(strstr(said, "two_barriers_kernel"));
+    said = how_it_failed(shuffle_half_a_warp);
+    assert_non_null(said);
+    assert_non_null(strstr(said, "half_of_a_shuffle_kernel"));
+}
+
+__global__ void overrun_kernel(float *out)
+{
+    MM_SHARED(float, tile, 33);
+    tile[threadIdx.x + 2] = 1.0f;
+    __syncthreads();
+    *out = tile[2];
+}
+
+static void overrun_shared_memory()
+{
+    MM_LAUNCH(overrun_kernel, 1, 32, 0, stream, device_floats(1));
+    cudaStreamSynchronize(stream);
+}
+
+static void a_store_past_shared_memory_is_caught(void **)
+{
+    assert_non_null(how_it_failed(overrun_shared_memory));
+}
+
+/* Thread 0 passes a number to the last thread, and back, without waiting. */
+__global__ void no_barrier_kernel(float *out)
+{
+    MM_SHARED(float, passed, 64);
+    passed[threadIdx.x] = (float)threadIdx.x;
+    if (threadIdx.x == 0)
+        out[2 * blockIdx.x] = passed[63];
+    if (threadIdx.x == 63)
+        out[2 * blockIdx.x + 1] = passed[0];
+}
+
+static void a_missing_barrier_shows_in_some_block(void **)
+{
+    float *out = device_floats(4);
+    int n_wrong = 0;
+    MM_LAUNCH(no_barrier_kernel, 2, 64, 0, stream, out);
+    for (int i = 0; i < 4; i++)
+        n_wrong += fetch(out + i) != (i % 2 ? 0.0f : 63.0f);
+    assert_int_equal(n_wrong, 2);
+    cudaFree(out);
+}
+
+static void memory_starts_as_nan(void **)
+{
+    float *x = device_floats(1);
+    const float got = fetch(x);
+    assert_true(got != got);
+    cudaFree(x);
+}
+
+static void results_are_there_only_after_waiting(void **)
+{
+    float *x = device_floats(1), got = 5.0f;
+    MM_LAUNCH(store_at_kernel, 1, 32, 0, stream, x, 0);
+    cudaMemcpyAsync(&got, x, sizeof got, cudaMemcpyDeviceToHost, stream);
+    assert_true(got == 5.0f);
+    cudaStreamSynchronize(stream);
+    assert_true(got == 1.0f);
+    cudaFree(x);
+}
+
+static void launches_that_a_gpu_refuses_are_refused(void **)
+{
+    assert_int_equal(cudaGetLastError(), cudaSuccess);
+    MM_LAUNCH(two_barriers_kernel, 1, 2048, 0, stream);
+    assert_int_equal(cudaGetLastError(), cudaErrorInvalidConfiguration);
+    MM_LAUNCH(two_barriers_kernel, 1, 64, 64 << 10, stream);
+    assert_int_equal(cudaGetLastError(), cudaErrorInvalidConfiguration);
+    MM_LAUNCH(two_barriers_kernel, dim3(1, 70000), 64, 0, stream);
+    assert_int_equal(cudaGetLastError(), cudaErrorInvalidConfiguration);
+    assert_int_equal(cudaGetLastError(), cudaSuccess);
+}
+
+int main()
+{
+    assert_int_equal(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking),
+                     cudaSuccess);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_store_past_an_allocation_is_caught),
+        cmocka_unit_test(a_host_that_follows_a_device_pointer_is_caught),
+        cmocka_unit_test(diverging_threads_are_caught_with_the_kernels_name),
+        cmocka_unit_test(a_store_past_shared_memory_is_caught),
+        cmocka_unit_test(a_missing_barrier_shows_in_some_block),
+        cmocka_unit_test(memory_starts_as_nan),
+        cmocka_unit_test(results_are_there_only_after_waiting),
+        cmocka_unit_test(launches_that_a_gpu_refuses_are_refused),
+    };
+    return cmocka_run_group_tests(tests, nullptr, nullptr);
+}
