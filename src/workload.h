@@ -79,7 +79,7 @@
 #define MM_ROW_DEVICE                                                       \
     {                                                                       \
         .name = "device", .kind = MM_OPTION_CHOICE, .value = "WHICH",       \
-        .fallback = "auto", .choices = "auto,cpu,cuda", .free = true,       \
+        .fallback = "cpu", .choices = "cpu,cuda,auto", .free = true,        \
         .help = "what computes; auto: the GPU of this rank where there is " \
                 "one, else the CPU"                                         \
     }

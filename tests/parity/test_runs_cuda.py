@@ -37,9 +37,10 @@ class CudaRuns(test_runs.Rig):
     def test_auto_is_the_gpu_where_there_is_one_else_the_cpu_saying_why(self):
         weights = test_runs.TINY / "weights.safetensors"
         arguments = ["magmax_eval", *self.common, "--load", weights]
-        proc = cli.run_ok(*arguments, env=self.env)
+        auto = [*arguments, "--device", "auto"]
+        proc = cli.run_ok(*auto, env=self.env)
         self.assertRegex(proc.stderr, r"cuda:0, CUDA on CPU, .* fp32, 1 rank")
-        proc = cli.run_ok(*arguments, env=dict(
+        proc = cli.run_ok(*auto, env=dict(
             self.env, MAGMAX_CUDA_ON_CPU_DEVICES="0"))
         self.assertRegex(proc.stderr,
                          r"cpu, .*\(looking for a GPU: .*no CUDA-capable")
