@@ -78,7 +78,7 @@ test_build() {
     results=$PWD/$build/results.xml
     rm -f "$results"
     # Only what did not pass is worth reading.
-    { ctest --test-dir "$build" --output-on-failure --jobs "$jobs" \
+    { ctest --test-dir "$build" --output-on-failure --parallel "$jobs" \
         --no-tests=error --output-junit "$results" \
         "${ctest_arguments[@]}" 2>&1 || true; } |
         grep --line-buffered -v -E -e '^ +Start +[0-9]+: ' \
