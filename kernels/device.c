@@ -81,6 +81,22 @@ void mm_device_release(mm_device *device, void **memory)
     *memory = NULL;
 }
 
+mm_status mm_host_alloc(mm_device *device, int64_t n_bytes, void **memory)
+{
+    *memory = NULL;
+    if (n_bytes < 0)
+        return mm_fail(MM_E_ARG, "cannot allocate %lld bytes for copies",
+                       (long long)n_bytes);
+    return device->backend->host_alloc(device, n_bytes, memory);
+}
+
+void mm_host_release(mm_device *device, void **memory)
+{
+    if (*memory)
+        device->backend->host_release(device, *memory);
+    *memory = NULL;
+}
+
 mm_status mm_stream_create(mm_device *device, mm_stream **stream)
 {
     *stream = NULL;

@@ -137,6 +137,22 @@ static void cuda_release(mm_device *device, void *memory)
     (void)cudaFree(memory);
 }
 
+static mm_status cuda_host_alloc(mm_device *device, int64_t n_bytes,
+                                 void **memory)
+{
+    MM_TRY(use(device));
+    size_t size = n_bytes > 0 ? (size_t)n_bytes : 1;
+    return MM_CUDA(cudaHostAlloc(memory, size, cudaHostAllocDefault),
+                   "cannot allocate %lld bytes of pinned host memory",
+                   (long long)n_bytes);
+}
+
+static void cuda_host_release(mm_device *device, void *memory)
+{
+    (void)device;
+    (void)cudaFreeHost(memory);
+}
+
 /* ---- streams ------------------------------------------------------------ */
 
 static void cuda_stream_destroy(mm_stream *stream)
@@ -321,6 +337,8 @@ const mm_backend mm_backend_cuda = {
     .close = cuda_close,
     .alloc = cuda_alloc,
     .release = cuda_release,
+    .host_alloc = cuda_host_alloc,
+    .host_release = cuda_host_release,
     .stream_create = cuda_stream_create,
     .stream_destroy = cuda_stream_destroy,
     .stream_reserve = cuda_stream_reserve,

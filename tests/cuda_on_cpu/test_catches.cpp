@@ -257,6 +257,33 @@ static void a_missing_wait_between_streams_shows(void **)
     assert_int_not_equal(count_wrong_rounds(true, false), 0);
 }
 
+static void
+a_host_that_changes_pinned_memory_too_early_gets_wrong_numbers(void **)
+{
+    void *pinned = nullptr;
+    float *x = device_floats(1);
+    assert_int_equal(cudaHostAlloc(&pinned, sizeof *x, cudaHostAllocDefault),
+                     cudaSuccess);
+    float *from = static_cast<float *>(pinned);
+    *from = 1.0f;
+    cudaMemcpyAsync(x, from, sizeof *x, cudaMemcpyHostToDevice, stream);
+    *from = 2.0f;
+    assert_true(fetch(x) == 2.0f);
+    cudaFreeHost(pinned);
+    cudaFree(x);
+}
+
+static void free_what_is_not_pinned()
+{
+    static float x;
+    cudaFreeHost(&x);
+}
+
+static void freeing_what_is_not_pinned_is_caught(void **)
+{
+    assert_non_null(how_it_failed(free_what_is_not_pinned));
+}
+
 static void launches_that_a_gpu_refuses_are_refused(void **)
 {
     assert_int_equal(cudaGetLastError(), cudaSuccess);
@@ -282,6 +309,9 @@ int main()
         cmocka_unit_test(memory_starts_as_nan),
         cmocka_unit_test(results_are_there_only_after_waiting),
         cmocka_unit_test(a_missing_wait_between_streams_shows),
+        cmocka_unit_test(
+            a_host_that_changes_pinned_memory_too_early_gets_wrong_numbers),
+        cmocka_unit_test(freeing_what_is_not_pinned_is_caught),
         cmocka_unit_test(launches_that_a_gpu_refuses_are_refused),
     };
     return cmocka_run_group_tests(tests, nullptr, nullptr);
