@@ -199,6 +199,27 @@ MM_OP(softmax_cross_entropy,
        const float *logits, const int32_t *labels, float smoothing,
        float grad_scale, int64_t n_images, int64_t n_classes))
 
+/**
+ * Distillation loss of Learning without Forgetting (Li and Hoiem 2016, section
+ * 3.2), summed over the images: with t = softmax(old_logits / temperature) and
+ * s = (softmax(logits / temperature) + eps) / (1 + eps n_classes), eps =
+ * 1e-5 / n_classes, which bounds the logarithm,
+ *     loss_sum = sum over b and c of -t log s;
+ *     dlogits = grad_scale * d loss_sum / d logits
+ * (added to what is there when `accumulate`).
+ *
+ * Shapes   loss_sum: one double; dlogits, logits: rows of n_classes that start
+ *          `stride` elements apart, so that they may be some of the columns of
+ *          logits for more classes; old_logits [B, n_classes]. Elements of
+ *          dlogits between rows are untouched. temperature > 0. With B = 0,
+ *          loss_sum becomes 0.
+ */
+MM_OP(distillation_loss,
+      (mm_stream * stream, double *loss_sum, float *dlogits,
+       const float *logits, int64_t stride, const float *old_logits,
+       float temperature, float grad_scale, bool accumulate, int64_t n_images,
+       int64_t n_classes))
+
 /* ---- rows and flat buffers --------------------------------------------- */
 
 /**
@@ -237,6 +258,29 @@ MM_OP(count_nonfinite,
 MM_OP(adamw, (mm_stream * stream, float *theta, float *m, float *v,
               const float *grad, const mm_adamw *step, int64_t n_elems))
 
+/**
+ * Fold one gradient into a diagonal Fisher information:
+ * fisher = keep * fisher + scale * grad^2, each operation rounded to fp32.
+ *
+ * keep = 1 adds a batch; the first batch of a task with keep < 1 fades earlier
+ * tasks in the same pass. No fused multiply-add, same bits on every backend.
+ */
+MM_OP(fold_fisher, (mm_stream * stream, float *fisher, const float *grad,
+                    float keep, float scale, int64_t n_elems))
+
+/**
+ * Elastic weight consolidation (Kirkpatrick et al. 2017, equation 3): with
+ * d = theta - old,
+ *     penalty = lambda / 2 * sum of fisher d^2, in fp64 in a fixed order;
+ *     grad += lambda * (fisher * d), each operation rounded to fp32, no fused
+ *     multiply-add, same bits on every backend.
+ *
+ * Shapes   penalty: one double; the others [n_elems].
+ */
+MM_OP(ewc_penalty,
+      (mm_stream * stream, double *penalty, float *grad, const float *theta,
+       const float *old, const float *fisher, float lambda, int64_t n_elems))
+
 /* ---- merging: no fused multiply-add, same bits on every backend --------- */
 
 /**
@@ -266,7 +310,8 @@ MM_OP(random_delta,
        const float *base, uint16_t task, uint16_t n_tasks, uint64_t seed,
        int64_t first_elem, int64_t n_elems))
 
-/** out = base + coef * (tau / divisor), each operation rounded to fp32. */
+/** out = base + coef * (tau / divisor), each operation rounded to fp32; out may
+ * be base. */
 MM_OP(add_scaled,
       (mm_stream * stream, float *out, const float *base, const float *tau,
        float divisor, float coef, int64_t n_elems))
