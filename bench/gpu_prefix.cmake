@@ -22,6 +22,12 @@ set(HDF5_C_COMPILER_EXECUTABLE HDF5_C_COMPILER_EXECUTABLE-NOTFOUND
     CACHE FILEPATH "")
 set(HDF5_ROOT "${lib}/hdf5/openmpi" CACHE PATH "")
 
+# Some headers lie in a folder that Debian's compilers know by themselves.
+foreach(language IN ITEMS C CXX)
+  set(CMAKE_${language}_FLAGS "-isystem ${root}/include/x86_64-linux-gnu"
+      CACHE STRING "")
+endforeach()
+
 set(flags "-Wl,--disable-new-dtags,-rpath,${lib},-rpath-link,${lib}")
 foreach(kind IN ITEMS EXE MODULE SHARED)
   set(CMAKE_${kind}_LINKER_FLAGS "${flags}" CACHE STRING "")
