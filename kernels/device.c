@@ -130,6 +130,49 @@ mm_status mm_stream_sync(mm_stream *stream)
     return stream->device->backend->stream_sync(stream);
 }
 
+void *mm_stream_native(const mm_stream *stream)
+{
+    return stream->device->backend->stream_native(stream);
+}
+
+mm_status mm_event_create(mm_device *device, mm_event **event)
+{
+    *event = NULL;
+    return device->backend->event_create(device, event);
+}
+
+void mm_event_destroy(mm_event **event)
+{
+    if (*event)
+        (*event)->device->backend->event_destroy(*event);
+    *event = NULL;
+}
+
+mm_status mm_event_record(mm_event *event, mm_stream *stream)
+{
+    if (event->device != stream->device)
+        return mm_fail(MM_E_ARG, "an event of another device than the stream");
+    return event->device->backend->event_record(event, stream);
+}
+
+mm_status mm_stream_wait(mm_stream *stream, mm_event *event)
+{
+    if (event->device != stream->device)
+        return mm_fail(MM_E_ARG, "an event of another device than the stream");
+    return stream->device->backend->stream_wait(stream, event);
+}
+
+mm_status mm_event_sync(mm_event *event)
+{
+    return event->device->backend->event_sync(event);
+}
+
+mm_status mm_event_is_past(mm_event *event, bool *is_past)
+{
+    *is_past = false;
+    return event->device->backend->event_is_past(event, is_past);
+}
+
 mm_status mm_copy_to_device(mm_stream *stream, void *device_memory,
                             const void *host, int64_t n_bytes)
 {
