@@ -310,7 +310,8 @@ MM_OP(random_delta,
        const float *base, uint16_t task, uint16_t n_tasks, uint64_t seed,
        int64_t first_elem, int64_t n_elems))
 
-/** out = base + coef * (tau / divisor), each operation rounded to fp32. */
+/** out = base + coef * (tau / divisor), each operation rounded to fp32; out may
+ * be base. */
 MM_OP(add_scaled,
       (mm_stream * stream, float *out, const float *base, const float *tau,
        float divisor, float coef, int64_t n_elems))

@@ -51,6 +51,7 @@ static mm_status create_feed(encoder *e)
     int n_threads = mm_comm_n_threads(p->comm);
     mm_feed_plan feed = {
         .split = p->split,
+        .device = p->device,
         .image_size = p->model->config.image_size,
         .most_images = e->batch,
         .n_workers = p->n_workers < 0

@@ -61,8 +61,10 @@ void *dynamic_shared();
 void run_grid(const char *name, dim3 grid, dim3 block, std::size_t shared_bytes,
               const std::function<void()> &body);
 
-/** Put work into a stream. */
+/** Put work into a stream; with `bool`, work that is tried again until it gives
+ * true, while what comes after it in the stream waits. */
 void enqueue(cudaStream_t stream, std::function<void()> work);
+void enqueue_until(cudaStream_t stream, std::function<bool()> work);
 
 /** Remember for cudaGetLastError. */
 void set_error(cudaError_t error);
