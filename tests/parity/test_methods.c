@@ -91,6 +91,7 @@ static void run_close(run *t)
 {
     void *buffers[] = {t->m,          t->v,   t->fisher, t->old,
                        t->old_logits, t->few, t->dfew,   t->sum};
+    must(mm_stream_sync(t->rig.stream));
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
         mm_device_release(t->rig.device, &buffers[i]);
     json_decref(t->text);
@@ -305,6 +306,18 @@ static void compare_fisher(run *t, const char *kind)
 /* Over the sum of 8 grad^2, the authors divide by 8 (batches + 1). */
 static const float fisher_scale = 1.0f / (N_STEPS + 1);
 
+/** The textbook's, each batch by itself; the gradient that is there stays. */
+static void check_textbook_fisher(run *t)
+{
+    rig *r = &t->rig;
+    float *grad = fetch(r, r->grad, r->table.n_elems);
+    fold_task(t, 0, false, 1, fisher_scale);
+    compare_fisher(t, "textbook");
+    zero(t, t->fisher);
+    upload_floats(r, r->grad, grad, r->table.n_elems);
+    free(grad);
+}
+
 static void ewc_follows_pytorch_over_three_tasks(void **state)
 {
     (void)state;
@@ -312,22 +325,15 @@ static void ewc_follows_pytorch_over_three_tasks(void **state)
     run_open(&t, "ewc");
     for (int task = 0; task < N_TASKS; task++) {
         train_task(&t, task, ewc_loss);
+        if (task == N_TASKS - 1)
+            break;
+        if (task == 0)
+            check_textbook_fisher(&t);
         /* F = (F_old + F_new) / 2 in the same passes. */
         fold_task(&t, task, true, 0.5f, 0.5f * fisher_scale);
         if (task == 0)
             compare_fisher(&t, "official");
     }
-    run_close(&t);
-}
-
-static void textbook_fisher_information_equals_pytorchs(void **state)
-{
-    (void)state;
-    run t;
-    run_open(&t, "ewc");
-    train_task(&t, 0, ewc_loss);
-    fold_task(&t, 0, false, 1.0f, fisher_scale);
-    compare_fisher(&t, "textbook");
     run_close(&t);
 }
 
@@ -345,7 +351,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ewc_follows_pytorch_over_three_tasks),
-        cmocka_unit_test(textbook_fisher_information_equals_pytorchs),
         cmocka_unit_test(lwf_follows_pytorch_over_three_tasks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
