@@ -75,14 +75,17 @@ add_tile(softmax_rows &rows, float out[1][MM_HEAD / 8][4],
     /* Rows past the end are zeros and see every key. */
     if (j0 + MM_TILE > a.n_tokens || (a.causal && j0 + MM_TILE > first))
 #pragma unroll
-        for (int j = 0; j < MM_TILE / 8; j++)
+        for (int half = 0; half < 2; half++) {
+            const int query = first + g + half * 8;
+            const int end = a.causal ? min(query + 1, a.n_tokens) : a.n_tokens;
+            const int n_seen = end - j0 - 2 * t;
 #pragma unroll
-            for (int k = 0; k < 4; k++) {
-                const int key = j0 + 8 * j + 2 * t + k % 2;
-                const int query = first + g + k / 2 * 8;
-                if (key >= a.n_tokens || (a.causal && key > query))
-                    s[j / 2][0][j % 2][k] = -INFINITY;
-            }
+            for (int j = 0; j < MM_TILE / 8; j++)
+#pragma unroll
+                for (int k = 0; k < 2; k++)
+                    if (8 * j + k >= n_seen)
+                        s[j / 2][0][j % 2][2 * half + k] = -INFINITY;
+        }
     soften(rows, s, out, scale2);
 #pragma unroll
     for (int c = 0; c < TILE_CHUNKS; c++)

@@ -119,22 +119,20 @@ __device__ __forceinline__ void differentiate(float p[2][4], float ds[2][4],
                                               int query, const grad_place &at)
 {
     const int g = mm_lane() / 4, t = mm_lane() % 4;
-    const bool masked =
-        key + MM_CHUNK > at.n_tokens || (at.causal && key + MM_CHUNK > query);
 #pragma unroll
     for (int n = 0; n < 2; n++) {
         const mm_vec<float, 2> l = mm_load<2>(lse2 + query + 8 * n + 2 * t);
         const mm_vec<float, 2> d = mm_load<2>(delta + query + 8 * n + 2 * t);
 #pragma unroll
         for (int k = 0; k < 4; k++) {
-            float x = mm_exp2(p[n][k] * at.scale2 - l.v[k % 2]);
-            if (masked &&
-                !mm_sees(at.causal, at.n_tokens,
-                         min(query + 8 * n + 2 * t + k % 2, at.n_tokens - 1),
-                         key + g + k / 2 * 8))
-                x = 0.0f;
-            p[n][k] = x;
-            ds[n][k] = x * (ds[n][k] - d.v[k % 2]);
+            const int row = key + g + k / 2 * 8;
+            /* Columns that do not see the key. */
+            const int n_hidden = row >= at.n_tokens ? MM_CHUNK
+                                 : at.causal        ? row - query - 2 * t
+                                                    : 0;
+            const float x = mm_exp2(p[n][k] * at.scale2 - l.v[k % 2]);
+            p[n][k] = 8 * n + k % 2 < n_hidden ? 0.0f : x;
+            ds[n][k] = p[n][k] * (ds[n][k] - d.v[k % 2]);
         }
     }
 }

@@ -30,12 +30,13 @@ __device__ __forceinline__ void mm_copy_tokens(T *tile, const T *x, int64_t ld,
                                                int first, int n_rows,
                                                int n_tokens)
 {
+#pragma unroll 1 /* registers are short, and nothing is waited for */
     for (int i = (int)threadIdx.x; i < n_rows * mm_tile<T>::PARTS;
          i += (int)blockDim.x) {
         const int row = i / mm_tile<T>::PARTS;
         const int col = i % mm_tile<T>::PARTS * mm_wide<T>;
         const int token = min(first + row, n_tokens - 1);
-        mm_copy_async(tile + row * mm_tile<T>::LD + col, x + token * ld + col,
+        mm_copy_async(tile + row * mm_tile<T>::LD + col, x + (token * ld + col),
                       first + row < n_tokens);
     }
 }
