@@ -60,6 +60,11 @@ bool mm_device_has_own_memory(const mm_device *device)
     return device->backend->own_memory;
 }
 
+int64_t mm_device_act_bytes(const mm_device *device)
+{
+    return device->act_bytes;
+}
+
 const char *mm_device_describe(const mm_device *device)
 {
     return device->description;
@@ -78,6 +83,22 @@ void mm_device_release(mm_device *device, void **memory)
 {
     if (*memory)
         device->backend->release(device, *memory);
+    *memory = NULL;
+}
+
+mm_status mm_host_alloc(mm_device *device, int64_t n_bytes, void **memory)
+{
+    *memory = NULL;
+    if (n_bytes < 0)
+        return mm_fail(MM_E_ARG, "cannot allocate %lld bytes for copies",
+                       (long long)n_bytes);
+    return device->backend->host_alloc(device, n_bytes, memory);
+}
+
+void mm_host_release(mm_device *device, void **memory)
+{
+    if (*memory)
+        device->backend->host_release(device, *memory);
     *memory = NULL;
 }
 
@@ -112,6 +133,49 @@ void mm_stream_set_poll(mm_stream *stream, void (*poll)(void *context),
 mm_status mm_stream_sync(mm_stream *stream)
 {
     return stream->device->backend->stream_sync(stream);
+}
+
+void *mm_stream_native(const mm_stream *stream)
+{
+    return stream->device->backend->stream_native(stream);
+}
+
+mm_status mm_event_create(mm_device *device, mm_event **event)
+{
+    *event = NULL;
+    return device->backend->event_create(device, event);
+}
+
+void mm_event_destroy(mm_event **event)
+{
+    if (*event)
+        (*event)->device->backend->event_destroy(*event);
+    *event = NULL;
+}
+
+mm_status mm_event_record(mm_event *event, mm_stream *stream)
+{
+    if (event->device != stream->device)
+        return mm_fail(MM_E_ARG, "an event of another device than the stream");
+    return event->device->backend->event_record(event, stream);
+}
+
+mm_status mm_stream_wait(mm_stream *stream, mm_event *event)
+{
+    if (event->device != stream->device)
+        return mm_fail(MM_E_ARG, "an event of another device than the stream");
+    return stream->device->backend->stream_wait(stream, event);
+}
+
+mm_status mm_event_sync(mm_event *event)
+{
+    return event->device->backend->event_sync(event);
+}
+
+mm_status mm_event_is_past(mm_event *event, bool *is_past)
+{
+    *is_past = false;
+    return event->device->backend->event_is_past(event, is_past);
 }
 
 mm_status mm_copy_to_device(mm_stream *stream, void *device_memory,

@@ -102,6 +102,7 @@ static mm_status cuda_open(const char *variant, int n_threads,
     cuda->base.backend = &mm_backend_cuda;
     cuda->base.ops = &mm_cuda_ops;
     mm_status st = parse_variant(variant, cuda);
+    cuda->base.act_bytes = cuda->precision == MM_CUDA_BF16 ? 2 : 4;
     if (st == MM_OK)
         st = start(cuda);
     if (st != MM_OK) {
@@ -135,6 +136,22 @@ static void cuda_release(mm_device *device, void *memory)
 {
     (void)device;
     (void)cudaFree(memory);
+}
+
+static mm_status cuda_host_alloc(mm_device *device, int64_t n_bytes,
+                                 void **memory)
+{
+    MM_TRY(use(device));
+    size_t size = n_bytes > 0 ? (size_t)n_bytes : 1;
+    return MM_CUDA(cudaHostAlloc(memory, size, cudaHostAllocDefault),
+                   "cannot allocate %lld bytes of pinned host memory",
+                   (long long)n_bytes);
+}
+
+static void cuda_host_release(mm_device *device, void *memory)
+{
+    (void)device;
+    (void)cudaFreeHost(memory);
 }
 
 /* ---- streams ------------------------------------------------------------ */
@@ -221,6 +238,81 @@ static mm_status cuda_stream_reserve(mm_stream *stream, int64_t n_bytes)
     return MM_OK;
 }
 
+static void *cuda_stream_native(const mm_stream *stream)
+{
+    return ((const mm_cuda_stream *)stream)->stream;
+}
+
+/* ---- events ------------------------------------------------------------- */
+
+typedef struct cuda_event {
+    mm_event base;
+    cudaEvent_t event;
+} cuda_event;
+
+static cudaEvent_t native_event(const mm_event *event)
+{
+    return ((const cuda_event *)event)->event;
+}
+
+static mm_status cuda_event_create(mm_device *device, mm_event **event)
+{
+    MM_TRY(use(device));
+    cuda_event *cuda = calloc(1, sizeof *cuda);
+    if (!cuda)
+        return mm_fail(MM_E_MEMORY, "no memory for an event");
+    cuda->base.device = device;
+    /* Without a time stamp, recording is cheapest. */
+    mm_status st =
+        MM_CUDA(cudaEventCreateWithFlags(&cuda->event, cudaEventDisableTiming),
+                "making an event");
+    if (st != MM_OK) {
+        free(cuda);
+        return st;
+    }
+    *event = &cuda->base;
+    return MM_OK;
+}
+
+static void cuda_event_destroy(mm_event *event)
+{
+    (void)cudaEventDestroy(native_event(event));
+    free(event);
+}
+
+static mm_status cuda_event_record(mm_event *event, mm_stream *stream)
+{
+    return MM_CUDA(
+        cudaEventRecord(native_event(event), mm_cuda_stream_of(stream)->stream),
+        "recording an event");
+}
+
+static mm_status cuda_stream_wait(mm_stream *stream, mm_event *event)
+{
+    return MM_CUDA(cudaStreamWaitEvent(mm_cuda_stream_of(stream)->stream,
+                                       native_event(event), 0),
+                   "making a stream wait for another");
+}
+
+static mm_status cuda_event_sync(mm_event *event)
+{
+    return MM_CUDA(cudaEventSynchronize(native_event(event)),
+                   "waiting for an event on the GPU");
+}
+
+static mm_status cuda_event_is_past(mm_event *event, bool *is_past)
+{
+    cudaError_t error = cudaEventQuery(native_event(event));
+    if (error == cudaErrorNotReady) {
+        (void)cudaGetLastError(); /* it is kept like a failure */
+        return MM_OK;
+    }
+    *is_past = error == cudaSuccess;
+    return MM_CUDA(error, "looking at an event on the GPU");
+}
+
+/* ---- copies -------------------------------------------------------------- */
+
 static mm_status cuda_copy_to_device(mm_stream *stream, void *device_memory,
                                      const void *host, int64_t n_bytes)
 {
@@ -246,10 +338,19 @@ const mm_backend mm_backend_cuda = {
     .close = cuda_close,
     .alloc = cuda_alloc,
     .release = cuda_release,
+    .host_alloc = cuda_host_alloc,
+    .host_release = cuda_host_release,
     .stream_create = cuda_stream_create,
     .stream_destroy = cuda_stream_destroy,
     .stream_reserve = cuda_stream_reserve,
     .stream_sync = cuda_stream_sync,
+    .stream_native = cuda_stream_native,
+    .stream_wait = cuda_stream_wait,
+    .event_create = cuda_event_create,
+    .event_destroy = cuda_event_destroy,
+    .event_record = cuda_event_record,
+    .event_sync = cuda_event_sync,
+    .event_is_past = cuda_event_is_past,
     .copy_to_device = cuda_copy_to_device,
     .copy_to_host = cuda_copy_to_host,
 };

@@ -3,6 +3,7 @@
 #include "comm/reducer.h"
 #include "src/base/arena.h"
 #include "src/model/params.h"
+#include "src/model/shadow.h"
 #include "src/model/vit.h"
 
 #include <math.h>
@@ -30,6 +31,7 @@ struct mm_stepper {
     void *memory; /* device */
     int64_t n_bytes;
     float *theta, *grad, *m, *v; /* [n_params] */
+    mm_act *shadow;              /* of theta, or NULL */
     float *head;                 /* [most_classes, E] */
     uint8_t *images;
     int32_t *labels;
@@ -50,6 +52,7 @@ static void lay_out(mm_stepper *s, mm_arena *arena)
     s->grad = mm_arena_floats(arena, s->n_params);
     s->m = mm_arena_floats(arena, s->n_params);
     s->v = mm_arena_floats(arena, s->n_params);
+    s->shadow = mm_shadow_take(arena, s->plan.device, s->n_params);
     s->head = mm_arena_floats(arena, classes * c->embed_dim);
     s->images = mm_arena_take(arena, b * c->image_size * c->image_size * 3);
     s->labels = mm_arena_take(arena, b * (int64_t)sizeof *s->labels);
@@ -151,6 +154,7 @@ mm_status mm_stepper_begin_task(mm_stepper *s, const float *theta,
     s->n_done = 0;
     int64_t n_bytes = s->n_params * (int64_t)sizeof *theta;
     MM_TRY(mm_copy_to_device(s->stream, s->theta, theta, n_bytes));
+    MM_TRY(mm_shadow_fill(s->ops, s->stream, s->shadow, s->theta, s->n_params));
     MM_TRY(mm_copy_to_device(s->stream, s->head, s->host_head,
                              s->n_classes * e * (int64_t)sizeof *s->host_head));
     MM_TRY(s->ops->fill(s->stream, s->m, 0, s->n_params));
@@ -180,12 +184,14 @@ static mm_status compute_gradient(mm_stepper *s, const mm_batch *batch,
     const mm_model_config *c = s->plan.config;
     const mm_ops *ops = s->ops;
     int64_t image_bytes = c->image_size * c->image_size * 3;
+    const mm_act *weights = mm_shadow_or_theta(s->shadow, s->theta);
     float *features;
     MM_TRY(mm_copy_to_device(s->stream, s->images, batch->images,
                              n_images * image_bytes));
     MM_TRY(mm_copy_to_device(s->stream, s->labels, batch->labels,
                              n_images * (int64_t)sizeof *s->labels));
-    MM_TRY(mm_vit_forward(s->vit, s->theta, s->images, n_images, &features));
+    MM_TRY(mm_vit_forward(s->vit, s->theta, weights, s->images, n_images,
+                          &features));
     MM_TRY(ops->normalized_logits(s->stream, s->logits, s->inv_norm, features,
                                   s->head, n_images, c->embed_dim,
                                   s->n_classes));
@@ -197,8 +203,8 @@ static mm_status compute_gradient(mm_stepper *s, const mm_batch *batch,
                                        features, s->inv_norm, s->head, n_images,
                                        c->embed_dim, s->n_classes));
     mm_grad_listener listener = {range_ready, s};
-    MM_TRY(mm_vit_backward(s->vit, s->theta, s->grad, s->dfeatures, false,
-                           &listener));
+    MM_TRY(mm_vit_backward(s->vit, s->theta, weights, s->grad, s->dfeatures,
+                           false, &listener));
     return mm_reducer_finish(s->reducer);
 }
 
@@ -223,8 +229,8 @@ static mm_status update(mm_stepper *s, double lr, double grad_norm)
         .bias2 = (float)(1.0 - pow(beta2, step)),
         .grad_scale = (float)scale,
     };
-    return s->ops->adamw(s->stream, s->theta, s->m, s->v, s->grad, &adamw,
-                         s->n_params);
+    return s->ops->adamw(s->stream, s->theta, s->m, s->v, s->shadow, s->grad,
+                         &adamw, s->n_params);
 }
 
 /** A rank that fails where others are in the middle of summing gradients can

@@ -75,8 +75,10 @@ bool running(const char **kernel, dim3 *block, dim3 *thread);
 /** Have this thread's faults name the kernel and thread that runs. */
 void name_faults();
 
-/** Put work into a stream. */
+/** Put work into a stream; with `bool`, work that is tried again until it gives
+ * true, while what comes after it in the stream waits. */
 void enqueue(cudaStream_t stream, std::function<void()> work);
+void enqueue_until(cudaStream_t stream, std::function<bool()> work);
 
 /** Remember for cudaGetLastError. */
 void set_error(cudaError_t error);

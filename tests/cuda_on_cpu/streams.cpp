@@ -1,6 +1,10 @@
 /*
  * Streams keep what is enqueued until someone waits, so that a host which
  * reads a result, or changes an input, too early does not get away with it.
+ *
+ * Nor does a stream that does not wait for another one: of two streams, every
+ * second time the other one runs as late as events allow, and every other time
+ * as early.
  */
 #include "tests/cuda_on_cpu/launch.h"
 
@@ -9,9 +13,14 @@
 #include <cstring>
 #include <deque>
 #include <map>
+#include <memory>
+#include <mutex>
+#include <sched.h>
+#include <set>
 
 struct mm_emu_stream {
-    std::deque<std::function<void()>> work;
+    std::deque<std::function<bool()>> work;
+    bool runs = false;
 };
 
 namespace mm_emu
@@ -19,6 +28,82 @@ namespace mm_emu
 
 namespace
 {
+
+/** Where in a stream an event was recorded. */
+struct place {
+    mm_emu_stream *stream;
+    bool past = false;
+};
+
+} // namespace
+
+} // namespace mm_emu
+
+struct mm_emu_event {
+    std::shared_ptr<mm_emu::place> last;
+};
+
+namespace mm_emu
+{
+
+namespace
+{
+
+std::recursive_mutex lock; /* of all streams and events */
+using holding = std::lock_guard<std::recursive_mutex>;
+
+std::set<mm_emu_stream *> &all_streams()
+{
+    static std::set<mm_emu_stream *> streams;
+    return streams;
+}
+
+/** Run what the stream has, until `enough`; false where it has to wait for
+ * something, or for itself. */
+template <typename Condition>
+bool advance(mm_emu_stream *stream, Condition enough)
+{
+    while (!enough()) {
+        if (stream->runs || stream->work.empty())
+            return false;
+        stream->runs = true;
+        bool done = stream->work.front()();
+        stream->runs = false;
+        if (!done)
+            return false;
+        stream->work.pop_front();
+    }
+    return true;
+}
+
+bool advance_to(const std::shared_ptr<place> &to)
+{
+    return advance(to->stream, [&]() { return to->past; });
+}
+
+bool advance_to_end(mm_emu_stream *stream)
+{
+    return advance(stream, [&]() { return stream->work.empty(); });
+}
+
+/** Run what it takes; every second time, what other streams have first. */
+template <typename Advance>
+bool try_to(const mm_emu_stream *stream, Advance run)
+{
+    static bool others_first;
+    holding hold(lock);
+    if (stream->work.empty())
+        return true;
+    open_device_memory();
+    others_first = !others_first;
+    if (others_first)
+        for (mm_emu_stream *other : all_streams())
+            if (other != stream)
+                advance_to_end(other);
+    bool done = run();
+    close_device_memory();
+    return done;
+}
 
 constexpr std::size_t SHARED_BYTES = 48 << 10, MOST_SHARED_BYTES = 227 << 10;
 
@@ -51,11 +136,20 @@ void set_error(cudaError_t error)
     last_error = error;
 }
 
-void enqueue(cudaStream_t stream, std::function<void()> work)
+void enqueue_until(cudaStream_t stream, std::function<bool()> work)
 {
     if (!stream)
         die("the default stream is not for use");
+    holding hold(lock);
     stream->work.push_back(std::move(work));
+}
+
+void enqueue(cudaStream_t stream, std::function<void()> work)
+{
+    enqueue_until(stream, [work = std::move(work)]() {
+        work();
+        return true;
+    });
 }
 
 void launch(const char *name, const void *kernel, dim3 grid, dim3 block,
@@ -104,6 +198,8 @@ const char *cudaGetErrorString(cudaError_t error)
         return "no CUDA-capable device is detected";
     case cudaErrorInvalidDevice:
         return "invalid device ordinal";
+    case cudaErrorNotReady:
+        return "device not ready";
     }
     return "unrecognized error code";
 }
@@ -148,29 +244,70 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int)
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned)
 {
+    holding hold(lock);
     *stream = new mm_emu_stream;
+    all_streams().insert(*stream);
     return cudaSuccess;
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
-    if (stream->work.empty())
-        return cudaSuccess;
-    open_device_memory();
-    while (!stream->work.empty()) {
-        std::function<void()> next = std::move(stream->work.front());
-        stream->work.pop_front();
-        next();
-    }
-    close_device_memory();
+    while (!try_to(stream, [=]() { return advance_to_end(stream); }))
+        sched_yield();
     return cudaSuccess;
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream)
 {
     cudaError_t error = cudaStreamSynchronize(stream);
+    holding hold(lock);
+    all_streams().erase(stream);
     delete stream;
     return error;
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned)
+{
+    *event = new mm_emu_event;
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event)
+{
+    delete event;
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
+{
+    auto here = std::make_shared<place>();
+    here->stream = stream;
+    enqueue(stream, [here]() { here->past = true; });
+    event->last = here;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event,
+                                unsigned)
+{
+    if (event->last)
+        enqueue_until(stream, [at = event->last]() { return advance_to(at); });
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventQuery(cudaEvent_t event)
+{
+    std::shared_ptr<place> at = event->last;
+    bool past =
+        !at || at->past || try_to(at->stream, [&]() { return advance_to(at); });
+    return past ? cudaSuccess : cudaErrorNotReady;
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t event)
+{
+    while (cudaEventQuery(event) == cudaErrorNotReady)
+        sched_yield();
+    return cudaSuccess;
 }
 
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n_bytes,

@@ -302,6 +302,79 @@ static void results_are_there_only_after_waiting(void **)
     cudaFree(x);
 }
 
+__global__ void increase_kernel(float *to, const float *from)
+{
+    if (threadIdx.x == 0)
+        *to = *from + 1.0f;
+}
+
+/* Rounds of: `stream` increases *x, `other` makes *y of it, `stream` reads *y.
+ * How many rounds were wrong, when some of the waiting is left out. */
+static int count_wrong_rounds(bool other_waits, bool reader_waits)
+{
+    cudaStream_t other;
+    cudaEvent_t event;
+    cudaStreamCreateWithFlags(&other, cudaStreamNonBlocking);
+    cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
+    float *x = device_floats(1), *y = device_floats(1);
+    float zero = 0.0f;
+    cudaMemcpyAsync(x, &zero, sizeof zero, cudaMemcpyHostToDevice, stream);
+    cudaMemcpyAsync(y, &zero, sizeof zero, cudaMemcpyHostToDevice, stream);
+    cudaStreamSynchronize(stream);
+    int n_wrong = 0;
+    for (int round = 1; round <= 6; round++) {
+        MM_LAUNCH(increase_kernel, 1, 32, 0, stream, x, x);
+        cudaEventRecord(event, stream);
+        if (other_waits)
+            cudaStreamWaitEvent(other, event, 0);
+        MM_LAUNCH(increase_kernel, 1, 32, 0, other, y, x);
+        cudaEventRecord(event, other);
+        if (reader_waits)
+            cudaStreamWaitEvent(stream, event, 0);
+        n_wrong += fetch(y) != static_cast<float>(round + 1);
+        cudaStreamSynchronize(other);
+    }
+    cudaEventDestroy(event);
+    cudaStreamDestroy(other);
+    cudaFree(x);
+    cudaFree(y);
+    return n_wrong;
+}
+
+static void a_missing_wait_between_streams_shows(void **)
+{
+    assert_int_equal(count_wrong_rounds(true, true), 0);
+    assert_int_not_equal(count_wrong_rounds(false, true), 0);
+    assert_int_not_equal(count_wrong_rounds(true, false), 0);
+}
+
+static void
+a_host_that_changes_pinned_memory_too_early_gets_wrong_numbers(void **)
+{
+    void *pinned = nullptr;
+    float *x = device_floats(1);
+    assert_int_equal(cudaHostAlloc(&pinned, sizeof *x, cudaHostAllocDefault),
+                     cudaSuccess);
+    float *from = static_cast<float *>(pinned);
+    *from = 1.0f;
+    cudaMemcpyAsync(x, from, sizeof *x, cudaMemcpyHostToDevice, stream);
+    *from = 2.0f;
+    assert_true(fetch(x) == 2.0f);
+    cudaFreeHost(pinned);
+    cudaFree(x);
+}
+
+static void free_what_is_not_pinned()
+{
+    static float x;
+    cudaFreeHost(&x);
+}
+
+static void freeing_what_is_not_pinned_is_caught(void **)
+{
+    assert_non_null(how_it_failed(free_what_is_not_pinned));
+}
+
 static void launches_that_a_gpu_refuses_are_refused(void **)
 {
     assert_int_equal(cudaGetLastError(), cudaSuccess);
@@ -329,6 +402,10 @@ int main()
         cmocka_unit_test(copies_that_are_left_or_not_aligned_are_caught),
         cmocka_unit_test(memory_starts_as_nan),
         cmocka_unit_test(results_are_there_only_after_waiting),
+        cmocka_unit_test(a_missing_wait_between_streams_shows),
+        cmocka_unit_test(
+            a_host_that_changes_pinned_memory_too_early_gets_wrong_numbers),
+        cmocka_unit_test(freeing_what_is_not_pinned_is_caught),
         cmocka_unit_test(launches_that_a_gpu_refuses_are_refused),
     };
     return cmocka_run_group_tests(tests, nullptr, nullptr);
