@@ -105,7 +105,15 @@ bool try_to(const mm_emu_stream *stream, Advance run)
     return done;
 }
 
-constexpr std::size_t SHARED_BYTES = 48 << 10, MOST_SHARED_BYTES = 227 << 10;
+constexpr std::size_t SHARED_BYTES = 48 << 10;
+
+/* MAGMAX_CUDA_ON_CPU_SHARED_KIB: what a block may ask for; an H100's without
+ * it. */
+std::size_t most_shared_bytes()
+{
+    const char *wanted = std::getenv("MAGMAX_CUDA_ON_CPU_SHARED_KIB");
+    return static_cast<std::size_t>(wanted ? std::atoi(wanted) : 227) << 10;
+}
 
 thread_local cudaError_t last_error = cudaSuccess;
 
@@ -171,7 +179,7 @@ void launch(const char *name, const void *kernel, dim3 grid, dim3 block,
 
 cudaError_t allow_shared(const void *kernel, int n_bytes)
 {
-    if (n_bytes < 0 || static_cast<std::size_t>(n_bytes) > MOST_SHARED_BYTES)
+    if (n_bytes < 0 || static_cast<std::size_t>(n_bytes) > most_shared_bytes())
         return cudaErrorInvalidValue;
     allowed_shared()[kernel] = static_cast<std::size_t>(n_bytes);
     return cudaSuccess;
@@ -236,7 +244,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int)
     *prop = cudaDeviceProp{};
     std::snprintf(prop->name, sizeof prop->name, "CUDA on CPU");
     prop->totalGlobalMem = std::size_t{1} << 34;
-    prop->sharedMemPerBlockOptin = MOST_SHARED_BYTES;
+    prop->sharedMemPerBlockOptin = most_shared_bytes();
     prop->major = 8;
     prop->multiProcessorCount = 3;
     return cudaSuccess;

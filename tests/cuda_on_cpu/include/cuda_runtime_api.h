@@ -38,7 +38,12 @@ enum { cudaEventDisableTiming = 2 };
 
 enum { cudaHostAllocDefault = 0, cudaHostAllocMapped = 2 };
 
-enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+enum cudaFuncAttribute {
+    cudaFuncAttributeMaxDynamicSharedMemorySize = 8,
+    cudaFuncAttributePreferredSharedMemoryCarveout = 9
+};
+
+enum { cudaSharedmemCarveoutMaxShared = 100 };
 
 enum cudaDeviceAttr {
     cudaDevAttrMultiProcessorCount = 16,
