@@ -282,6 +282,7 @@ static mm_status prepare(sequence *s)
         .weight_decay = plan->weight_decay,
         .clip = plan->clip,
         .label_smoothing = plan->label_smoothing,
+        .rank_timeout_s = plan->rank_timeout_s,
     };
     return mm_stepper_create(&step, &s->stepper);
 }

@@ -16,6 +16,15 @@ enum { BUCKET_ELEMS = 6500000 };
 /* AdamW's constants, PyTorch's defaults. */
 static const double beta1 = 0.9, beta2 = 0.999, adam_eps = 1e-8;
 
+/** What the host learns of a step. */
+enum {
+    LOSS_SUM,
+    N_FAILED, /* ranks without a batch */
+    N_SUMMED, /* over ranks: what stands before this */
+    GRAD_SQUARES = N_SUMMED,
+    N_TOLD
+};
+
 struct mm_stepper {
     mm_step_plan plan;
     const mm_ops *ops;
@@ -36,8 +45,9 @@ struct mm_stepper {
     float *logits, *dlogits; /* [B, most_classes] */
     float *inv_norm;         /* [B] */
     float *dfeatures;        /* [B, E] */
-    double *loss_sum;        /* 1 */
-    double *grad_squares;    /* 1 */
+    double *told;            /* [N_TOLD] */
+
+    double host_told[N_TOLD];
 };
 
 /* ---- memory ------------------------------------------------------------ */
@@ -57,8 +67,7 @@ static void lay_out(mm_stepper *s, mm_arena *arena)
     s->dlogits = mm_arena_floats(arena, b * classes);
     s->inv_norm = mm_arena_floats(arena, b);
     s->dfeatures = mm_arena_floats(arena, b * c->embed_dim);
-    s->loss_sum = mm_arena_take(arena, (int64_t)sizeof *s->loss_sum);
-    s->grad_squares = mm_arena_take(arena, (int64_t)sizeof *s->grad_squares);
+    s->told = mm_arena_take(arena, N_TOLD * (int64_t)sizeof *s->told);
 }
 
 static mm_status count_params(const mm_model_config *config, int64_t *n)
@@ -73,15 +82,10 @@ static mm_status count_params(const mm_model_config *config, int64_t *n)
 static mm_status create_local(mm_stepper *s)
 {
     const mm_step_plan *p = &s->plan;
-    if (mm_comm_n_ranks(p->comm) > 1 && mm_device_has_own_memory(p->device))
-        return mm_fail(MM_E_ARG,
-                       "several ranks cannot train on GPUs yet: give --device "
-                       "cpu, or start one rank");
     MM_TRY(count_params(p->config, &s->n_params));
     MM_TRY(mm_stream_create(p->device, &s->stream));
     MM_TRY(mm_vit_create(p->device, s->stream, p->config, MM_VIT_TRAINING,
                          p->most_images, &s->vit));
-    MM_TRY(mm_reducer_create(p->comm, BUCKET_ELEMS, &s->reducer));
     mm_arena arena = {0};
     lay_out(s, &arena);
     s->n_bytes = arena.used;
@@ -92,6 +96,20 @@ static mm_status create_local(mm_stepper *s)
                           sizeof *s->host_head);
     if (!s->host_head)
         return mm_fail(MM_E_MEMORY, "no memory for a task's head");
+    return MM_OK;
+}
+
+static mm_status connect(mm_stepper *s)
+{
+    const mm_step_plan *p = &s->plan;
+    mm_reducer_plan plan = {
+        .comm = p->comm,
+        .device = p->device,
+        .stream = s->stream,
+        .bucket_elems = BUCKET_ELEMS,
+        .limit_s = p->rank_timeout_s,
+    };
+    MM_TRY(mm_reducer_create(&plan, &s->reducer));
     if (mm_comm_n_ranks(p->comm) > 1)
         mm_stream_set_poll(s->stream, mm_reducer_poll, s->reducer);
     return MM_OK;
@@ -107,6 +125,8 @@ mm_status mm_stepper_create(const mm_step_plan *plan, mm_stepper **stepper)
         st = create_local(s);
     }
     st = mm_comm_agree(plan->comm, st);
+    if (st == MM_OK)
+        st = connect(s);
     if (st != MM_OK)
         mm_stepper_destroy(&s);
     *stepper = s;
@@ -119,8 +139,8 @@ void mm_stepper_destroy(mm_stepper **stepper)
     if (!s)
         return;
     free(s->host_head);
-    mm_device_release(s->plan.device, &s->memory);
     mm_reducer_destroy(&s->reducer);
+    mm_device_release(s->plan.device, &s->memory);
     mm_vit_destroy(&s->vit);
     mm_stream_destroy(&s->stream);
     free(s);
@@ -173,7 +193,8 @@ static mm_status range_ready(void *context, float *grad, int64_t lo, int64_t hi)
     return mm_reducer_ready(s->reducer, grad, lo, hi);
 }
 
-/** Forward, loss, backward: this rank's part of the summed gradient. */
+/** Forward, loss, backward: the gradient and what is told, summed over ranks
+ * where the stream stands then. */
 static mm_status compute_gradient(mm_stepper *s, const mm_batch *batch,
                                   int64_t n_images)
 {
@@ -185,14 +206,18 @@ static mm_status compute_gradient(mm_stepper *s, const mm_batch *batch,
                              n_images * image_bytes));
     MM_TRY(mm_copy_to_device(s->stream, s->labels, batch->labels,
                              n_images * (int64_t)sizeof *s->labels));
+    MM_TRY(mm_copy_to_device(s->stream, &s->told[N_FAILED],
+                             &s->host_told[N_FAILED],
+                             (int64_t)sizeof *s->told));
     MM_TRY(mm_vit_forward(s->vit, s->theta, s->images, n_images, &features));
     MM_TRY(ops->normalized_logits(s->stream, s->logits, s->inv_norm, features,
                                   s->head, n_images, c->embed_dim,
                                   s->n_classes));
     MM_TRY(ops->softmax_cross_entropy(
-        s->stream, s->loss_sum, s->dlogits, s->logits, s->labels,
+        s->stream, &s->told[LOSS_SUM], s->dlogits, s->logits, s->labels,
         (float)s->plan.label_smoothing, (float)(1.0 / (double)batch->n_global),
         n_images, s->n_classes));
+    MM_TRY(mm_reducer_sum_double(s->reducer, s->told, N_SUMMED));
     MM_TRY(ops->normalized_logits_grad(s->stream, s->dfeatures, s->dlogits,
                                        features, s->inv_norm, s->head, n_images,
                                        c->embed_dim, s->n_classes));
@@ -202,9 +227,15 @@ static mm_status compute_gradient(mm_stepper *s, const mm_batch *batch,
     return mm_reducer_finish(s->reducer);
 }
 
-static mm_status read_scalar(mm_stepper *s, const double *device, double *host)
+/** The one place of a step where the host waits for the device; other ranks
+ * are watched before the copy, which may hold up the host. */
+static mm_status learn_outcome(mm_stepper *s)
 {
-    MM_TRY(mm_copy_to_host(s->stream, host, device, (int64_t)sizeof *host));
+    MM_TRY(s->ops->sum_squares(s->stream, &s->told[GRAD_SQUARES], s->grad,
+                               s->n_params));
+    MM_TRY(mm_reducer_sync(s->reducer));
+    MM_TRY(mm_copy_to_host(s->stream, s->host_told, s->told,
+                           (int64_t)sizeof s->host_told));
     return mm_stream_sync(s->stream);
 }
 
@@ -232,7 +263,7 @@ static mm_status update(mm_stepper *s, double lr, double grad_norm)
 static mm_status fatal(const mm_stepper *s, mm_status st)
 {
     bool alone = mm_comm_n_ranks(s->plan.comm) == 1;
-    return st == MM_OK || alone
+    return st == MM_OK || st == MM_E_COMM || alone
                ? st
                : mm_fail(MM_E_COMM, "rank %d: %s", mm_comm_rank(s->plan.comm),
                          mm_fail_message());
@@ -244,20 +275,15 @@ mm_status mm_stepper_step(mm_stepper *s, const mm_batch *batch,
 {
     /* A rank without a batch joins in with no images, and says so with the
      * loss, so that agreeing costs no message of its own. */
+    const double *told = s->host_told;
     int64_t n_images = batch_status == MM_OK ? batch->n_images : 0;
-    double told[2] = {0, batch_status == MM_OK ? 0 : 1};
+    s->host_told[N_FAILED] = batch_status == MM_OK ? 0 : 1;
     MM_TRY(fatal(s, compute_gradient(s, batch, n_images)));
-    MM_TRY(fatal(s, read_scalar(s, s->loss_sum, &told[0])));
-    MM_TRY(mm_comm_sum_double(s->plan.comm, told, 2));
-    if (told[1] > 0)
+    MM_TRY(fatal(s, learn_outcome(s)));
+    if (told[N_FAILED] > 0)
         return mm_comm_agree(s->plan.comm, batch_status);
-
-    double squares;
-    MM_TRY(
-        s->ops->sum_squares(s->stream, s->grad_squares, s->grad, s->n_params));
-    MM_TRY(read_scalar(s, s->grad_squares, &squares));
-    result->loss = told[0] / (double)batch->n_global;
-    result->grad_norm = sqrt(squares);
+    result->loss = told[LOSS_SUM] / (double)batch->n_global;
+    result->grad_norm = sqrt(told[GRAD_SQUARES]);
     if (!isfinite(result->loss) || !isfinite(result->grad_norm))
         return mm_fail(MM_E_VALUE, "the loss is %g and the gradient's norm %g",
                        result->loss, result->grad_norm);

@@ -17,6 +17,7 @@ typedef struct mm_step_plan {
     double weight_decay;
     double clip; /* largest gradient norm; 0: no clipping */
     double label_smoothing;
+    double rank_timeout_s; /* mm_reducer_plan's limit_s */
 } mm_step_plan;
 
 /**
@@ -66,8 +67,9 @@ mm_status mm_stepper_begin_task(mm_stepper *stepper, const float *theta,
  *          failure is told to every rank, and no weight changes.
  * Repeat   Same bits on every rank and on reruns with as many ranks.
  * Errors   MM_E_VALUE for a loss or norm that is NaN or infinite (no weight
- *          changes); MM_E_COMM when the transport failed, or when this rank
- *          cannot go on in a way that others would notice.
+ *          changes); MM_E_COMM when the transport failed, when a rank is stuck
+ *          (as mm_watch_wait), or when this one cannot go on in a way that
+ *          others would notice.
  */
 mm_status mm_stepper_step(mm_stepper *stepper, const mm_batch *batch,
                           mm_status batch_status, double lr,

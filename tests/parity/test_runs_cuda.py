@@ -12,10 +12,14 @@ import test_runs
 MODULE = os.environ.get("MAGMAX_CUDA_ON_CPU",
                         cli.TEST_BIN / "libmagmax_cuda_on_cpu.so")
 
+NCCL_MODULE = os.environ.get("MAGMAX_NCCL_ON_CPU",
+                             cli.TEST_BIN / "libmagmax_nccl_on_cpu.so")
+
 
 class CudaRuns(test_runs.Rig):
     device = ("--device", "cuda")
-    env = {"MAGMAX_CUDA_MODULE": str(MODULE), "OMP_NUM_THREADS": "2"}
+    env = {"MAGMAX_CUDA_MODULE": str(MODULE),
+           "MAGMAX_NCCL_MODULE": str(NCCL_MODULE), "OMP_NUM_THREADS": "2"}
 
     def test_sequential_run_follows_pytorch_on_the_cuda_device(self):
         save = self.check_run("seq", None, "--sequential-finetuning")
@@ -27,12 +31,14 @@ class CudaRuns(test_runs.Rig):
         self.env = dict(self.env, MAGMAX_CUDA_ON_CPU_DEVICES="2")
         self.assertEqual(self.evaluate(weights, n_ranks=2), alone)
 
-    def test_several_ranks_cannot_train_yet(self):
-        proc = cli.run(
-            "magmax_train", *self.common, "--from-scratch", "--save",
-            self.dir / "run", *self.device, n_ranks=2,
-            env=dict(self.env, MAGMAX_CUDA_ON_CPU_DEVICES="2"))
-        self.assert_one_line_error(proc, "several ranks", "--device cpu")
+    def test_several_ranks_follow_pytorch_each_on_a_gpu_of_its_own(self):
+        for n_ranks in (2, 3, 4):
+            with self.subTest(n_ranks=n_ranks):
+                self.env = dict(self.env,
+                                MAGMAX_CUDA_ON_CPU_DEVICES=str(n_ranks))
+                save = self.check_run("seq", n_ranks,
+                                      "--sequential-finetuning")
+                save.rename(self.dir / f"seq{n_ranks}")
 
     def test_auto_is_the_gpu_where_there_is_one_else_the_cpu_saying_why(self):
         weights = test_runs.TINY / "weights.safetensors"
