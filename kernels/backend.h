@@ -13,6 +13,7 @@ typedef struct mm_backend mm_backend;
 struct mm_device {
     const mm_backend *backend;
     const mm_ops *ops;
+    int64_t act_bytes; /* of an mm_act */
     char description[256];
 };
 
@@ -36,6 +37,8 @@ struct mm_backend {
     void (*close)(mm_device *device);
     mm_status (*alloc)(mm_device *device, int64_t n_bytes, void **memory);
     void (*release)(mm_device *device, void *memory);
+    mm_status (*host_alloc)(mm_device *device, int64_t n_bytes, void **memory);
+    void (*host_release)(mm_device *device, void *memory);
     mm_status (*stream_create)(mm_device *device, mm_stream **stream);
     void (*stream_destroy)(mm_stream *stream);
     mm_status (*stream_reserve)(mm_stream *stream, int64_t n_bytes);

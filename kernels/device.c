@@ -60,6 +60,11 @@ bool mm_device_has_own_memory(const mm_device *device)
     return device->backend->own_memory;
 }
 
+int64_t mm_device_act_bytes(const mm_device *device)
+{
+    return device->act_bytes;
+}
+
 const char *mm_device_describe(const mm_device *device)
 {
     return device->description;
@@ -78,6 +83,22 @@ void mm_device_release(mm_device *device, void **memory)
 {
     if (*memory)
         device->backend->release(device, *memory);
+    *memory = NULL;
+}
+
+mm_status mm_host_alloc(mm_device *device, int64_t n_bytes, void **memory)
+{
+    *memory = NULL;
+    if (n_bytes < 0)
+        return mm_fail(MM_E_ARG, "cannot allocate %lld bytes for copies",
+                       (long long)n_bytes);
+    return device->backend->host_alloc(device, n_bytes, memory);
+}
+
+void mm_host_release(mm_device *device, void **memory)
+{
+    if (*memory)
+        device->backend->host_release(device, *memory);
     *memory = NULL;
 }
 

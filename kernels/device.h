@@ -49,6 +49,9 @@ const struct mm_ops *mm_device_ops(const mm_device *device);
 /** Is its memory out of the host's reach, but for the copies below? */
 bool mm_device_has_own_memory(const mm_device *device);
 
+/** Bytes of an mm_act (kernels/ops.h): 4 or 2. */
+int64_t mm_device_act_bytes(const mm_device *device);
+
 /** One line for people: "cpu, 2 threads, AVX2, oneDNN 2.6.3". */
 const char *mm_device_describe(const mm_device *device);
 
@@ -60,6 +63,18 @@ const char *mm_device_describe(const mm_device *device);
  */
 mm_status mm_device_alloc(mm_device *device, int64_t n_bytes, void **memory);
 void mm_device_release(mm_device *device, void **memory);
+
+/**
+ * Host memory that copies to and from the device go through without a stop:
+ * pinned where the device has its own memory. 64-byte aligned, contents
+ * undefined.
+ *
+ * Memory   Gives *memory, returned by mm_host_release, which takes NULL; not
+ *          before the copies that use it are done.
+ * Errors   MM_E_MEMORY naming the size.
+ */
+mm_status mm_host_alloc(mm_device *device, int64_t n_bytes, void **memory);
+void mm_host_release(mm_device *device, void **memory);
 
 mm_status mm_stream_create(mm_device *device, mm_stream **stream);
 void mm_stream_destroy(mm_stream **stream);
@@ -111,7 +126,8 @@ mm_status mm_event_is_past(mm_event *event, bool *is_past);
 void *mm_stream_native(const mm_stream *stream);
 
 /** Copy between host and device in stream order. Borrowed until the stream
- * passes this call. */
+ * passes this call; the host does not wait for it where its memory comes from
+ * mm_host_alloc. */
 mm_status mm_copy_to_device(mm_stream *stream, void *device_memory,
                             const void *host, int64_t n_bytes);
 mm_status mm_copy_to_host(mm_stream *stream, void *host,

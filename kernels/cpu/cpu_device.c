@@ -71,6 +71,7 @@ static mm_status cpu_open(const char *wanted, int n_threads, mm_device **device)
         return mm_fail(MM_E_MEMORY, "no memory for a device");
     cpu->base.backend = &mm_backend_cpu;
     cpu->base.ops = chosen.ops;
+    cpu->base.act_bytes = (int64_t)sizeof(float);
     cpu->n_threads = n_threads;
     snprintf(cpu->base.description, sizeof cpu->base.description,
              "cpu, %d thread%s, %s", n_threads, n_threads == 1 ? "" : "s",
@@ -213,6 +214,8 @@ const mm_backend mm_backend_cpu = {
     .close = cpu_close,
     .alloc = cpu_alloc,
     .release = cpu_release,
+    .host_alloc = cpu_alloc,
+    .host_release = cpu_release,
     .stream_create = cpu_stream_create,
     .stream_destroy = cpu_stream_destroy,
     .stream_reserve = cpu_stream_reserve,

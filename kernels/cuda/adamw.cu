@@ -3,8 +3,9 @@
 namespace
 {
 /* The CPU's order of operations, without contraction: the same bits. */
-struct adamw {
+template <typename T> struct adamw {
     float *theta, *m, *v;
+    T *shadow;
     const float *grad;
     mm_adamw s;
     float decay;
@@ -28,18 +29,26 @@ struct adamw {
         mm_store<N>(m + i, first);
         mm_store<N>(v + i, second);
         mm_store<N>(theta + i, t);
+        if (shadow)
+            mm_store_floats<N>(shadow + i, t);
     }
 };
 } // namespace
 
 mm_status mm_cuda_adamw(mm_stream *stream, float *theta, float *m, float *v,
-                        const float *grad, const mm_adamw *step,
+                        mm_act *shadow, const float *grad, const mm_adamw *step,
                         int64_t n_elems)
 {
     MM_CUDA_REQUIRE("adamw", stream && step && n_elems >= 0);
     MM_CUDA_REQUIRE("adamw", n_elems == 0 || (theta && m && v && grad));
-    return mm_flat(
-        stream, "adamw", mm_fits<4>(theta, m, v, grad),
-        adamw{theta, m, v, grad, *step, step->lr * step->weight_decay},
-        n_elems);
+    const mm_adamw s = *step;
+    return mm_by_act(stream, [=](auto of) {
+        using T = decltype(of);
+        constexpr int N = mm_wide<T>;
+        T *copy = mm_as<T>(shadow);
+        return mm_flat<N>(
+            stream, "adamw", mm_fits<N>(theta, m, v, grad) && mm_fits<N>(copy),
+            adamw<T>{theta, m, v, copy, grad, s, s.lr * s.weight_decay},
+            n_elems);
+    });
 }

@@ -102,6 +102,7 @@ static mm_status cuda_open(const char *variant, int n_threads,
     cuda->base.backend = &mm_backend_cuda;
     cuda->base.ops = &mm_cuda_ops;
     mm_status st = parse_variant(variant, cuda);
+    cuda->base.act_bytes = cuda->precision == MM_CUDA_BF16 ? 2 : 4;
     if (st == MM_OK)
         st = start(cuda);
     if (st != MM_OK) {
@@ -135,6 +136,22 @@ static void cuda_release(mm_device *device, void *memory)
 {
     (void)device;
     (void)cudaFree(memory);
+}
+
+static mm_status cuda_host_alloc(mm_device *device, int64_t n_bytes,
+                                 void **memory)
+{
+    MM_TRY(use(device));
+    size_t size = n_bytes > 0 ? (size_t)n_bytes : 1;
+    return MM_CUDA(cudaHostAlloc(memory, size, cudaHostAllocDefault),
+                   "cannot allocate %lld bytes of pinned host memory",
+                   (long long)n_bytes);
+}
+
+static void cuda_host_release(mm_device *device, void *memory)
+{
+    (void)device;
+    (void)cudaFreeHost(memory);
 }
 
 /* ---- streams ------------------------------------------------------------ */
@@ -321,6 +338,8 @@ const mm_backend mm_backend_cuda = {
     .close = cuda_close,
     .alloc = cuda_alloc,
     .release = cuda_release,
+    .host_alloc = cuda_host_alloc,
+    .host_release = cuda_host_release,
     .stream_create = cuda_stream_create,
     .stream_destroy = cuda_stream_destroy,
     .stream_reserve = cuda_stream_reserve,

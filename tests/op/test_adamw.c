@@ -12,7 +12,7 @@ static const mm_adamw step = {.lr = 1e-2f,
                               .bias2 = 0.002997f,
                               .grad_scale = 0.5f};
 
-/* out: theta, m, v. */
+/* out: theta, m, v, shadow. */
 static void compute(op_env *env, const void *context, float *out)
 {
     int64_t n = *(const int64_t *)context;
@@ -22,10 +22,12 @@ static void compute(op_env *env, const void *context, float *out)
         v[i] *= v[i];
     float *buffers[3] = {op_put_floats(env, theta, n), op_put_floats(env, m, n),
                          op_put_floats(env, v, n)};
+    mm_act *shadow = op_put_acts(env, NULL, n);
     op_ok(env->ops->adamw(env->stream, buffers[0], buffers[1], buffers[2],
-                          op_put_floats(env, grad, n), &step, n));
+                          shadow, op_put_floats(env, grad, n), &step, n));
     for (int i = 0; i < 3; i++)
         op_get_floats(env, buffers[i], out + i * n, n);
+    op_get_acts(env, shadow, out + 3 * n, n);
     free(theta);
     free(m);
     free(v);
@@ -40,7 +42,7 @@ static void adamw_step_matches_double_precision(void **state)
         int64_t n = sizes[s];
         float *theta = op_random(1, n), *m = op_random(2, n);
         float *v = op_random(3, n), *grad = op_random(4, n);
-        float *out = op_host(3 * n * 4);
+        float *out = op_host(4 * n * 4);
         op_env env;
         op_open(&env, 2);
         compute(&env, &n, out);
@@ -57,6 +59,7 @@ static void adamw_step_matches_double_precision(void **state)
             op_close_to(out[n + i], mi, 1.0, 1);
             op_close_to(out[2 * n + i], vi, vi, 1);
             op_close_to(out[i], t - move, 1.0 + fabs(move), 1);
+            assert_true(out[3 * n + i] == op_act_of(out[i]));
         }
         free(theta);
         free(m);
@@ -76,8 +79,8 @@ static void adamw_leaves_a_weight_without_gradient_to_decay(void **state)
     float *t = op_put_floats(&env, &theta, 1);
     float *m = op_put_floats(&env, &zero, 1);
     float *v = op_put_floats(&env, &zero, 1);
-    op_ok(env.ops->adamw(env.stream, t, m, v, op_put_floats(&env, &zero, 1),
-                         &step, 1));
+    op_ok(env.ops->adamw(env.stream, t, m, v, NULL,
+                         op_put_floats(&env, &zero, 1), &step, 1));
     op_get_floats(&env, t, &got[0], 1);
     op_get_floats(&env, m, &got[1], 1);
     op_get_floats(&env, v, &got[2], 1);
@@ -90,7 +93,7 @@ static void adamw_has_the_same_bits_for_any_number_of_threads(void **state)
 {
     (void)state;
     const int64_t n = 200001;
-    op_same_for_any_threads(compute, &n, 3 * n);
+    op_same_for_any_threads(compute, &n, 4 * n);
 }
 
 static const struct CMUnitTest tests[] = {

@@ -49,6 +49,36 @@ static void memory_is_aligned_and_may_be_empty(void **state)
     op_close(&env);
 }
 
+static void host_memory_is_aligned_and_copies_go_through_it(void **state)
+{
+    (void)state;
+    static const int64_t sizes[] = {0, 1, 100, 5 << 20};
+    op_env env;
+    op_open(&env, 1);
+    for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++) {
+        void *there = NULL, *back = NULL;
+        op_ok(mm_host_alloc(env.device, sizes[s], &there));
+        op_ok(mm_host_alloc(env.device, sizes[s], &back));
+        assert_non_null(there);
+        assert_int_equal((uintptr_t)there % 64, 0);
+        memset(there, 7, (size_t)sizes[s]);
+        void *on_device = op_put(&env, NULL, sizes[s]);
+        op_ok(mm_copy_to_device(env.stream, on_device, there, sizes[s]));
+        op_ok(mm_copy_to_host(env.stream, back, on_device, sizes[s]));
+        op_ok(mm_stream_sync(env.stream));
+        assert_memory_equal(there, back, (size_t)sizes[s]);
+        mm_host_release(env.device, &there);
+        mm_host_release(env.device, &back);
+        assert_null(there);
+        mm_host_release(env.device, &there);
+    }
+    void *memory = NULL;
+    assert_int_equal(mm_host_alloc(env.device, INT64_MAX, &memory),
+                     MM_E_MEMORY);
+    assert_int_equal(mm_host_alloc(env.device, -1, &memory), MM_E_ARG);
+    op_close(&env);
+}
+
 static void scratch_grows_and_never_shrinks(void **state)
 {
     (void)state;
@@ -187,6 +217,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(opening_an_unknown_device_lists_the_known_ones),
     cmocka_unit_test(a_device_describes_itself),
     cmocka_unit_test(memory_is_aligned_and_may_be_empty),
+    cmocka_unit_test(host_memory_is_aligned_and_copies_go_through_it),
     cmocka_unit_test(scratch_grows_and_never_shrinks),
     cmocka_unit_test(a_stream_that_waits_sees_what_the_other_did),
     cmocka_unit_test(the_host_can_wait_for_an_event_or_look),

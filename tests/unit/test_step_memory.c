@@ -228,7 +228,8 @@ static void steps_leave_nothing_behind_in_libraries(void **state)
 }
 
 /** Allocations of ours while a loader of 24 encoded images runs. */
-static long allocations_of_epochs(int n_workers, int n_epochs)
+static long allocations_of_epochs(mm_device *device, int n_workers,
+                                  int n_epochs)
 {
     enum { N = 24, SIDE = 20, FILE_BYTES = 13 + SIDE * SIDE * 3 };
     static uint8_t bytes[N * FILE_BYTES];
@@ -247,6 +248,7 @@ static long allocations_of_epochs(int n_workers, int n_epochs)
                       .labels = labels};
     mm_task task = {.local = local, .n_train = N, .train = train};
     mm_loader_plan plan = {.split = &split,
+                           .device = device,
                            .image_size = 16,
                            .batch_size = 5,
                            .n_ranks = 1,
@@ -271,12 +273,12 @@ static long allocations_of_epochs(int n_workers, int n_epochs)
 
 static void images_read_ahead_allocate_nothing_once_seen(void **state)
 {
-    (void)state;
-    long first = allocations_of_epochs(0, 1);
+    mm_device *device = ((scene *)*state)->device;
+    long first = allocations_of_epochs(device, 0, 1);
     assert_in_range(first, 1, 20);
-    assert_int_equal(allocations_of_epochs(0, 50), first);
+    assert_int_equal(allocations_of_epochs(device, 0, 50), first);
     /* Two workers and the caller, each at its first image. */
-    assert_true(allocations_of_epochs(2, 50) <= 3 * first);
+    assert_true(allocations_of_epochs(device, 2, 50) <= 3 * first);
 }
 
 int main(void)

@@ -33,8 +33,10 @@ enum cudaMemcpyKind {
     cudaMemcpyDeviceToDevice = 3
 };
 
-enum { cudaStreamNonBlocking = 1, cudaHostAllocMapped = 2 };
+enum { cudaStreamNonBlocking = 1 };
 enum { cudaEventDisableTiming = 2 };
+
+enum { cudaHostAllocDefault = 0, cudaHostAllocMapped = 2 };
 
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 
