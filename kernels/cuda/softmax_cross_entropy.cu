@@ -22,6 +22,14 @@ __device__ void report_label(const loss_arguments &a, int64_t b)
     a.fault->n_classes = a.n_classes;
 }
 
+/** One warp, one image that has no loss. */
+__device__ double no_loss(float *dlogits, int64_t n_classes)
+{
+    for (int64_t c = mm_lane(); c < n_classes; c += MM_WARP)
+        dlogits[c] = nanf("");
+    return nan("");
+}
+
 /** One warp, one image; -log p_c = lse - logit_c. The loss is in every lane. */
 __device__ double row_loss(const loss_arguments &a, int64_t b)
 {
@@ -31,7 +39,7 @@ __device__ double row_loss(const loss_arguments &a, int64_t b)
     if (label < 0 || label >= a.n_classes) {
         if (mm_lane() == 0)
             report_label(a, b);
-        return 0.0;
+        return no_loss(dlogits, a.n_classes);
     }
     float max = logits[0];
     for (int64_t c = mm_lane(); c < a.n_classes; c += MM_WARP)
@@ -47,16 +55,19 @@ __device__ double row_loss(const loss_arguments &a, int64_t b)
     const double lse = (double)max + log(sum_exp);
     const float inv_sum = (float)(1.0 / sum_exp);
     const float uniform = a.smoothing / (float)a.n_classes;
+    const double of_label = lse - (double)logits[label];
+    const double of_mean = lse - sum_logits / (double)a.n_classes;
+    const double loss =
+        (1.0 - (double)a.smoothing) * of_label + (double)a.smoothing * of_mean;
+    if (!isfinite(loss))
+        return no_loss(dlogits, a.n_classes);
     for (int64_t c = mm_lane(); c < a.n_classes; c += MM_WARP) {
         float d = a.grad_scale * (expf(logits[c] - max) * inv_sum - uniform);
         if (c == label)
             d -= a.grad_scale * (1.0f - a.smoothing);
         dlogits[c] = d;
     }
-    const double of_label = lse - (double)logits[label];
-    const double of_mean = lse - sum_logits / (double)a.n_classes;
-    return (1.0 - (double)a.smoothing) * of_label +
-           (double)a.smoothing * of_mean;
+    return loss;
 }
 } // namespace
 
