@@ -152,8 +152,8 @@ static timing time_forward(mm_comm *comm, mm_device *device,
         float *features;
         must(mm_comm_barrier(comm));
         double begin_s = mm_clock_s();
-        must(mm_vit_forward(vit, model->theta, in->images, in->batch.n_images,
-                            &features));
+        must(mm_vit_forward(vit, model->theta, (const mm_act *)model->theta,
+                            in->images, in->batch.n_images, &features));
         must(mm_stream_sync(stream));
         if (i >= 0)
             add_sample(&all, mm_clock_s() - begin_s, flop, comm);

@@ -13,6 +13,7 @@ typedef struct mm_backend mm_backend;
 struct mm_device {
     const mm_backend *backend;
     const mm_ops *ops;
+    int64_t act_bytes; /* of an mm_act */
     char description[256];
 };
 

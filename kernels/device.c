@@ -60,6 +60,11 @@ bool mm_device_has_own_memory(const mm_device *device)
     return device->backend->own_memory;
 }
 
+int64_t mm_device_act_bytes(const mm_device *device)
+{
+    return device->act_bytes;
+}
+
 const char *mm_device_describe(const mm_device *device)
 {
     return device->description;

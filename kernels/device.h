@@ -49,6 +49,9 @@ const struct mm_ops *mm_device_ops(const mm_device *device);
 /** Is its memory out of the host's reach, but for the copies below? */
 bool mm_device_has_own_memory(const mm_device *device);
 
+/** Bytes of an mm_act (kernels/ops.h): 4 or 2. */
+int64_t mm_device_act_bytes(const mm_device *device);
+
 /** One line for people: "cpu, 2 threads, AVX2, oneDNN 2.6.3". */
 const char *mm_device_describe(const mm_device *device);
 

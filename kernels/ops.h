@@ -5,6 +5,13 @@
 
 #include <stdbool.h>
 
+/**
+ * A number of the stream's activation type: fp32, or bf16 on a device that was
+ * opened with that precision. Opaque, so that only backends do arithmetic on
+ * such pointers; mm_device_act_bytes says its size.
+ */
+typedef struct mm_act mm_act;
+
 /** The activation inside a block's MLP. */
 typedef enum mm_activation {
     MM_GELU,      /* x Phi(x), the erf form      */

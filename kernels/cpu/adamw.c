@@ -1,6 +1,7 @@
 #include "kernels/cpu/flat.h"
 
 #include <math.h>
+#include <string.h>
 
 static float clipping(const mm_adamw *step, double norm)
 {
@@ -8,7 +9,7 @@ static float clipping(const mm_adamw *step, double norm)
 }
 
 mm_status MM_CPU(adamw)(mm_stream *stream, float *theta, float *m, float *v,
-                        const float *grad, const mm_adamw *step,
+                        mm_act *shadow, const float *grad, const mm_adamw *step,
                         int64_t n_elems)
 {
     MM_CPU_REQUIRE("adamw", stream && step && n_elems >= 0);
@@ -19,6 +20,7 @@ mm_status MM_CPU(adamw)(mm_stream *stream, float *theta, float *m, float *v,
     if (!isfinite(norm))
         return MM_OK;
     const float scale = clipping(step, norm);
+    float *copy = MM_CPU_FLOATS(shadow);
     const float decay = s.lr * s.weight_decay;
     MM_CPU_FOR_CHUNKS(stream, n_elems, lo, hi, {
         _Pragma("omp simd") for (int64_t i = lo; i < hi; i++)
@@ -32,6 +34,8 @@ mm_status MM_CPU(adamw)(mm_stream *stream, float *theta, float *m, float *v,
             theta[i] =
                 t - s.lr * (mi / s.bias1) / (sqrtf(vi / s.bias2) + s.eps);
         }
+        if (copy)
+            memcpy(copy + lo, theta + lo, (size_t)(hi - lo) * sizeof *copy);
     });
     return MM_OK;
 }

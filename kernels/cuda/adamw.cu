@@ -3,8 +3,9 @@
 namespace
 {
 /* The CPU's order of operations, without contraction: the same bits. */
-struct adamw {
+template <typename T> struct adamw {
     float *theta, *m, *v;
+    T *shadow;
     const float *grad;
     const float *grad_scale; /* one; NaN: nothing changes */
     mm_adamw s;
@@ -32,6 +33,8 @@ struct adamw {
         mm_store<N>(m + i, first);
         mm_store<N>(v + i, second);
         mm_store<N>(theta + i, t);
+        if (shadow)
+            mm_store_floats<N>(shadow + i, t);
     }
 };
 } // namespace
@@ -46,22 +49,26 @@ __global__ void __launch_bounds__(MM_WARP)
 }
 
 mm_status mm_cuda_adamw(mm_stream *stream, float *theta, float *m, float *v,
-                        const float *grad, const mm_adamw *step,
+                        mm_act *shadow, const float *grad, const mm_adamw *step,
                         int64_t n_elems)
 {
     MM_CUDA_REQUIRE("adamw", stream && step && n_elems >= 0);
     MM_CUDA_REQUIRE("adamw", n_elems == 0 || (theta && m && v && grad));
     MM_CUDA_REQUIRE("adamw", step->grad_squares);
     const mm_cuda_stream *cuda = mm_cuda_stream_of(stream);
+    const mm_adamw s = *step;
     float *scale = static_cast<float *>(cuda->partials);
-    const double *grad_squares = step->grad_squares;
-    const double clip = step->clip;
     MM_LAUNCH(mm_grad_scale_kernel, 1, MM_WARP, 0, cuda->stream, scale,
-              grad_squares, clip);
+              s.grad_squares, s.clip);
     MM_TRY(MM_CUDA(cudaGetLastError(), "adamw of %lld elements",
                    (long long)n_elems));
-    return mm_flat(
-        stream, "adamw", mm_fits<4>(theta, m, v, grad),
-        adamw{theta, m, v, grad, scale, *step, step->lr * step->weight_decay},
-        n_elems);
+    return mm_by_act(stream, [=](auto of) {
+        using T = decltype(of);
+        constexpr int N = mm_wide<T>;
+        T *copy = mm_as<T>(shadow);
+        return mm_flat<N>(
+            stream, "adamw", mm_fits<N>(theta, m, v, grad) && mm_fits<N>(copy),
+            adamw<T>{theta, m, v, copy, grad, scale, s, s.lr * s.weight_decay},
+            n_elems);
+    });
 }

@@ -139,19 +139,13 @@ static mm_status attention(mm_stream *stream, T *out, float *lse, const T *qkv,
                    (long long)n_heads);
 }
 
-mm_status mm_cuda_attention(mm_stream *stream, float *out, float *lse,
-                            const float *qkv, bool causal, int64_t n_images,
+mm_status mm_cuda_attention(mm_stream *stream, mm_act *out, float *lse,
+                            const mm_act *qkv, bool causal, int64_t n_images,
                             int64_t n_tokens, int64_t width, int64_t n_heads)
 {
-    return attention(stream, out, lse, qkv, causal, n_images, n_tokens, width,
-                     n_heads);
-}
-
-mm_status mm_cuda_attention_bf16(mm_stream *stream, mm_bf16 *out, float *lse,
-                                 const mm_bf16 *qkv, bool causal,
-                                 int64_t n_images, int64_t n_tokens,
-                                 int64_t width, int64_t n_heads)
-{
-    return attention(stream, out, lse, qkv, causal, n_images, n_tokens, width,
-                     n_heads);
+    return mm_by_act(stream, [=](auto of) {
+        using T = decltype(of);
+        return attention(stream, mm_as<T>(out), lse, mm_as<T>(qkv), causal,
+                         n_images, n_tokens, width, n_heads);
+    });
 }

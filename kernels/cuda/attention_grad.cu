@@ -130,24 +130,17 @@ static mm_status attention_grad(mm_stream *stream, T *dqkv, const T *dout,
                    (long long)n_heads);
 }
 
-mm_status mm_cuda_attention_grad(mm_stream *stream, float *dqkv,
-                                 const float *dout, const float *out,
-                                 const float *lse, const float *qkv,
+mm_status mm_cuda_attention_grad(mm_stream *stream, mm_act *dqkv,
+                                 const mm_act *dout, const mm_act *out,
+                                 const float *lse, const mm_act *qkv,
                                  bool causal, int64_t n_images,
                                  int64_t n_tokens, int64_t width,
                                  int64_t n_heads)
 {
-    return attention_grad(stream, dqkv, dout, out, lse, qkv, causal, n_images,
-                          n_tokens, width, n_heads);
-}
-
-mm_status mm_cuda_attention_grad_bf16(mm_stream *stream, mm_bf16 *dqkv,
-                                      const mm_bf16 *dout, const mm_bf16 *out,
-                                      const float *lse, const mm_bf16 *qkv,
-                                      bool causal, int64_t n_images,
-                                      int64_t n_tokens, int64_t width,
-                                      int64_t n_heads)
-{
-    return attention_grad(stream, dqkv, dout, out, lse, qkv, causal, n_images,
-                          n_tokens, width, n_heads);
+    return mm_by_act(stream, [=](auto of) {
+        using T = decltype(of);
+        return attention_grad(stream, mm_as<T>(dqkv), mm_as<T>(dout),
+                              mm_as<T>(out), lse, mm_as<T>(qkv), causal,
+                              n_images, n_tokens, width, n_heads);
+    });
 }

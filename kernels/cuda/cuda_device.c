@@ -102,6 +102,7 @@ static mm_status cuda_open(const char *variant, int n_threads,
     cuda->base.backend = &mm_backend_cuda;
     cuda->base.ops = &mm_cuda_ops;
     mm_status st = parse_variant(variant, cuda);
+    cuda->base.act_bytes = cuda->precision == MM_CUDA_BF16 ? 2 : 4;
     if (st == MM_OK)
         st = start(cuda);
     if (st != MM_OK) {

@@ -2,7 +2,8 @@
 #define MAGMAX_KERNELS_CUDA_LAUNCH_CUH
 
 #include "kernels/cuda/cuda.h"
-#include "kernels/cuda/ops_bf16.h"
+
+#include <cuda_bf16.h>
 
 /*
  * What every kernel file shares: launching, shared memory, 16-byte accesses.
@@ -18,6 +19,8 @@
     extern __shared__ __align__(16) unsigned char mm_dynamic_[]; \
     type *name = reinterpret_cast<type *>(mm_dynamic_)
 #endif
+
+typedef __nv_bfloat16 mm_bf16;
 
 enum { MM_WARP = 32, MM_ROWS_A_BLOCK = 8 };
 
@@ -82,6 +85,25 @@ __device__ __forceinline__ void mm_store_floats(T *to,
     for (int i = 0; i < N; i++)
         mm_set(y.v[i], x.v[i]);
     mm_store<N>(to, y);
+}
+
+/** An activation's address as that of what it is, float or mm_bf16. */
+template <typename T> inline T *mm_as(mm_act *x)
+{
+    return reinterpret_cast<T *>(x);
+}
+
+template <typename T> inline const T *mm_as(const mm_act *x)
+{
+    return reinterpret_cast<const T *>(x);
+}
+
+/** f of a number of the stream's activation type. The op refuses NULL. */
+template <typename F> mm_status mm_by_act(mm_stream *stream, F f)
+{
+    if (stream && mm_cuda_stream_of(stream)->precision == MM_CUDA_BF16)
+        return f(mm_bf16());
+    return f(float());
 }
 
 /** Can all of these be accessed N elements at a time? NULL can. */

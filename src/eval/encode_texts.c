@@ -1,6 +1,7 @@
 #include "src/eval/encode_texts.h"
 
 #include "src/base/arena.h"
+#include "src/model/shadow.h"
 #include "src/model/text.h"
 
 #include <stdlib.h>
@@ -63,6 +64,7 @@ typedef struct encoder {
 
     void *device_memory;
     float *theta;
+    mm_act *shadow;  /* of theta, or NULL */
     int32_t *tokens; /* [max_tokens] */
     int64_t *ends;   /* [max_tokens] */
 
@@ -126,6 +128,8 @@ static mm_status make_order(encoder *e)
 static void lay_out_device(encoder *e, mm_arena *arena)
 {
     e->theta = mm_arena_floats(arena, e->plan->model->table.n_elems);
+    e->shadow =
+        mm_shadow_take(arena, e->plan->device, e->plan->model->table.n_elems);
     e->tokens =
         mm_arena_take(arena, e->max_tokens * (int64_t)sizeof *e->tokens);
     e->ends = mm_arena_take(arena, e->max_tokens * (int64_t)sizeof *e->ends);
@@ -164,6 +168,8 @@ static mm_status prepare(encoder *e)
     lay_out_host(e, &arena);
     MM_TRY(mm_copy_to_device(e->stream, e->theta, model->theta,
                              model->table.n_elems * (int64_t)sizeof *e->theta));
+    MM_TRY(mm_shadow_fill(mm_device_ops(p->device), e->stream, e->shadow,
+                          e->theta, model->table.n_elems));
     return mm_stream_sync(e->stream);
 }
 
@@ -221,8 +227,9 @@ static mm_status encode_batch(encoder *e, int64_t at, int64_t n)
                              n * n_tokens * (int64_t)sizeof *e->tokens));
     MM_TRY(mm_copy_to_device(e->stream, e->ends, e->host_ends,
                              n * (int64_t)sizeof *e->ends));
-    MM_TRY(mm_text_forward(e->text, e->theta, e->tokens, e->ends, n, n_tokens,
-                           &features));
+    MM_TRY(mm_text_forward(e->text, e->theta,
+                           mm_shadow_or_theta(e->shadow, e->theta), e->tokens,
+                           e->ends, n, n_tokens, &features));
     MM_TRY(mm_copy_to_host(e->stream, e->host_features, features,
                            n * embed_dim * (int64_t)sizeof *features));
     MM_TRY(mm_stream_sync(e->stream));

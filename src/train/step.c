@@ -3,6 +3,7 @@
 #include "comm/reducer.h"
 #include "src/base/arena.h"
 #include "src/model/params.h"
+#include "src/model/shadow.h"
 #include "src/model/vit.h"
 #include "src/tasks/upload.h"
 
@@ -40,6 +41,7 @@ struct mm_stepper {
     void *memory; /* device */
     int64_t n_bytes;
     float *theta, *grad, *m, *v; /* [n_params] */
+    mm_act *shadow;              /* of theta, or NULL */
     float *head;                 /* [most_classes, E] */
     float *logits, *dlogits;     /* [part_images, most_classes] */
     float *inv_norm;             /* [part_images] */
@@ -62,6 +64,7 @@ static void lay_out(mm_stepper *s, mm_arena *arena)
     s->grad = mm_arena_floats(arena, s->n_params);
     s->m = mm_arena_floats(arena, s->n_params);
     s->v = mm_arena_floats(arena, s->n_params);
+    s->shadow = mm_shadow_take(arena, s->plan.device, s->n_params);
     s->head = mm_arena_floats(arena, classes * c->embed_dim);
     s->logits = mm_arena_floats(arena, b * classes);
     s->dlogits = mm_arena_floats(arena, b * classes);
@@ -183,6 +186,7 @@ mm_status mm_stepper_begin_task(mm_stepper *s, const float *theta,
     s->n_global = 0;
     int64_t n_bytes = s->n_params * (int64_t)sizeof *theta;
     MM_TRY(mm_copy_to_device(s->stream, s->theta, theta, n_bytes));
+    MM_TRY(mm_shadow_fill(s->ops, s->stream, s->shadow, s->theta, s->n_params));
     MM_TRY(mm_copy_to_device(s->stream, s->head, s->host_head,
                              s->n_classes * e * (int64_t)sizeof *s->host_head));
     MM_TRY(s->ops->fill(s->stream, s->m, 0, s->n_params));
@@ -211,9 +215,11 @@ static mm_status compute_part(mm_stepper *s, const mm_batch *part,
 {
     const mm_model_config *c = s->plan.config;
     const mm_ops *ops = s->ops;
+    const mm_act *weights = mm_shadow_or_theta(s->shadow, s->theta);
     int64_t n = part->n_images;
     float *features;
-    MM_TRY(mm_vit_forward(s->vit, s->theta, part->images, n, &features));
+    MM_TRY(
+        mm_vit_forward(s->vit, s->theta, weights, part->images, n, &features));
     MM_TRY(ops->normalized_logits(s->stream, s->logits, s->inv_norm, features,
                                   s->head, n, c->embed_dim, s->n_classes));
     MM_TRY(ops->softmax_cross_entropy(
@@ -225,8 +231,8 @@ static mm_status compute_part(mm_stepper *s, const mm_batch *part,
                                        c->embed_dim, s->n_classes));
     /* Other ranks hear of sums that are whole. */
     mm_grad_listener listener = {range_ready, s};
-    return mm_vit_backward(s->vit, s->theta, s->grad, s->dfeatures, !first,
-                           last ? &listener : NULL);
+    return mm_vit_backward(s->vit, s->theta, weights, s->grad, s->dfeatures,
+                           !first, last ? &listener : NULL);
 }
 
 /** Parts have one size, but for the last; no images are one part. */
@@ -279,8 +285,8 @@ static mm_status update(mm_stepper *s, const mm_batch *batch, double lr)
     s->n_global = batch->n_global;
     s->n_parts = parts_of(s, batch->n_images);
     MM_TRY(s->ops->sum_squares(s->stream, s->outcome, s->grad, s->n_params));
-    MM_TRY(s->ops->adamw(s->stream, s->theta, s->m, s->v, s->grad, &adamw,
-                         s->n_params));
+    MM_TRY(s->ops->adamw(s->stream, s->theta, s->m, s->v, s->shadow, s->grad,
+                         &adamw, s->n_params));
     MM_TRY(mm_copy_to_host(s->stream, s->host_outcome, s->outcome,
                            outcome_bytes(s->n_parts)));
     return mm_event_record(s->done, s->stream);

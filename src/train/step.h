@@ -43,7 +43,7 @@ typedef struct mm_step_result {
 mm_status mm_stepper_create(const mm_step_plan *plan, mm_stepper **stepper);
 void mm_stepper_destroy(mm_stepper **stepper);
 
-/** Device bytes: weights, gradient, moments and activations. */
+/** Device bytes: weights, their shadow, gradient, moments and activations. */
 int64_t mm_stepper_n_bytes(const mm_stepper *stepper);
 
 /** Seconds that steps have waited for other ranks' gradients so far. */

@@ -23,7 +23,7 @@ static mm_adamw clipped(op_env *env, double squares, double most)
     return s;
 }
 
-/* out: theta, m, v. */
+/* out: theta, m, v, shadow. */
 static void compute(op_env *env, const void *context, float *out)
 {
     int64_t n = *(const int64_t *)context;
@@ -34,10 +34,12 @@ static void compute(op_env *env, const void *context, float *out)
     float *buffers[3] = {op_put_floats(env, theta, n), op_put_floats(env, m, n),
                          op_put_floats(env, v, n)};
     mm_adamw s = clipped(env, grad_squares, clip);
+    mm_act *shadow = op_put_acts(env, NULL, n);
     op_ok(env->ops->adamw(env->stream, buffers[0], buffers[1], buffers[2],
-                          op_put_floats(env, grad, n), &s, n));
+                          shadow, op_put_floats(env, grad, n), &s, n));
     for (int i = 0; i < 3; i++)
         op_get_floats(env, buffers[i], out + i * n, n);
+    op_get_acts(env, shadow, out + 3 * n, n);
     free(theta);
     free(m);
     free(v);
@@ -52,7 +54,7 @@ static void adamw_step_matches_double_precision(void **state)
         int64_t n = sizes[s];
         float *theta = op_random(1, n), *m = op_random(2, n);
         float *v = op_random(3, n), *grad = op_random(4, n);
-        float *out = op_host(3 * n * 4);
+        float *out = op_host(4 * n * 4);
         op_env env;
         op_open(&env, 2);
         compute(&env, &n, out);
@@ -70,6 +72,7 @@ static void adamw_step_matches_double_precision(void **state)
             op_close_to(out[n + i], mi, 1.0, 1);
             op_close_to(out[2 * n + i], vi, vi, 1);
             op_close_to(out[i], t - move, 1.0 + fabs(move), 1);
+            assert_true(out[3 * n + i] == op_act_of(out[i]));
         }
         free(theta);
         free(m);
@@ -90,8 +93,8 @@ static void adamw_leaves_a_weight_without_gradient_to_decay(void **state)
     float *m = op_put_floats(&env, &zero, 1);
     float *v = op_put_floats(&env, &zero, 1);
     mm_adamw s = clipped(&env, 0, 1);
-    op_ok(env.ops->adamw(env.stream, t, m, v, op_put_floats(&env, &zero, 1), &s,
-                         1));
+    op_ok(env.ops->adamw(env.stream, t, m, v, NULL,
+                         op_put_floats(&env, &zero, 1), &s, 1));
     op_get_floats(&env, t, &got[0], 1);
     op_get_floats(&env, m, &got[1], 1);
     op_get_floats(&env, v, &got[2], 1);
@@ -112,7 +115,7 @@ static float scaled_by(double squares, double most)
                          op_put_floats(&env, &zero, 1),
                          op_put_floats(&env, &zero, 1)};
     mm_adamw s = clipped(&env, squares, most);
-    op_ok(env.ops->adamw(env.stream, buffers[0], buffers[1], buffers[2],
+    op_ok(env.ops->adamw(env.stream, buffers[0], buffers[1], buffers[2], NULL,
                          op_put_floats(&env, &one, 1), &s, 1));
     op_get_floats(&env, buffers[1], &m, 1);
     op_close(&env);
@@ -143,7 +146,7 @@ static void adamw_changes_nothing_where_the_norm_is_not_finite(void **state)
             buffers[k] = op_put_floats(&env, before, 4);
         mm_adamw s = clipped(&env, bad[i / 2], limits[i % 2]);
         op_ok(env.ops->adamw(env.stream, buffers[0], buffers[1], buffers[2],
-                             op_put_floats(&env, before, 4), &s, 4));
+                             NULL, op_put_floats(&env, before, 4), &s, 4));
         for (int k = 0; k < 3; k++) {
             op_get_floats(&env, buffers[k], after, 4);
             assert_memory_equal(before, after, sizeof before);
@@ -156,7 +159,7 @@ static void adamw_has_the_same_bits_for_any_number_of_threads(void **state)
 {
     (void)state;
     const int64_t n = 200001;
-    op_same_for_any_threads(compute, &n, 3 * n);
+    op_same_for_any_threads(compute, &n, 4 * n);
 }
 
 static const struct CMUnitTest tests[] = {

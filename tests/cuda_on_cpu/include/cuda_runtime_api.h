@@ -34,8 +34,9 @@ enum cudaMemcpyKind {
 };
 
 enum { cudaStreamNonBlocking = 1 };
-enum { cudaHostAllocDefault = 0, cudaHostAllocMapped = 2 };
 enum { cudaEventDisableTiming = 2 };
+
+enum { cudaHostAllocDefault = 0, cudaHostAllocMapped = 2 };
 
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 
