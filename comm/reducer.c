@@ -78,13 +78,6 @@ mm_status mm_reducer_ready(mm_reducer *r, float *grad, int64_t lo, int64_t hi)
     return r->hi - r->lo >= r->plan.bucket_elems ? send_gathered(r) : MM_OK;
 }
 
-mm_status mm_reducer_sum_double(mm_reducer *r, double *values, int64_t n)
-{
-    if (!r->transport || n == 0)
-        return MM_OK;
-    return r->transport->table->sum_doubles(r->transport, values, n);
-}
-
 void mm_reducer_poll(void *reducer)
 {
     mm_reducer *r = reducer;
@@ -100,11 +93,14 @@ mm_status mm_reducer_finish(mm_reducer *r)
     return r->transport->table->finish(r->transport);
 }
 
-mm_status mm_reducer_sync(mm_reducer *r)
+mm_status mm_reducer_wait(mm_reducer *r)
 {
-    if (r->transport)
-        MM_TRY(r->transport->table->sync(r->transport));
-    return mm_stream_sync(r->plan.stream);
+    return r->transport ? r->transport->table->wait(r->transport) : MM_OK;
+}
+
+mm_status mm_reducer_sum_host(mm_reducer *r, double *values, int64_t n)
+{
+    return r->watch ? mm_watch_sum_double(r->watch, values, n) : MM_OK;
 }
 
 double mm_reducer_wait_s(const mm_reducer *r)

@@ -9,7 +9,7 @@
  * computes others: by MPI where the device's memory is the host's, by NCCL on a
  * stream of its own where it is a GPU's.
  *
- * A round: any calls of ready and sum_double, then finish, then sync.
+ * A round: wait for the one before, any calls of ready, then finish.
  */
 typedef struct mm_reducer mm_reducer;
 
@@ -55,9 +55,6 @@ void mm_reducer_destroy(mm_reducer **reducer);
 mm_status mm_reducer_ready(mm_reducer *reducer, float *grad, int64_t lo,
                            int64_t hi);
 
-/** Likewise sum a few doubles: a loss, a count. */
-mm_status mm_reducer_sum_double(mm_reducer *reducer, double *values, int64_t n);
-
 /** Let the transport move; cheap, callable from mm_stream_set_poll. */
 void mm_reducer_poll(void *reducer);
 
@@ -72,12 +69,18 @@ void mm_reducer_poll(void *reducer);
 mm_status mm_reducer_finish(mm_reducer *reducer);
 
 /**
- * mm_stream_sync of the plan's stream, with an eye on other ranks: to be used
- * instead of it after mm_reducer_finish.
+ * Wait until the sums of the last round are there; what the stream does with
+ * them may still be under way. To be called before much is enqueued behind them
+ * and before the host waits for the stream: a device's queue that is full of
+ * work behind a sum which never comes would hold up the host for ever.
  *
- * Ranks    Collective. Errors: MM_E_COMM, as mm_watch_wait.
+ * Ranks    Collective.
+ * Errors   MM_E_COMM: as mm_watch_wait.
  */
-mm_status mm_reducer_sync(mm_reducer *reducer);
+mm_status mm_reducer_wait(mm_reducer *reducer);
+
+/** mm_comm_sum_double, watching as mm_watch_wait does; values of the host. */
+mm_status mm_reducer_sum_host(mm_reducer *reducer, double *values, int64_t n);
 
 /** Seconds since the start that the stream has stood still for other ranks:
  * what was not hidden behind computation. */

@@ -17,12 +17,10 @@ typedef struct mm_transport_table {
     /* Start summing values[n], which are final where the plan's stream stands
      * now. */
     mm_status (*sum_floats)(mm_transport *transport, float *values, int64_t n);
-    mm_status (*sum_doubles)(mm_transport *transport, double *values,
-                             int64_t n);
     /* What the plan's stream does from now on finds the sums. */
     mm_status (*finish)(mm_transport *transport);
-    /* Wait for the plan's stream. */
-    mm_status (*sync)(mm_transport *transport);
+    /* Wait until the sums before the last finish are there. */
+    mm_status (*wait)(mm_transport *transport);
     void (*poll)(mm_transport *transport);
     /* Seconds that the stream has stood still for other ranks. */
     double (*wait_s)(const mm_transport *transport);

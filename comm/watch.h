@@ -44,6 +44,9 @@ void mm_watch_destroy(mm_watch **watch);
  */
 mm_status mm_watch_wait(mm_watch *watch, mm_watch_look *look, void *context);
 
+/** mm_comm_sum_double, waiting like that. */
+mm_status mm_watch_sum_double(mm_watch *watch, double *values, int64_t n);
+
 /** Answer a roll call, from a rank that computes. Cheap. */
 mm_status mm_watch_poll(mm_watch *watch);
 

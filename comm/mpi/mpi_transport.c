@@ -43,25 +43,16 @@ static mm_status wait_all(mpi_transport *t)
     return st;
 }
 
-static mm_status start(mpi_transport *t, void *values, int64_t n,
-                       MPI_Datatype type)
+static mm_status sum_floats(mm_transport *transport, float *values, int64_t n)
 {
+    mpi_transport *t = own(transport);
     MM_TRY(t->status);
     MM_ASSERT(n <= INT32_MAX);
     if (t->n_pending == MOST_PENDING)
         MM_TRY(wait_all(t));
-    return MM_MPI(MPI_Iallreduce(MPI_IN_PLACE, values, (int)n, type, MPI_SUM,
-                                 t->comm->world, &t->pending[t->n_pending++]));
-}
-
-static mm_status sum_floats(mm_transport *transport, float *values, int64_t n)
-{
-    return start(own(transport), values, n, MPI_FLOAT);
-}
-
-static mm_status sum_doubles(mm_transport *transport, double *values, int64_t n)
-{
-    return start(own(transport), values, n, MPI_DOUBLE);
+    return MM_MPI(MPI_Iallreduce(MPI_IN_PLACE, values, (int)n, MPI_FLOAT,
+                                 MPI_SUM, t->comm->world,
+                                 &t->pending[t->n_pending++]));
 }
 
 static void poll(mm_transport *transport)
@@ -80,9 +71,9 @@ static mm_status finish(mm_transport *transport)
     return wait_all(own(transport));
 }
 
-static mm_status sync(mm_transport *transport)
+static mm_status wait(mm_transport *transport)
 {
-    (void)transport; /* the CPU's stream has done its work */
+    (void)transport; /* finish has waited */
     return MM_OK;
 }
 
@@ -101,9 +92,8 @@ mm_status mm_mpi_transport_create(const mm_reducer_plan *plan, mm_watch *watch,
 {
     static const mm_transport_table table = {
         .sum_floats = sum_floats,
-        .sum_doubles = sum_doubles,
         .finish = finish,
-        .sync = sync,
+        .wait = wait,
         .poll = poll,
         .wait_s = wait_s,
         .destroy = destroy,

@@ -274,3 +274,20 @@ mm_status mm_watch_wait(mm_watch *w, mm_watch_look *look, void *context)
         limit_s = count(w, COMPUTING) > 0 ? w->limit_s : w->grace_s;
     }
 }
+
+static mm_status look_at_request(void *context, mm_watch_state *state)
+{
+    int is_over;
+    MM_TRY(MM_MPI(MPI_Test(context, &is_over, MPI_STATUS_IGNORE)));
+    state->is_done = is_over;
+    return MM_OK;
+}
+
+mm_status mm_watch_sum_double(mm_watch *w, double *values, int64_t n)
+{
+    MPI_Request request;
+    MM_ASSERT(n <= INT32_MAX);
+    MM_TRY(MM_MPI(MPI_Iallreduce(MPI_IN_PLACE, values, (int)n, MPI_DOUBLE,
+                                 MPI_SUM, w->comm->world, &request)));
+    return mm_watch_wait(w, look_at_request, &request);
+}

@@ -75,8 +75,7 @@ static mm_status is_ready(mm_nccl_comm *comm, bool *is_ready)
 static mm_status sum(mm_nccl_comm *comm, void *values, int64_t n,
                      mm_nccl_type type, void *stream)
 {
-    static const ncclDataType_t types[] = {ncclBfloat16, ncclFloat32,
-                                           ncclFloat64};
+    static const ncclDataType_t types[] = {ncclBfloat16, ncclFloat32};
     return check(ncclAllReduce(values, values, (size_t)n, types[type], ncclSum,
                                comm->nccl, (cudaStream_t)stream),
                  comm->nccl, "summing over GPUs");

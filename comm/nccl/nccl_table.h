@@ -13,11 +13,7 @@
 
 enum { MM_NCCL_ID_BYTES = 128 };
 
-typedef enum mm_nccl_type {
-    MM_NCCL_BF16,
-    MM_NCCL_FLOAT,
-    MM_NCCL_DOUBLE
-} mm_nccl_type;
+typedef enum mm_nccl_type { MM_NCCL_BF16, MM_NCCL_FLOAT } mm_nccl_type;
 
 typedef struct mm_nccl_comm mm_nccl_comm;
 

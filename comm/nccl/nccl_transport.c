@@ -8,8 +8,9 @@
 
 /*
  * Sums in the memory of GPUs, on a stream of their own: a range is summed while
- * the plan's stream computes the next one. The host waits only in sync, and
- * there, watching, never inside the driver.
+ * the plan's stream computes the next one. The host waits only in `wait`, and
+ * there, watching, never inside the driver: nothing that may hold up the host
+ * is called while sums that need other ranks are outstanding for long.
  */
 
 typedef struct nccl_transport {
@@ -21,10 +22,10 @@ typedef struct nccl_transport {
     mm_stream *stream;  /* sums                                       */
     mm_event *computed; /* plan's stream: what is to be summed is there */
     mm_event *summed;   /* our stream                                 */
-    mm_event *reached;  /* plan's stream: what sync waits for         */
     void *wire;         /* [bucket_elems] bf16, where sums travel so  */
-    double computed_s;  /* when sync saw it, 0: not yet               */
-    double summed_s, wait_s;
+    bool is_under_way;  /* a round that wait has not seen the end of */
+    double computed_s, summed_s; /* when wait saw them past; 0: not yet */
+    double wait_s;
 } nccl_transport;
 
 static nccl_transport *own(mm_transport *transport)
@@ -80,18 +81,10 @@ static mm_status sum_floats(mm_transport *transport, float *values, int64_t n)
     return or_give_up(t, st);
 }
 
-static mm_status sum_doubles(mm_transport *transport, double *values, int64_t n)
-{
-    nccl_transport *t = own(transport);
-    mm_status st = follow_compute(t);
-    if (st == MM_OK)
-        st = sum(t, values, n, MM_NCCL_DOUBLE);
-    return or_give_up(t, st);
-}
-
 static mm_status finish(mm_transport *transport)
 {
     nccl_transport *t = own(transport);
+    t->is_under_way = true;
     t->computed_s = t->summed_s = 0;
     MM_TRY(mm_event_record(t->computed, t->plan.stream));
     MM_TRY(mm_event_record(t->summed, t->stream));
@@ -110,27 +103,27 @@ static mm_status note_time(mm_event *event, double *at_s)
     return MM_OK;
 }
 
-static mm_status look_reached(void *context, mm_watch_state *state)
+static mm_status look_summed(void *context, mm_watch_state *state)
 {
     nccl_transport *t = context;
     bool is_ready;
     if (t->computed_s == 0)
         MM_TRY(note_time(t->computed, &t->computed_s));
-    else if (t->summed_s == 0)
-        MM_TRY(note_time(t->summed, &t->summed_s));
     else
-        MM_TRY(mm_event_is_past(t->reached, &state->is_done));
+        MM_TRY(note_time(t->summed, &t->summed_s));
     state->is_own_ready = t->computed_s > 0;
+    state->is_done = t->summed_s > 0;
     return t->nccl->is_ready(t->comm, &is_ready);
 }
 
-static mm_status sync(mm_transport *transport)
+static mm_status wait(mm_transport *transport)
 {
     nccl_transport *t = own(transport);
-    MM_TRY(mm_event_record(t->reached, t->plan.stream));
-    mm_status st = mm_watch_wait(t->watch, look_reached, t);
-    if (st == MM_OK)
-        t->wait_s += t->summed_s - t->computed_s;
+    if (!t->is_under_way)
+        return MM_OK;
+    t->is_under_way = false;
+    mm_status st = mm_watch_wait(t->watch, look_summed, t);
+    t->wait_s += t->summed_s - t->computed_s;
     return or_give_up(t, st);
 }
 
@@ -171,7 +164,6 @@ static mm_status prepare(nccl_transport *t)
     MM_TRY(mm_stream_create(p->device, &t->stream));
     MM_TRY(mm_event_create(p->device, &t->computed));
     MM_TRY(mm_event_create(p->device, &t->summed));
-    MM_TRY(mm_event_create(p->device, &t->reached));
     return p->bf16 ? mm_device_alloc(p->device, 2 * p->bucket_elems, &t->wire)
                    : MM_OK;
 }
@@ -198,7 +190,6 @@ static void destroy(mm_transport *transport)
     if (t->comm)
         t->nccl->destroy(t->comm);
     mm_device_release(t->plan.device, &t->wire);
-    mm_event_destroy(&t->reached);
     mm_event_destroy(&t->summed);
     mm_event_destroy(&t->computed);
     mm_stream_destroy(&t->stream);
@@ -210,9 +201,8 @@ mm_status mm_nccl_transport_create(const mm_reducer_plan *plan, mm_watch *watch,
 {
     static const mm_transport_table table = {
         .sum_floats = sum_floats,
-        .sum_doubles = sum_doubles,
         .finish = finish,
-        .sync = sync,
+        .wait = wait,
         .poll = poll,
         .wait_s = wait_s,
         .destroy = destroy,

@@ -25,6 +25,10 @@ class CudaRuns(test_runs.Rig):
         save = self.check_run("seq", None, "--sequential-finetuning")
         self.check_accuracy(save, None)
 
+    def test_batches_in_parts_follow_pytorch_on_the_cuda_device(self):
+        self.check_run("seq", None, "--sequential-finetuning",
+                       "--accumulate", 3)
+
     def test_accuracy_is_the_same_for_two_ranks(self):
         weights = test_runs.TINY / "seq/task_002.safetensors"
         alone = self.evaluate(weights, n_ranks=None)

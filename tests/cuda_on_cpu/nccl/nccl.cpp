@@ -208,10 +208,8 @@ ncclResult_t ncclAllReduce(const void *from, void *to, size_t count,
     work->comm = comm;
     work->values = to;
     work->n = static_cast<int>(count);
-    work->elem_bytes = type == ncclFloat64 ? 8 : type == ncclFloat32 ? 4 : 2;
-    work->type = type == ncclFloat64   ? MPI_DOUBLE
-                 : type == ncclFloat32 ? MPI_FLOAT
-                                       : MPI_UINT16_T;
+    work->elem_bytes = type == ncclFloat32 ? 4 : 2;
+    work->type = type == ncclFloat32 ? MPI_FLOAT : MPI_UINT16_T;
     work->op = type == ncclBfloat16 ? sum_bf16 : MPI_SUM;
     mm_emu::enqueue_until(stream, [work]() { return work->attempt(); });
     return ncclSuccess;
