@@ -132,9 +132,11 @@ def main():
     for number in range(rounds):
         text = subprocess.run(ours, check=True, stdout=subprocess.PIPE,
                               text=True).stdout
-        rate = json.loads(text)["train_images_per_s"]
+        row = json.loads(text)
         print(json.dumps({**common, "program": "magmax", "round": number,
-                          "images_per_s": rate}), flush=True)
+                          "images_per_s": row["train_images_per_s"],
+                          "gflop_per_image": row["train_gflop_per_image"]}),
+              flush=True)
         if step:
             seconds = time_round(step, steps)
             print(json.dumps({**common, "program": "PyTorch", "round": number,

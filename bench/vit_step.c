@@ -222,12 +222,13 @@ int main(int argc, char **argv)
                "\"n_threads\": %d, \"device\": \"%s\", "
                "\"train_images_per_s\": %.4g, "
                "\"train_of_peak\": %.3f, \"train_waited\": %.4f, "
+               "\"train_gflop_per_image\": %.4g, "
                "\"forward_images_per_s\": %.4g, \"forward_of_peak\": %.3f, "
                "\"max_rss_gib\": %.2f}\n",
                argv[1], (long long)batch, n_ranks, n_threads,
                mm_device_describe(device),
                train.seconds > 0 ? (double)batch / train.seconds : 0,
-               train.of_peak, train.waited,
+               train.of_peak, train.waited, 3e-9 * flop / (double)batch,
                forward.seconds > 0 ? (double)batch / forward.seconds : 0,
                forward.of_peak, (double)usage.ru_maxrss / (1 << 20));
     mm_device_close(&device);
