@@ -23,7 +23,8 @@ struct mm_ops;
 /**
  * Open a backend by name, "cpu" or "cuda", or by name and variant: "cpu:" and
  * an instruction set; "cuda:" and a precision (fp32, which is taken without
- * one, tf32, bf16), the number of a GPU, or both ("cuda:tf32:1"). CUDA is a
+ * one, tf32, bf16), the number of a GPU, or both ("cuda:tf32:1"); with "shared"
+ * the number goes round the GPUs that there are ("cuda:shared:5"). CUDA is a
  * module of its own (docs/gpu.md), loaded here.
  *
  * Memory   Gives *device, freed by mm_device_close, after all its streams.

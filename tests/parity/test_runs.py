@@ -115,6 +115,15 @@ class Runs(Rig):
                 self.check_accuracy(save, n_ranks)
                 save.rename(self.dir / f"seq{n_ranks}")
 
+    def test_batches_in_parts_follow_pytorch_as_whole_ones_do(self):
+        # Parts of 4; of 3, 3 and 2; of one image; on three ranks, which have 3,
+        # 3 and 2 images, of 2 and 1, or of 2.
+        for n_ranks, n_parts in (1, 2), (1, 3), (1, 8), (2, 3), (3, 2):
+            with self.subTest(n_ranks=n_ranks, n_parts=n_parts):
+                save = self.check_run("seq", n_ranks, "--sequential-finetuning",
+                                      "--accumulate", n_parts)
+                save.rename(self.dir / f"seq{n_ranks}{n_parts}")
+
     def test_independent_run_follows_pytorch_with_one_to_four_ranks(self):
         for n_ranks in (1, 2, 3, 4):
             with self.subTest(n_ranks=n_ranks):
