@@ -8,6 +8,7 @@
  */
 #include "tests/cuda_on_cpu/launch.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -116,6 +117,7 @@ std::size_t most_shared_bytes()
 }
 
 thread_local cudaError_t last_error = cudaSuccess;
+thread_local int current_device;
 
 std::map<const void *, std::size_t> &allowed_shared()
 {
@@ -219,13 +221,19 @@ cudaError_t cudaGetLastError(void)
     return error;
 }
 
-/* MAGMAX_CUDA_ON_CPU_DEVICES: how many GPUs to show; 1 without it. */
+/* MAGMAX_CUDA_ON_CPU_DEVICES: how many GPUs there are; 1 without it. As with
+ * the vendor's runtime, CUDA_VISIBLE_DEVICES may choose among them. */
 cudaError_t cudaGetDeviceCount(int *count)
 {
     const char *wanted = std::getenv("MAGMAX_CUDA_ON_CPU_DEVICES");
+    const char *visible = std::getenv("CUDA_VISIBLE_DEVICES");
     *count = wanted ? std::atoi(wanted) : 1;
     if (*count < 0)
         return cudaErrorInsufficientDriver;
+    if (visible)
+        *count = *visible ? 1 + static_cast<int>(std::count(
+                                    visible, std::strchr(visible, 0), ','))
+                          : 0;
     return *count > 0 ? cudaSuccess : cudaErrorNoDevice;
 }
 
@@ -235,8 +243,16 @@ cudaError_t cudaSetDevice(int device)
     cudaError_t error = cudaGetDeviceCount(&n_devices);
     if (error != cudaSuccess)
         return error;
-    return device >= 0 && device < n_devices ? cudaSuccess
-                                             : cudaErrorInvalidDevice;
+    if (device < 0 || device >= n_devices)
+        return cudaErrorInvalidDevice;
+    current_device = device;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDevice(int *device)
+{
+    *device = current_device;
+    return cudaSuccess;
 }
 
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int)
