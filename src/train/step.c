@@ -38,8 +38,8 @@ struct mm_stepper {
     void *host_memory;
     double *host_outcome;
 
-    void *memory; /* device */
-    int64_t n_bytes;
+    void *memory;                /* device */
+    int64_t n_bytes;             /* of `memory` */
     float *theta, *grad, *m, *v; /* [n_params] */
     mm_act *shadow;              /* of theta, or NULL */
     float *head;                 /* [most_classes, E] */
@@ -92,6 +92,23 @@ static mm_status count_params(const mm_model_config *config, int64_t *n)
     return st;
 }
 
+static mm_vit_use use_of(const mm_step_plan *plan)
+{
+    return plan->recompute ? MM_VIT_RECOMPUTING : MM_VIT_TRAINING;
+}
+
+/** Sizes, from the plan alone. */
+static mm_status plan_memory(mm_stepper *s)
+{
+    mm_arena arena = {0};
+    s->part_images =
+        (s->plan.most_images + s->plan.accumulate - 1) / s->plan.accumulate;
+    MM_TRY(count_params(s->plan.config, &s->n_params));
+    lay_out(s, &arena);
+    s->n_bytes = arena.used;
+    return MM_OK;
+}
+
 static mm_status create_local(mm_stepper *s)
 {
     const mm_step_plan *p = &s->plan;
@@ -99,9 +116,9 @@ static mm_status create_local(mm_stepper *s)
         return mm_fail(MM_E_ARG,
                        "several ranks cannot train on GPUs yet: give --device "
                        "cpu, or start one rank");
-    MM_TRY(count_params(p->config, &s->n_params));
+    MM_TRY(plan_memory(s));
     MM_TRY(mm_stream_create(p->device, &s->stream));
-    MM_TRY(mm_vit_create(p->device, s->stream, p->config, MM_VIT_TRAINING,
+    MM_TRY(mm_vit_create(p->device, s->stream, p->config, use_of(p),
                          s->part_images, &s->vit));
     MM_TRY(mm_upload_create(p->device, batch_bytes(s), &s->upload));
     MM_TRY(mm_event_create(p->device, &s->done));
@@ -109,11 +126,8 @@ static mm_status create_local(mm_stepper *s)
                          &s->host_memory));
     s->host_outcome = s->host_memory;
     MM_TRY(mm_reducer_create(p->comm, BUCKET_ELEMS, &s->reducer));
-    mm_arena arena = {0};
-    lay_out(s, &arena);
-    s->n_bytes = arena.used + mm_upload_n_bytes(p->device, batch_bytes(s));
-    MM_TRY(mm_device_alloc(p->device, arena.used, &s->memory));
-    arena = (mm_arena){.base = s->memory};
+    MM_TRY(mm_device_alloc(p->device, s->n_bytes, &s->memory));
+    mm_arena arena = {.base = s->memory};
     lay_out(s, &arena);
     s->host_head = malloc((size_t)(p->most_classes * p->config->embed_dim) *
                           sizeof *s->host_head);
@@ -130,8 +144,6 @@ mm_status mm_stepper_create(const mm_step_plan *plan, mm_stepper **stepper)
     mm_status st = mm_fail(MM_E_MEMORY, "no memory for a training step");
     if (s) {
         s->plan = *plan;
-        s->part_images =
-            (plan->most_images + plan->accumulate - 1) / plan->accumulate;
         s->ops = mm_device_ops(plan->device);
         st = create_local(s);
     }
@@ -163,7 +175,20 @@ void mm_stepper_destroy(mm_stepper **stepper)
 
 int64_t mm_stepper_n_bytes(const mm_stepper *s)
 {
-    return s->n_bytes + mm_vit_n_bytes(s->vit);
+    return s->n_bytes + mm_vit_n_bytes(s->vit) +
+           mm_upload_n_bytes(s->plan.device, batch_bytes(s));
+}
+
+mm_status mm_stepper_count_bytes(const mm_step_plan *plan, int64_t *n_bytes)
+{
+    mm_stepper s = {.plan = *plan};
+    int64_t of_vit;
+    MM_TRY(plan_memory(&s));
+    MM_TRY(mm_vit_count_bytes(plan->device, plan->config, use_of(plan),
+                              s.part_images, &of_vit));
+    *n_bytes =
+        s.n_bytes + of_vit + mm_upload_n_bytes(plan->device, batch_bytes(&s));
+    return MM_OK;
 }
 
 double mm_stepper_wait_s(const mm_stepper *s)
