@@ -2,10 +2,12 @@
 #include "src/workload.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 static const mm_option rows[] = {
     MM_ROW_MODEL,
     MM_ROW_DEVICE,
+    MM_ROW_PRECISION,
     {.name = "load",
      .kind = MM_OPTION_TEXT,
      .value = "FILE",
@@ -107,6 +109,22 @@ static const mm_option rows[] = {
     MM_ROW_SAMPLES_PER_CLASS("training"),
     MM_ROW_WORKERS,
     MM_ROW_SKIP_BAD,
+    {.name = "reduce-dtype",
+     .kind = MM_OPTION_CHOICE,
+     .value = "TYPE",
+     .fallback = "fp32",
+     .choices = "fp32,bf16",
+     .help = "number type in which gradients travel between GPUs; bf16 halves "
+             "the bytes and rounds the sums"},
+    {.name = "rank-timeout",
+     .kind = MM_OPTION_REAL,
+     .value = "S",
+     .fallback = "45",
+     .min = 0,
+     .max = 1e6,
+     .free = true,
+     .help = "seconds that ranks wait in a step for one that does not come "
+             "before they end the job, naming it; 0: for ever"},
 };
 
 static const mm_option_table table = {
@@ -157,6 +175,8 @@ static mm_status run_sequence(const mm_job *job, mm_workload *work,
         .warmup_ratio = mm_options_is_set(o, "warmup-ratio")
                             ? mm_options_real(o, "warmup-ratio")
                             : -1,
+        .reduce_bf16 = !strcmp(mm_options_text(o, "reduce-dtype"), "bf16"),
+        .rank_timeout_s = mm_options_real(o, "rank-timeout"),
         .seed = (uint64_t)mm_options_int(o, "seed"),
         .shuffle = !mm_options_flag(o, "no-shuffle"),
         .augment = !mm_options_flag(o, "no-augment"),

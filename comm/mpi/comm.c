@@ -1,4 +1,5 @@
 #include "comm/comm.h"
+#include "comm/mpi/alone.h"
 #include "comm/mpi/mpi_comm.h"
 
 #include <fcntl.h>
@@ -61,6 +62,7 @@ static mm_status share_cores(mm_comm *comm, MPI_Comm node)
 static mm_status join(mm_comm *comm, int *argc, char ***argv)
 {
     int provided;
+    mm_mpi_prepare_alone();
     MM_TRY(MM_MPI(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided)));
     MM_TRY(MM_MPI(MPI_Comm_dup(MPI_COMM_WORLD, &comm->world)));
     MM_TRY(MM_MPI(MPI_Comm_set_errhandler(comm->world, MPI_ERRORS_RETURN)));
@@ -152,6 +154,8 @@ bool mm_comm_stderr_is_terminal(void)
 
 _Noreturn void mm_comm_abort(mm_comm *comm, int exit_code)
 {
+    /* Where the launcher cannot be reached, end this process anyway. */
+    alarm(10);
     MPI_Abort(comm->world, exit_code);
     _Exit(exit_code);
 }

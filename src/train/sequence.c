@@ -327,6 +327,8 @@ static mm_status prepare(sequence *s)
         .weight_decay = plan->weight_decay,
         .clip = plan->clip,
         .label_smoothing = plan->label_smoothing,
+        .rank_timeout_s = plan->rank_timeout_s,
+        .reduce_bf16 = plan->reduce_bf16,
     };
     mm_status st = mm_stepper_create(&step, &s->stepper);
     return st != MM_E_MEMORY

@@ -24,6 +24,7 @@ struct mm_stepper {
     mm_stream *stream;
     mm_vit *vit;
     mm_reducer *reducer;
+    mm_reducer_wire bf16; /* of the reducer, where asked for */
     int64_t n_params;
     int64_t n_classes;   /* of the current task */
     int64_t n_done;      /* steps of the current task */
@@ -112,10 +113,6 @@ static mm_status plan_memory(mm_stepper *s)
 static mm_status create_local(mm_stepper *s)
 {
     const mm_step_plan *p = &s->plan;
-    if (mm_comm_n_ranks(p->comm) > 1 && mm_device_has_own_memory(p->device))
-        return mm_fail(MM_E_ARG,
-                       "several ranks cannot train on GPUs yet: give --device "
-                       "cpu, or start one rank");
     MM_TRY(plan_memory(s));
     MM_TRY(mm_stream_create(p->device, &s->stream));
     MM_TRY(mm_vit_create(p->device, s->stream, p->config, use_of(p),
@@ -125,7 +122,6 @@ static mm_status create_local(mm_stepper *s)
     MM_TRY(mm_host_alloc(p->device, outcome_bytes(p->accumulate),
                          &s->host_memory));
     s->host_outcome = s->host_memory;
-    MM_TRY(mm_reducer_create(p->comm, BUCKET_ELEMS, &s->reducer));
     MM_TRY(mm_device_alloc(p->device, s->n_bytes, &s->memory));
     mm_arena arena = {.base = s->memory};
     lay_out(s, &arena);
@@ -133,6 +129,39 @@ static mm_status create_local(mm_stepper *s)
                           sizeof *s->host_head);
     if (!s->host_head)
         return mm_fail(MM_E_MEMORY, "no memory for a task's head");
+    return MM_OK;
+}
+
+/** bf16 on the way between GPUs: the ops' casts to activations and back. */
+static mm_status pack(void *context, mm_stream *stream, void *wire,
+                      const float *values, int64_t n)
+{
+    const mm_stepper *s = context;
+    return s->ops->float_to_act(stream, wire, values, n);
+}
+
+static mm_status unpack(void *context, mm_stream *stream, float *values,
+                        const void *wire, int64_t n)
+{
+    const mm_stepper *s = context;
+    return s->ops->act_to_float(stream, values, wire, n);
+}
+
+static mm_status connect(mm_stepper *s)
+{
+    const mm_step_plan *p = &s->plan;
+    mm_reducer_plan plan = {
+        .comm = p->comm,
+        .device = p->device,
+        .stream = s->stream,
+        .bucket_elems = BUCKET_ELEMS,
+        .limit_s = p->rank_timeout_s,
+        .bf16 = p->reduce_bf16 ? &s->bf16 : NULL,
+    };
+    s->bf16 = (mm_reducer_wire){pack, unpack, s};
+    if (p->reduce_bf16 && mm_device_act_bytes(p->device) != 2)
+        return mm_fail(MM_E_ARG, "--reduce-dtype bf16 needs --precision bf16");
+    MM_TRY(mm_reducer_create(&plan, &s->reducer));
     if (mm_comm_n_ranks(p->comm) > 1)
         mm_stream_set_poll(s->stream, mm_reducer_poll, s->reducer);
     return MM_OK;
@@ -148,6 +177,8 @@ mm_status mm_stepper_create(const mm_step_plan *plan, mm_stepper **stepper)
         st = create_local(s);
     }
     st = mm_comm_agree(plan->comm, st);
+    if (st == MM_OK)
+        st = connect(s);
     if (st != MM_OK)
         mm_stepper_destroy(&s);
     *stepper = s;
@@ -160,13 +191,13 @@ void mm_stepper_destroy(mm_stepper **stepper)
     if (!s)
         return;
     free(s->host_head);
+    mm_reducer_destroy(&s->reducer);
     if (s->stream)
         (void)mm_stream_sync(s->stream);
     mm_upload_destroy(&s->upload);
     mm_event_destroy(&s->done);
     mm_host_release(s->plan.device, &s->host_memory);
     mm_device_release(s->plan.device, &s->memory);
-    mm_reducer_destroy(&s->reducer);
     mm_vit_destroy(&s->vit);
     mm_stream_destroy(&s->stream);
     free(s);
@@ -277,6 +308,8 @@ static mm_status compute_gradient(mm_stepper *s, const mm_batch *batch,
         {.host = batch->labels, .n_bytes = n_images * (int64_t)sizeof(int32_t)},
     };
     MM_TRY(mm_upload_start(s->upload, s->stream, parts, 2));
+    /* What is left to do of the step before keeps the device busy meanwhile. */
+    MM_TRY(mm_reducer_wait(s->reducer));
     for (int64_t i = 0, at = 0; i < n_parts; i++, at += size) {
         mm_batch part = {
             .n_images = n_images - at < size ? n_images - at : size,
@@ -322,13 +355,15 @@ static mm_status update(mm_stepper *s, const mm_batch *batch, double lr)
 static mm_status fatal(const mm_stepper *s, mm_status st)
 {
     bool alone = mm_comm_n_ranks(s->plan.comm) == 1;
-    return st == MM_OK || alone
+    return st == MM_OK || st == MM_E_COMM || alone
                ? st
                : mm_fail(MM_E_COMM, "rank %d: %s", mm_comm_rank(s->plan.comm),
                          mm_fail_message());
 }
 
-/** Wait for the step under way; this rank's share of its loss. */
+/** Wait for the step under way, whose gradient is known to be summed; this
+ * rank's share of its loss. Of a step that began since nothing is waited for.
+ */
 static mm_status wait_for_outcome(mm_stepper *s, double *loss_sum)
 {
     *loss_sum = 0;
@@ -367,7 +402,7 @@ mm_status mm_stepper_step(mm_stepper *s, const mm_batch *batch,
     MM_TRY(fatal(s, compute_gradient(s, batch, n_images)));
     MM_TRY(fatal(s, mm_upload_wait(s->upload)));
     MM_TRY(fatal(s, wait_for_outcome(s, &told[0])));
-    MM_TRY(mm_comm_sum_double(s->plan.comm, told, 2));
+    MM_TRY(mm_reducer_sum_host(s->reducer, told, 2));
     MM_TRY(tell(s, told[0], last));
     if (told[1] > 0)
         return mm_comm_agree(s->plan.comm, batch_status);
@@ -377,7 +412,8 @@ mm_status mm_stepper_step(mm_stepper *s, const mm_batch *batch,
 mm_status mm_stepper_finish(mm_stepper *s, mm_step_result *last)
 {
     double loss_sum;
+    MM_TRY(fatal(s, mm_reducer_wait(s->reducer)));
     MM_TRY(fatal(s, wait_for_outcome(s, &loss_sum)));
-    MM_TRY(mm_comm_sum_double(s->plan.comm, &loss_sum, 1));
+    MM_TRY(mm_reducer_sum_host(s->reducer, &loss_sum, 1));
     return tell(s, loss_sum, last);
 }

@@ -103,6 +103,38 @@ static void adamw_leaves_a_weight_without_gradient_to_decay(void **state)
     op_close(&env);
 }
 
+/* Each step is lost where a weight is rounded; in theta they add up. */
+static void small_steps_add_up_in_theta_and_reach_the_shadow(void **state)
+{
+    (void)state;
+    const float one = 1.0f, zero = 0.0f;
+    const double squares = 1;
+    enum { N_STEPS = 100 };
+    float theta, shadow;
+    op_env env;
+    op_open(&env, 1);
+    const mm_adamw small = {
+        .lr = 1e-4f,
+        .eps = 1e-8f,
+        .bias1 = 1.0f,
+        .bias2 = 1.0f,
+        .grad_squares = op_put(&env, &squares, (int64_t)sizeof squares)};
+    float *t = op_put_floats(&env, &one, 1);
+    float *m = op_put_floats(&env, &zero, 1);
+    float *v = op_put_floats(&env, &zero, 1);
+    float *grad = op_put_floats(&env, &one, 1);
+    mm_act *copy = op_put_acts(&env, &one, 1);
+    for (int i = 0; i < N_STEPS; i++) {
+        op_ok(env.ops->adamw(env.stream, t, m, v, copy, grad, &small, 1));
+        op_get_acts(&env, copy, &shadow, 1);
+        assert_true(i > 0 || shadow == op_act_of(1.0f - 1e-4f));
+    }
+    op_get_floats(&env, t, &theta, 1);
+    op_close_to(theta, 1.0 - N_STEPS * 1e-4, N_STEPS, 1);
+    assert_true(shadow == op_act_of(theta) && shadow < 1.0f);
+    op_close(&env);
+}
+
 /** m after one step from m = 0 with a gradient of 1: what it was scaled by, in
  * units of 1 - beta1. */
 static float scaled_by(double squares, double most)
@@ -165,6 +197,7 @@ static void adamw_has_the_same_bits_for_any_number_of_threads(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(adamw_step_matches_double_precision),
     cmocka_unit_test(adamw_leaves_a_weight_without_gradient_to_decay),
+    cmocka_unit_test(small_steps_add_up_in_theta_and_reach_the_shadow),
     cmocka_unit_test(adamw_clips_a_large_gradient_only),
     cmocka_unit_test(adamw_changes_nothing_where_the_norm_is_not_finite),
     cmocka_unit_test(adamw_has_the_same_bits_for_any_number_of_threads),

@@ -55,16 +55,19 @@ class Rig(cli.Case):
             "--head", cls.data / "head.safetensors",
             "--n-splits", 3, "--split-strategy", "class"]
 
-    def train(self, save, *more, n_ranks):
+    def train_arguments(self, save, *more, lr=None):
         hyper = self.runs["hyperparameters"]
+        return [*self.common,
+                "--load", TINY / "weights.safetensors", "--epochs", 1,
+                "--batch-size", hyper["batch"], "--lr", lr or hyper["lr"],
+                "--wd", hyper["wd"], "--clip", hyper["clip"],
+                "--warmup-length", hyper["warmup"], "--no-shuffle",
+                "--no-augment", "--save", save, *more]
+
+    def train(self, save, *more, n_ranks, lr=None):
         return cli.run_ok(
-            "magmax_train", *self.common,
-            "--load", TINY / "weights.safetensors", "--epochs", 1,
-            "--batch-size", hyper["batch"], "--lr", hyper["lr"],
-            "--wd", hyper["wd"], "--clip", hyper["clip"],
-            "--warmup-length", hyper["warmup"], "--no-shuffle", "--no-augment",
-            "--save", save, *self.device, *more, n_ranks=n_ranks,
-            env=self.env, timeout=120)
+            "magmax_train", *self.train_arguments(save, *more, lr=lr),
+            *self.device, n_ranks=n_ranks, env=self.env, timeout=120)
 
     def evaluate(self, load, *more, n_ranks=2):
         return cli.run_ok("magmax_eval", *self.common, "--load", load, "--json",
