@@ -1,6 +1,7 @@
 """The stages of bench/gpu_all.sh, which describes them and the options."""
 
 import argparse
+import csv
 import json
 import os
 import platform
@@ -10,6 +11,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+sys.dont_write_bytecode = True
+
+from gpu_report import TRAINING, Results as Report, page
 from gpu_results import Results, Step, json_lines, source_digest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,10 +23,8 @@ SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
 REFUSALS = ("Device not supported", "device is not supported",
             "Failed to initialize", "Unable to find", "not supported on this",
             "InitializationError", "initialization failed")
-# Each with its compared batch sizes and precisions.
-TRAINING = (("ViT-B-16", 128, "bf16"), ("ViT-B-16", 256, "bf16"),
-            ("ViT-B-32", 128, "bf16"), ("ViT-L-14", 64, "bf16"),
-            ("ViT-B-16", 128, "tf32"))
+NCU_REFUSALS = ("there is no ncu", "LibraryNotLoaded", "ERR_NVGPUCTRPERM",
+                "Failed to initialize", "No supported GPUs")
 
 
 def say(text):
@@ -206,14 +208,77 @@ def why_not_sanitized(session, steps):
     return first["reason"] if first and first["status"] == "not run" else None
 
 
+def parse_ncu(output):
+    """Calls, seconds and bytes by kernel, from ncu's raw page."""
+    lines = [line for line in output.splitlines() if line.startswith('"')]
+    kernels = {}
+    for row in csv.DictReader(lines):
+        if not row["ID"]:
+            continue  # the units
+        kernel = kernels.setdefault(row["Kernel Name"].split("(")[0][:100],
+                                    {"calls": 0, "seconds": 0.0, "bytes": 0.0})
+        kernel["calls"] += 1
+        kernel["seconds"] += float(row["gpu__time_duration.sum"]) * 1e-9
+        kernel["bytes"] += float(row["dram__bytes.sum"])
+    if not kernels:
+        raise ValueError("ncu named no kernel")
+    return [{"kernel": name, **sums} for name, sums in sorted(
+        kernels.items(), key=lambda item: -item[1]["seconds"])]
+
+
+def training_steps(session, env):
+    """A training step beside PyTorch's; what is compared is one step's name."""
+    small = session.emulate
+    program = session.build / "bin-bench/vit_step"
+    for model, batch, precision in TRAINING[:1] if small else TRAINING:
+        ours = [program, ROOT / "tests/golden/tiny/model.json" if small
+                else model, 2 if small else batch, 1 if small else 20, "train",
+                f"cuda:{precision}"]
+        yield Step(f"training.{model}.{batch}.{precision}",
+                   [sys.executable, ROOT / "bench/gpu_step_torch.py", model,
+                    batch, precision, 1 if small else 3, 20, "--", *ours],
+                   env, timeout=300, parse=json_lines)
+
+
 def time_steps(session):
     small = session.emulate
-    env = {"MAGMAX_CUDA_MODULE": str(session.module())}
-    bench = session.build / "bin-bench"
-    python = sys.executable
-    steps = [Step("limits", [python, ROOT / "bench/gpu_limits.py", bench,
-                             *(["--small"] if small else [])],
+    env = {"MAGMAX_CUDA_MODULE": str(session.module()),
+           "TORCHINDUCTOR_CACHE_DIR": str(session.args.work / "inductor"),
+           "OMP_NUM_THREADS": str(min(4, os.cpu_count()))}
+    bench, bin_folder = session.build / "bin-bench", session.build / "bin"
+    quick = ["--quick"] if small else []
+    tiny = ROOT / "tests/golden/tiny/model.json"
+    steps = [Step("limits", [bench / ("gpu_limits_on_cpu" if small
+                                      else "gpu_limits"), *quick],
                   env, timeout=120, parse=json_lines)]
+    for model, batch, precision in TRAINING:
+        steps.append(Step(
+            f"ops.{model}.{batch}.{precision}",
+            [bench / "gpu_ops", f"cuda:{precision}", tiny if small else model,
+             2 if small else batch, *quick], env, parse=json_lines))
+    # As in gpu_attention_torch.py.
+    for model, batch, tokens in (("ViT-B-32", 128, 50), ("ViT-B-16", 128, 197),
+                                 ("ViT-L-14", 128, 257), ("ViT-L-14", 32, 577)):
+        steps.append(Step(
+            f"attention.{tokens}",
+            [bench / "gpu_ops", "cuda:bf16", tiny if small else model,
+             2 if small else batch, "--tokens", 9 if small else tokens,
+             "--only", "attention", *quick], env, parse=json_lines))
+    steps.append(Step("attention.PyTorch",
+                      [sys.executable, ROOT / "bench/gpu_attention_torch.py"],
+                      env, parse=json_lines))
+    steps += training_steps(session, env)
+    steps.append(Step("merge", [sys.executable, ROOT / "bench/gpu_merge.py",
+                                bin_folder, session.args.work / "merge",
+                                1 if small else 3, *quick],
+                      env, timeout=240, parse=json_lines))
+    steps.append(Step(
+        "kernels.ViT-B-16.128.bf16",
+        [find_program("ncu", "/opt/nvidia/nsight-compute/2025.3.1") or "ncu",
+         "--clock-control", "none", "--csv", "--page", "raw", "--print-units",
+         "base", "--metrics", "gpu__time_duration.sum,dram__bytes.sum",
+         bench / "vit_step", "ViT-B-16", 128, 1, "train", "cuda:bf16"],
+        env, timeout=240, parse=parse_ncu, refusals=NCU_REFUSALS))
     return steps
 
 
@@ -261,6 +326,9 @@ def main():
         n_left += left
         if stage == "build" and failed + left:
             break
+    if args.out:
+        report = page(Report(session.results.records()))
+        (Path(args.out) / "gpu-results.md").write_text(report, encoding="utf-8")
     if n_left:
         say("not finished: give the same command again")
         return 3

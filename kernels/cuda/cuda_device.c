@@ -91,9 +91,8 @@ static mm_status start(cuda_device *cuda)
     /* As much as the library takes by default. */
     cuda->workspace_bytes = (int64_t)(prop.major >= 9 ? 32 : 4) << 20;
     snprintf(cuda->base.description, sizeof cuda->base.description,
-             "cuda:%d, %.60s, %.0f GiB, %s", cuda->index, prop.name,
-             (double)prop.totalGlobalMem / 0x1p30,
-             precision_names[cuda->precision]);
+             "cuda:%d, %.60s, %.0f GiB", cuda->index, prop.name,
+             (double)prop.totalGlobalMem / 0x1p30);
     return MM_OK;
 }
 
@@ -107,6 +106,7 @@ static mm_status cuda_open(const char *variant, int n_threads,
     cuda->base.backend = &mm_backend_cuda;
     cuda->base.ops = &mm_cuda_ops;
     mm_status st = parse_variant(variant, cuda);
+    cuda->base.precision = precision_names[cuda->precision];
     cuda->base.act_bytes = cuda->precision == MM_CUDA_BF16 ? 2 : 4;
     if (st == MM_OK)
         st = start(cuda);
