@@ -22,7 +22,7 @@ declare -A packages=(
         libopenmpi-dev openmpi-bin libhdf5-openmpi-dev hdf5-tools
         libdnnl-dev libjansson-dev libzip-dev libdeflate-dev zlib1g-dev
         libpcre2-dev libunistring-dev
-        libjpeg62-turbo-dev libpng-dev libwebp-dev"
+        libjpeg62-turbo-dev libpng-dev libwebp-dev libnetpbm-dev"
     [test]="g++ libcmocka-dev python3 python3-numpy python3-h5py python3-pil
         python3-torch clang-format clang libclang-rt-dev libomp-dev
         slurmctld slurmd slurm-client munge libpmix2 libpmix-dev"

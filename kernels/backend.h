@@ -13,7 +13,8 @@ typedef struct mm_backend mm_backend;
 struct mm_device {
     const mm_backend *backend;
     const mm_ops *ops;
-    int64_t act_bytes; /* of an mm_act */
+    int64_t act_bytes;     /* of an mm_act */
+    const char *precision; /* mm_device_precision */
     char description[256];
 };
 

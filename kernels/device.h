@@ -22,9 +22,10 @@ struct mm_ops;
 
 /**
  * Open a backend by name, "cpu" or "cuda", or by name and variant: "cpu:" and
- * an instruction set; "cuda:" and a precision of products (fp32, tf32, bf16),
- * the number of a GPU, or both ("cuda:tf32:1"). CUDA is a module of its own
- * (docs/gpu.md), loaded here.
+ * an instruction set; "cuda:" and a precision (fp32, which is taken without
+ * one, tf32, bf16), the number of a GPU, or both ("cuda:tf32:1"); with "shared"
+ * the number goes round the GPUs that there are ("cuda:shared:5"). CUDA is a
+ * module of its own (docs/gpu.md), loaded here.
  *
  * Memory   Gives *device, freed by mm_device_close, after all its streams.
  * Ranks    Local. `n_threads` is this rank's share of the cores, at least 1.
@@ -38,10 +39,13 @@ mm_status mm_device_open(const char *name, int n_threads, mm_device **device);
 /**
  * What a user asks for: "cpu"; "cuda", which is the GPU of this rank's number
  * on its node; "auto", which is that where there is one, else the CPU, whose
- * description then says why. Otherwise as mm_device_open.
+ * description then says why. `precision` is fp32, tf32 or bf16; NULL: bf16 on a
+ * GPU, fp32 on the CPU, which has no other. Otherwise as mm_device_open.
+ *
+ * Errors   MM_E_ARG for a precision that the CPU has not.
  */
-mm_status mm_device_choose(const char *name, int n_threads, int node_rank,
-                           mm_device **device);
+mm_status mm_device_choose(const char *name, const char *precision,
+                           int n_threads, int node_rank, mm_device **device);
 void mm_device_close(mm_device **device);
 
 const struct mm_ops *mm_device_ops(const mm_device *device);
@@ -51,6 +55,9 @@ bool mm_device_has_own_memory(const mm_device *device);
 
 /** Bytes of an mm_act (kernels/ops.h): 4 or 2. */
 int64_t mm_device_act_bytes(const mm_device *device);
+
+/** How it computes: "fp32", "tf32" or "bf16". */
+const char *mm_device_precision(const mm_device *device);
 
 /** One line for people: "cpu, 2 threads, AVX2, oneDNN 2.6.3". */
 const char *mm_device_describe(const mm_device *device);

@@ -25,7 +25,8 @@ typedef struct mm_adamw {
     float eps;
     float weight_decay;
     float bias1, bias2; /* 1 - beta1^step, 1 - beta2^step, step from 1 */
-    float grad_scale;   /* the clipping factor, multiplies every gradient */
+    double clip;        /* largest norm of the gradient; 0: any        */
+    const double *grad_squares; /* device, one: the squared norm       */
 } mm_adamw;
 
 /** One backend: every op of kernels/ops_list.h, documented there. */

@@ -198,6 +198,8 @@ MM_OP(normalized_logits_grad,
  *
  * Shapes   loss_sum: one double; dlogits, logits [B, n_classes]; labels [B],
  *          each in [0, n_classes). With B = 0, loss_sum becomes 0.
+ * Repeat   An image whose loss is NaN or infinite has NaN among its dlogits, so
+ *          that no such loss goes with a finite gradient.
  */
 MM_OP(softmax_cross_entropy,
       (mm_stream * stream, double *loss_sum, float *dlogits,
@@ -265,10 +267,12 @@ MM_OP(count_nonfinite,
       (mm_stream * stream, int64_t *count, const float *x, int64_t n_elems))
 
 /**
- * One AdamW step: g = grad * grad_scale; theta -= lr * weight_decay * theta;
+ * One AdamW step behind clipping to norm `clip`, with n = sqrt(*grad_squares):
+ * g = grad * min(1, clip / (n + 1e-6)), or grad where clip is 0;
+ * theta -= lr * weight_decay * theta;
  * m = beta1 m + (1-beta1) g; v = beta2 v + (1-beta2) g^2;
  * theta -= lr * (m / bias1) / (sqrt(v / bias2) + eps); shadow = theta, as
- * float_to_act has it.
+ * float_to_act has it. Where n is NaN or infinite, nothing changes.
  *
  * Memory   shadow may be NULL.
  */

@@ -71,6 +71,7 @@ static mm_status cpu_open(const char *wanted, int n_threads, mm_device **device)
         return mm_fail(MM_E_MEMORY, "no memory for a device");
     cpu->base.backend = &mm_backend_cpu;
     cpu->base.ops = chosen.ops;
+    cpu->base.precision = "fp32";
     cpu->base.act_bytes = (int64_t)sizeof(float);
     cpu->n_threads = n_threads;
     snprintf(cpu->base.description, sizeof cpu->base.description,

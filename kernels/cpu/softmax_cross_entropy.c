@@ -28,7 +28,11 @@ static double row_loss(float *dlogits, const float *logits, int32_t label,
     dlogits[label] -= grad_scale * (1.0f - smoothing);
     double of_label = lse - (double)logits[label];
     double of_mean = lse - sum_logits / (double)n_classes;
-    return (1.0 - (double)smoothing) * of_label + (double)smoothing * of_mean;
+    double loss =
+        (1.0 - (double)smoothing) * of_label + (double)smoothing * of_mean;
+    if (!isfinite(loss))
+        dlogits[label] = NAN;
+    return loss;
 }
 
 mm_status MM_CPU(softmax_cross_entropy)(mm_stream *stream, double *loss_sum,

@@ -9,6 +9,7 @@
 typedef struct cuda_device {
     mm_device base;
     int index;
+    bool shared; /* index counts round the GPUs that there are */
     mm_cuda_precision precision;
     int n_sms;
     int64_t shared_bytes;
@@ -37,7 +38,7 @@ mm_status mm_cuda_check(cudaError_t error, const char *file, int line,
 
 /* ---- device ------------------------------------------------------------- */
 
-/** "tf32", "1" or "tf32:1": a precision, the number of the GPU. */
+/** "tf32", "1", "tf32:1", "shared:1": a precision, the number of the GPU. */
 static mm_status parse_variant(const char *variant, cuda_device *cuda)
 {
     const char *rest = variant ? variant : "";
@@ -48,6 +49,8 @@ static mm_status parse_variant(const char *variant, cuda_device *cuda)
         bool known = n > 0 && end == rest + n && index >= 0 && index < 1024;
         if (known)
             cuda->index = (int)index;
+        if (n == strlen("shared") && !strncmp(rest, "shared", n))
+            known = cuda->shared = true;
         for (int p = MM_CUDA_FP32; !known && p <= MM_CUDA_BF16; p++)
             if (strlen(precision_names[p]) == n &&
                 !strncmp(rest, precision_names[p], n)) {
@@ -57,7 +60,7 @@ static mm_status parse_variant(const char *variant, cuda_device *cuda)
         if (!known)
             return mm_fail(MM_E_ARG,
                            "no device 'cuda:%s'; after cuda: may stand fp32, "
-                           "tf32, bf16 or the number of a GPU",
+                           "tf32, bf16, shared or the number of a GPU",
                            variant);
         rest += n;
         rest += *rest == ':';
@@ -69,6 +72,8 @@ static mm_status start(cuda_device *cuda)
 {
     int n_devices = 0;
     MM_TRY(MM_CUDA(cudaGetDeviceCount(&n_devices), "looking for a GPU"));
+    if (cuda->shared && n_devices > 0)
+        cuda->index %= n_devices;
     if (cuda->index >= n_devices)
         return mm_fail(MM_E_DEVICE, "no GPU %d: there are %d", cuda->index,
                        n_devices);
@@ -86,9 +91,8 @@ static mm_status start(cuda_device *cuda)
     /* As much as the library takes by default. */
     cuda->workspace_bytes = (int64_t)(prop.major >= 9 ? 32 : 4) << 20;
     snprintf(cuda->base.description, sizeof cuda->base.description,
-             "cuda:%d, %.60s, %.0f GiB, %s", cuda->index, prop.name,
-             (double)prop.totalGlobalMem / 0x1p30,
-             precision_names[cuda->precision]);
+             "cuda:%d, %.60s, %.0f GiB", cuda->index, prop.name,
+             (double)prop.totalGlobalMem / 0x1p30);
     return MM_OK;
 }
 
@@ -102,6 +106,7 @@ static mm_status cuda_open(const char *variant, int n_threads,
     cuda->base.backend = &mm_backend_cuda;
     cuda->base.ops = &mm_cuda_ops;
     mm_status st = parse_variant(variant, cuda);
+    cuda->base.precision = precision_names[cuda->precision];
     cuda->base.act_bytes = cuda->precision == MM_CUDA_BF16 ? 2 : 4;
     if (st == MM_OK)
         st = start(cuda);

@@ -142,6 +142,21 @@ __device__ __forceinline__ int64_t mm_warp_row()
     return (int64_t)blockIdx.x * MM_ROWS_A_BLOCK + threadIdx.x / MM_WARP;
 }
 
+/** Let a kernel's blocks have n_bytes of dynamic shared memory, and prefer
+ * shared memory to cache, so that as many of them as can are resident. */
+template <typename K>
+mm_status mm_allow_shared(const char *op, K *kernel, size_t n_bytes)
+{
+    MM_TRY(MM_CUDA(
+        cudaFuncSetAttribute(
+            kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)n_bytes),
+        "%s needs %lld bytes of shared memory", op, (long long)n_bytes));
+    return MM_CUDA(cudaFuncSetAttribute(
+                       kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                       cudaSharedmemCarveoutMaxShared),
+                   "%s prefers shared memory", op);
+}
+
 /** Blocks for a kernel whose blocks each do `a_block` of `n`; n > 0. */
 inline unsigned mm_blocks(int64_t n, int64_t a_block)
 {

@@ -20,6 +20,14 @@ struct cross_entropy {
         fault->n_classes = n_classes;
     }
 
+    /** Of an image that has no loss. */
+    __device__ double no_row(float *dz) const
+    {
+        for (int64_t c = mm_lane(); c < n_classes; c += MM_WARP)
+            dz[c] = nanf("");
+        return nan("");
+    }
+
     /** The loss of an image, -log p_c = lse - logit_c, and its gradient. */
     __device__ double row(int64_t b) const
     {
@@ -29,7 +37,7 @@ struct cross_entropy {
         if (label < 0 || label >= n_classes) {
             if (mm_lane() == 0)
                 report_label(b);
-            return 0.0;
+            return no_row(dz);
         }
         float max = z[0];
         for (int64_t c = mm_lane(); c < n_classes; c += MM_WARP)
@@ -45,16 +53,19 @@ struct cross_entropy {
         const double lse = (double)max + log(sum_exp);
         const float inv_sum = (float)(1.0 / sum_exp);
         const float uniform = smoothing / (float)n_classes;
+        const double of_label = lse - (double)z[label];
+        const double of_mean = lse - sum_logits / (double)n_classes;
+        const double loss =
+            (1.0 - (double)smoothing) * of_label + (double)smoothing * of_mean;
+        if (!isfinite(loss))
+            return no_row(dz);
         for (int64_t c = mm_lane(); c < n_classes; c += MM_WARP) {
             float d = grad_scale * (expf(z[c] - max) * inv_sum - uniform);
             if (c == label)
                 d -= grad_scale * (1.0f - smoothing);
             dz[c] = d;
         }
-        const double of_label = lse - (double)z[label];
-        const double of_mean = lse - sum_logits / (double)n_classes;
-        return (1.0 - (double)smoothing) * of_label +
-               (double)smoothing * of_mean;
+        return loss;
     }
 };
 } // namespace

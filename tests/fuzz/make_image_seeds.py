@@ -82,7 +82,7 @@ for name, data in {
         "p3.ppm": b"P3\n2 1\n255\n1 2 3 4 5 6 ",
         "p4.pbm": b"P4\n9 2\n" + bytes(range(4)),
         "p5.pgm": b"P5\n4 2\n255\n" + bytes(range(8)),
-        "p5-16.pgm": b"P5\n2 2\n1000\n" + bytes(range(8)),
+        "p5-16.pgm": b"P5\n2 2\n2000\n" + bytes(range(8)),
         "p6.ppm": b"P6\n2 2\n254\n" + bytes(range(12)),
         "p6-16.ppm": b"P6\n2 1\n65535\n" + bytes(range(12))}.items():
     (corpus / "pnm" / name).write_bytes(data)

@@ -167,6 +167,8 @@ static void attention_and_its_gradient_match_double_precision(void **state)
         {3, 17, 4, 16, false, 1.0f},  {2, 50, 3, 64, false, 1.0f},
         {1, 73, 2, 33, false, 1.0f},  {1, 197, 2, 64, false, 1.0f},
         {1, 257, 1, 80, false, 1.0f}, {1, 577, 2, 64, false, 1.0f},
+        {3, 1, 2, 64, false, 1.0f},   {1, 17, 2, 64, false, 1.0f},
+        {1, 77, 1, 64, false, 1.0f},  {1, 257, 1, 64, false, 1.0f},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
         check(&cases[i]);
@@ -176,9 +178,9 @@ static void causal_attention_sees_no_later_token(void **state)
 {
     (void)state;
     const attention_case cases[] = {
-        {1, 1, 1, 8, true, 1.0f},
-        {2, 16, 2, 8, true, 1.0f},
-        {2, 77, 2, 64, true, 1.0f},
+        {1, 1, 1, 8, true, 1.0f},    {2, 16, 2, 8, true, 1.0f},
+        {1, 50, 1, 64, true, 1.0f},  {2, 77, 2, 64, true, 1.0f},
+        {1, 197, 1, 64, true, 1.0f}, {1, 257, 1, 64, true, 1.0f},
         {1, 150, 1, 12, true, 1.0f},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)

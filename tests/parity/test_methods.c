@@ -56,11 +56,13 @@ static void zero(run *t, float *x)
     must(r->ops->fill(r->stream, x, 0, r->table.n_elems));
 }
 
+/* Activations are fp32 here, as weights are. */
 static void copy(run *t, float *to, const float *from)
 {
     rig *r = &t->rig;
     int64_t n = r->table.n_elems;
-    must(r->ops->copy_rows(r->stream, to, n, from, n, 1, n));
+    must(r->ops->copy_rows(r->stream, (mm_act *)to, n, (const mm_act *)from, n,
+                           1, n));
 }
 
 static void run_open(run *t, const char *method)
@@ -120,7 +122,8 @@ static void forward(run *t, const float *theta, int batch, int first,
     rig *r = &t->rig;
     upload(r, r->images, t->images + (int64_t)batch * B * PLANE * 3,
            B * PLANE * 3);
-    must(mm_vit_forward(r->vit, theta, r->images, B, &r->features));
+    must(mm_vit_forward(r->vit, theta, (const mm_act *)theta, r->images, B,
+                        &r->features));
     must(r->ops->normalized_logits(r->stream, logits, r->inv_norm, r->features,
                                    r->head + first * EMBED, B, EMBED, n_rows));
 }
@@ -142,8 +145,8 @@ static void backward(run *t, int first, int n_rows, bool accumulate)
     must(r->ops->normalized_logits_grad(
         r->stream, r->dfeatures, r->dlogits, r->features, r->inv_norm,
         r->head + first * EMBED, B, EMBED, n_rows));
-    must(mm_vit_backward(r->vit, r->theta, r->grad, r->dfeatures, accumulate,
-                         NULL));
+    must(mm_vit_backward(r->vit, r->theta, (const mm_act *)r->theta, r->grad,
+                         r->dfeatures, accumulate, NULL));
 }
 
 static void labels_of_task(const run *t, int batch, int32_t *labels)
@@ -181,11 +184,12 @@ static double lwf_loss(run *t, int task, int batch)
     if (task > 0)
         forward(t, t->old, batch, 0, n_old, t->old_logits);
     forward(t, r->theta, batch, 0, n, r->logits);
-    must(r->ops->copy_rows(r->stream, t->few, N_CLASSES, r->logits + n_old, n,
-                           B, N_CLASSES));
+    must(r->ops->copy_rows(r->stream, (mm_act *)t->few, N_CLASSES,
+                           (const mm_act *)(r->logits + n_old), n, B,
+                           N_CLASSES));
     double loss = cross_entropy(t, labels, t->dfew, t->few), penalty = 0;
-    must(r->ops->copy_rows(r->stream, r->dlogits + n_old, n, t->dfew, N_CLASSES,
-                           B, N_CLASSES));
+    must(r->ops->copy_rows(r->stream, (mm_act *)(r->dlogits + n_old), n,
+                           (const mm_act *)t->dfew, N_CLASSES, B, N_CLASSES));
     if (task > 0) {
         must(r->ops->distillation_loss(r->stream, t->sum, r->dlogits, r->logits,
                                        n, t->old_logits, 2, lwf_lambda / B,
@@ -221,7 +225,7 @@ static void update(run *t, int step, double lr, double norm)
                       .bias1 = (float)(1.0 - pow(0.9, step + 1)),
                       .bias2 = (float)(1.0 - pow(0.999, step + 1)),
                       .grad_scale = (float)clip_of(norm)};
-    must(r->ops->adamw(r->stream, r->theta, t->m, t->v, r->grad, &adamw,
+    must(r->ops->adamw(r->stream, r->theta, t->m, t->v, NULL, r->grad, &adamw,
                        r->table.n_elems));
 }
 

@@ -70,6 +70,27 @@ static inline float *fetch(rig *r, const float *device, int64_t n)
     return host;
 }
 
+/**
+ * What an activation or, when `backward`, a gradient may be off by because of
+ * the device's precision, as a part of the largest of its tensor.
+ *
+ * On its way through a tower a number passes 2 roundings before the blocks
+ * (pixels, patches), 2 more with the tokens and their norm, 14 a block (9
+ * results: two norms, qkv, probabilities, attention, two sums of the residual
+ * stream, the MLP before and after its activation; 5 tensors of weights) and 2
+ * behind them; as many again backwards. Each changes it by at most one unit, up
+ * or down: a random walk. tf32 rounds the factors of products only.
+ */
+static inline double rig_bound(const rig *r, double fp32_bound, bool backward)
+{
+    const char *precision = mm_device_precision(r->device);
+    double unit = strcmp(precision, "bf16") == 0   ? 0x1p-8
+                  : strcmp(precision, "tf32") == 0 ? 0x1p-11
+                                                   : 0;
+    double n = 6 + 14 * (double)r->config.image.n_layers;
+    return fp32_bound + unit * sqrt(backward ? 2 * n : n);
+}
+
 static inline void rig_open(rig *r, const char *model, int64_t n_images,
                             int64_t n_classes, patchify_op *patchify)
 {

@@ -27,7 +27,7 @@ VENDORS = {
     "zip and compression": (
         "io", r"(zip|zlib|zstd|libdeflate|archive)\.h", None),
     "image formats": (
-        "io", r"(jpeglib|turbojpeg|png|webp/\w+)\.h", None),
+        "io", r"(jpeglib|turbojpeg|png|webp/\w+|(netpbm/)?(pam|pnm))\.h", None),
     "Unicode and patterns": (
         "src/tokenizer", r"(pcre2|uni(case|ctype|norm|str))\.h",
         r"\b(pcre2|u8|uc)_\w+\s*\("),
