@@ -260,6 +260,15 @@ class Packages(cli.Case):
         self.assertFalse(link.with_suffix(".a").exists())
         self.assertIn(str(prefix), (prefix / "bin/mpirun").read_text())
 
+    def test_every_library_of_a_build_is_among_those_that_are_collected(self):
+        needed = set(run(cli.SOURCE / ".ci/install.sh", "--list",
+                         "build").stdout.split())
+        of_the_machine = {"gcc", "libc6-dev", "cmake", "ninja-build",
+                          "pkg-config", "hdf5-tools"}
+        collected = set((BENCH / "gpu_packages.sh").read_text().split())
+        self.assertIn("libhdf5-openmpi-dev", needed)
+        self.assertEqual(needed - of_the_machine - collected, set())
+
     def test_a_damaged_package_is_refused(self):
         folder = self.make_package({"usr/bin/orterun": b"program"})
         with open(folder / "a.deb", "ab") as file:
