@@ -160,7 +160,8 @@ static mm_status adamw(const op_rig *r)
                            .weight_decay = 0.1f,
                            .bias1 = 0.1f,
                            .bias2 = 0.001f,
-                           .grad_scale = 1};
+                           .clip = 1,
+                           .grad_squares = r->sum};
     return r->ops->adamw(r->stream, r->theta, r->m, r->v, r->shadow, r->grad,
                          &step, r->N);
 }

@@ -63,7 +63,8 @@ template <typename T>
 static mm_status activate(mm_stream *stream, T *y, const T *x,
                           mm_activation activation, int64_t n)
 {
-    constexpr int W = mm_wide<T>;
+    /* Two loads before the first of many operations. */
+    constexpr int W = 2 * mm_wide<T>;
     const bool wide = mm_fits<W>(y, x);
     if (activation == MM_GELU)
         return mm_flat<W>(stream, "activation", wide, forward<gelu, T>{y, x},

@@ -5,8 +5,21 @@
 #include "src/model/shadow.h"
 #include "src/model/vit.h"
 #include "src/tasks/feed.h"
+#include "src/tasks/upload.h"
 
 #include <stdlib.h>
+#include <string.h>
+
+/* Results on their way to the host: the device works on one batch while the
+ * host takes those of the one before. */
+typedef struct slot {
+    int64_t n; /* images; 0: none are on their way */
+    int64_t *samples;
+    float *features, *logits;
+    mm_event *done;
+} slot;
+
+enum { N_SLOTS = 2 };
 
 typedef struct encoder {
     const mm_encode_plan *plan;
@@ -14,14 +27,14 @@ typedef struct encoder {
     mm_stream *stream;
     mm_vit *vit;
     mm_feed *feed;
+    mm_upload *upload;
 
     void *device_memory;
     float *theta, *head, *logits, *inv_norm;
     mm_act *shadow; /* of theta, or NULL */
-    uint8_t *images;
 
     void *host_memory;
-    float *host_features, *host_logits;
+    slot slots[N_SLOTS];
 } encoder;
 
 static int64_t image_bytes(const encoder *e)
@@ -38,14 +51,18 @@ static void lay_out_device(encoder *e, mm_arena *arena)
     e->head = mm_arena_floats(arena, e->n_classes * model->config.embed_dim);
     e->logits = mm_arena_floats(arena, e->batch * e->n_classes);
     e->inv_norm = mm_arena_floats(arena, e->batch);
-    e->images = mm_arena_take(arena, e->batch * image_bytes(e));
 }
 
 static void lay_out_host(encoder *e, mm_arena *arena)
 {
     int64_t embed_dim = e->plan->model->config.embed_dim;
-    e->host_features = mm_arena_floats(arena, e->batch * embed_dim);
-    e->host_logits = mm_arena_floats(arena, e->batch * e->n_classes);
+    for (int i = 0; i < N_SLOTS; i++) {
+        slot *s = &e->slots[i];
+        s->samples =
+            mm_arena_take(arena, e->batch * (int64_t)sizeof *s->samples);
+        s->features = mm_arena_floats(arena, e->batch * embed_dim);
+        s->logits = mm_arena_floats(arena, e->batch * e->n_classes);
+    }
 }
 
 static mm_status create_feed(encoder *e)
@@ -81,12 +98,12 @@ static mm_status prepare(encoder *e)
 
     arena = (mm_arena){0};
     lay_out_host(e, &arena);
-    e->host_memory = malloc((size_t)arena.used);
-    if (!e->host_memory)
-        return mm_fail(MM_E_MEMORY, "no memory for batches of %lld images",
-                       (long long)e->batch);
+    MM_TRY(mm_host_alloc(p->device, arena.used, &e->host_memory));
     arena = (mm_arena){.base = e->host_memory};
     lay_out_host(e, &arena);
+    for (int i = 0; i < N_SLOTS; i++)
+        MM_TRY(mm_event_create(p->device, &e->slots[i].done));
+    MM_TRY(mm_upload_create(p->device, e->batch * image_bytes(e), &e->upload));
     MM_TRY(create_feed(e));
 
     MM_TRY(mm_copy_to_device(e->stream, e->theta, model->theta,
@@ -102,38 +119,59 @@ static mm_status prepare(encoder *e)
 
 static void release(encoder *e)
 {
+    if (e->stream)
+        (void)mm_stream_sync(e->stream);
+    mm_upload_destroy(&e->upload);
     mm_feed_destroy(&e->feed);
-    free(e->host_memory);
+    for (int i = 0; i < N_SLOTS; i++)
+        mm_event_destroy(&e->slots[i].done);
+    mm_host_release(e->plan->device, &e->host_memory);
     mm_device_release(e->plan->device, &e->device_memory);
     mm_vit_destroy(&e->vit);
     mm_stream_destroy(&e->stream);
 }
 
-static mm_status encode_batch(encoder *e, const mm_fed *fed)
+/** Enqueue a batch whose results will be in `to`; its images are done with. */
+static mm_status encode_batch(encoder *e, const mm_fed *fed, slot *to)
 {
     const mm_encode_plan *p = e->plan;
     const mm_ops *ops = mm_device_ops(p->device);
     int64_t embed_dim = p->model->config.embed_dim, n = fed->n_images;
     float *features;
+    to->n = n;
     if (n == 0)
         return MM_OK;
-    MM_TRY(mm_copy_to_device(e->stream, e->images, fed->images,
-                             n * image_bytes(e)));
+    memcpy(to->samples, fed->samples, (size_t)n * sizeof *to->samples);
+    mm_upload_part images = {.host = fed->images,
+                             .n_bytes = n * image_bytes(e)};
+    MM_TRY(mm_upload_start(e->upload, e->stream, &images, 1));
     MM_TRY(mm_vit_forward(e->vit, e->theta,
-                          mm_shadow_or_theta(e->shadow, e->theta), e->images, n,
-                          &features));
-    MM_TRY(mm_copy_to_host(e->stream, e->host_features, features,
+                          mm_shadow_or_theta(e->shadow, e->theta),
+                          images.device, n, &features));
+    MM_TRY(mm_upload_used(e->upload, e->stream));
+    MM_TRY(mm_copy_to_host(e->stream, to->features, features,
                            n * embed_dim * (int64_t)sizeof *features));
     if (p->head) {
         MM_TRY(ops->normalized_logits(e->stream, e->logits, e->inv_norm,
                                       features, e->head, n, embed_dim,
                                       e->n_classes));
-        MM_TRY(mm_copy_to_host(e->stream, e->host_logits, e->logits,
+        MM_TRY(mm_copy_to_host(e->stream, to->logits, e->logits,
                                n * e->n_classes * (int64_t)sizeof *e->logits));
     }
-    MM_TRY(mm_stream_sync(e->stream));
-    mm_encoded encoded = {fed->samples, n, e->host_features,
-                          p->head ? e->host_logits : NULL};
+    MM_TRY(mm_event_record(to->done, e->stream));
+    return mm_upload_wait(e->upload);
+}
+
+/** Hand over what is on its way, if anything is. */
+static mm_status take_results(encoder *e, slot *from)
+{
+    const mm_encode_plan *p = e->plan;
+    if (from->n == 0)
+        return MM_OK;
+    MM_TRY(mm_event_sync(from->done));
+    mm_encoded encoded = {from->samples, from->n, from->features,
+                          p->head ? from->logits : NULL};
+    from->n = 0;
     return p->take(p->context, &encoded);
 }
 
@@ -153,6 +191,7 @@ static mm_status encode_share(encoder *e)
     int n_ranks = mm_comm_n_ranks(p->comm);
     mm_range mine = mm_partition(p->n_samples, mm_comm_rank(p->comm), n_ranks);
     int64_t asked = mine.lo, n_done = 0;
+    slot *now = &e->slots[0], *before = &e->slots[1];
     mm_progress_begin(p->log, "encoding", "images", p->n_samples);
     while (n_done < mine.hi - mine.lo) {
         mm_fed fed;
@@ -161,13 +200,18 @@ static mm_status encode_share(encoder *e)
         ask_ahead(e, mine, &asked);
         if (fed.n_bad)
             MM_TRY(mm_bad_images_add(p->bad, fed.bad, fed.n_bad));
-        MM_TRY(encode_batch(e, &fed));
+        MM_TRY(encode_batch(e, &fed, now));
+        MM_TRY(take_results(e, before));
+        slot *taken = before;
+        before = now;
+        now = taken;
         n_done += fed.n_images + fed.n_bad;
         /* The other ranks have shares as large, and go as fast. */
         mm_progress_update(p->log, n_done * n_ranks, NULL);
     }
+    MM_TRY(take_results(e, before));
     mm_progress_update(p->log, p->n_samples, NULL);
-    return MM_OK;
+    return mm_stream_sync(e->stream);
 }
 
 mm_status mm_encode(const mm_encode_plan *plan)

@@ -3,6 +3,7 @@
 #include "src/base/arena.h"
 #include "src/model/shadow.h"
 #include "src/model/text.h"
+#include "src/tasks/upload.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -55,6 +56,18 @@ static int64_t length_of(const mm_texts *texts, int64_t i)
 
 /* ---- batches ----------------------------------------------------------- */
 
+/* A batch on its way: the device works on one while the host prepares the next
+ * and takes the results of the one before. */
+typedef struct slot {
+    int64_t at, n; /* texts order[at] .. order[at + n); 0: none */
+    int32_t *tokens;
+    int64_t *ends;
+    float *features; /* [max_tokens, embed_dim] */
+    mm_event *done;
+} slot;
+
+enum { N_SLOTS = 2 };
+
 typedef struct encoder {
     const mm_encode_texts_plan *plan;
     int64_t *order; /* [texts->n] long ones first */
@@ -64,14 +77,10 @@ typedef struct encoder {
 
     void *device_memory;
     float *theta;
-    mm_act *shadow;  /* of theta, or NULL */
-    int32_t *tokens; /* [max_tokens] */
-    int64_t *ends;   /* [max_tokens] */
-
+    mm_act *shadow; /* of theta, or NULL */
+    mm_upload *upload;
     void *host_memory;
-    int32_t *host_tokens;
-    int64_t *host_ends;
-    float *host_features; /* [max_tokens, embed_dim] */
+    slot slots[N_SLOTS];
     mm_encode_texts_work work;
 } encoder;
 
@@ -130,18 +139,18 @@ static void lay_out_device(encoder *e, mm_arena *arena)
     e->theta = mm_arena_floats(arena, e->plan->model->table.n_elems);
     e->shadow =
         mm_shadow_take(arena, e->plan->device, e->plan->model->table.n_elems);
-    e->tokens =
-        mm_arena_take(arena, e->max_tokens * (int64_t)sizeof *e->tokens);
-    e->ends = mm_arena_take(arena, e->max_tokens * (int64_t)sizeof *e->ends);
 }
 
 static void lay_out_host(encoder *e, mm_arena *arena)
 {
     int64_t n = e->max_tokens;
-    e->host_tokens = mm_arena_take(arena, n * (int64_t)sizeof *e->host_tokens);
-    e->host_ends = mm_arena_take(arena, n * (int64_t)sizeof *e->host_ends);
-    e->host_features =
-        mm_arena_floats(arena, n * e->plan->model->config.embed_dim);
+    for (int i = 0; i < N_SLOTS; i++) {
+        slot *s = &e->slots[i];
+        s->tokens = mm_arena_take(arena, n * (int64_t)sizeof *s->tokens);
+        s->ends = mm_arena_take(arena, n * (int64_t)sizeof *s->ends);
+        s->features =
+            mm_arena_floats(arena, n * e->plan->model->config.embed_dim);
+    }
 }
 
 static mm_status prepare(encoder *e)
@@ -160,12 +169,14 @@ static mm_status prepare(encoder *e)
 
     arena = (mm_arena){0};
     lay_out_host(e, &arena);
-    e->host_memory = malloc((size_t)arena.used);
-    if (!e->host_memory)
-        return mm_fail(MM_E_MEMORY, "no memory for batches of %lld tokens",
-                       (long long)e->max_tokens);
+    MM_TRY(mm_host_alloc(p->device, arena.used, &e->host_memory));
     arena = (mm_arena){.base = e->host_memory};
     lay_out_host(e, &arena);
+    for (int i = 0; i < N_SLOTS; i++)
+        MM_TRY(mm_event_create(p->device, &e->slots[i].done));
+    MM_TRY(mm_upload_create(
+        p->device, e->max_tokens * (int64_t)(sizeof(int32_t) + sizeof(int64_t)),
+        &e->upload));
     MM_TRY(mm_copy_to_device(e->stream, e->theta, model->theta,
                              model->table.n_elems * (int64_t)sizeof *e->theta));
     MM_TRY(mm_shadow_fill(mm_device_ops(p->device), e->stream, e->shadow,
@@ -175,10 +186,15 @@ static mm_status prepare(encoder *e)
 
 static void release(encoder *e)
 {
+    if (e->stream)
+        (void)mm_stream_sync(e->stream);
+    mm_upload_destroy(&e->upload);
+    for (int i = 0; i < N_SLOTS; i++)
+        mm_event_destroy(&e->slots[i].done);
+    mm_host_release(e->plan->device, &e->host_memory);
     mm_text_destroy(&e->text);
     mm_device_release(e->plan->device, &e->device_memory);
     mm_stream_destroy(&e->stream);
-    free(e->host_memory);
     free(e->order);
 }
 
@@ -204,38 +220,60 @@ static int64_t batch_size(const encoder *e, int64_t at)
     return n;
 }
 
-/** Texts order[at] .. order[at + n), the first of which is the longest. */
-static mm_status encode_batch(encoder *e, int64_t at, int64_t n)
+/** The texts' ids side by side, and where each ends. */
+static void fill(encoder *e, slot *s, int64_t n_tokens)
 {
-    const mm_encode_texts_plan *p = e->plan;
-    const mm_texts *texts = p->texts;
-    int64_t embed_dim = p->model->config.embed_dim;
-    int64_t n_tokens = length_of(texts, e->order[at]);
-    float *features;
-    memset(e->host_tokens, 0, (size_t)(n * n_tokens) * sizeof *e->host_tokens);
-    for (int64_t i = 0; i < n; i++) {
-        int64_t text = e->order[at + i], length = length_of(texts, text);
-        memcpy(e->host_tokens + i * n_tokens, texts->ids + texts->begin[text],
+    const mm_texts *texts = e->plan->texts;
+    memset(s->tokens, 0, (size_t)(s->n * n_tokens) * sizeof *s->tokens);
+    for (int64_t i = 0; i < s->n; i++) {
+        int64_t text = e->order[s->at + i], length = length_of(texts, text);
+        memcpy(s->tokens + i * n_tokens, texts->ids + texts->begin[text],
                (size_t)length * sizeof *texts->ids);
-        e->host_ends[i] = i * n_tokens + length - 1;
+        s->ends[i] = i * n_tokens + length - 1;
         e->work.n_tokens += length;
     }
-    e->work.n_computed += n * n_tokens;
+    e->work.n_computed += s->n * n_tokens;
     e->work.flop +=
-        (double)n * mm_text_forward_flop(&p->model->config, n_tokens);
-    MM_TRY(mm_copy_to_device(e->stream, e->tokens, e->host_tokens,
-                             n * n_tokens * (int64_t)sizeof *e->tokens));
-    MM_TRY(mm_copy_to_device(e->stream, e->ends, e->host_ends,
-                             n * (int64_t)sizeof *e->ends));
-    MM_TRY(mm_text_forward(e->text, e->theta,
-                           mm_shadow_or_theta(e->shadow, e->theta), e->tokens,
-                           e->ends, n, n_tokens, &features));
-    MM_TRY(mm_copy_to_host(e->stream, e->host_features, features,
-                           n * embed_dim * (int64_t)sizeof *features));
-    MM_TRY(mm_stream_sync(e->stream));
-    for (int64_t i = 0; i < n; i++)
-        MM_TRY(p->take(p->context, e->order[at + i],
-                       e->host_features + i * embed_dim));
+        (double)s->n * mm_text_forward_flop(&e->plan->model->config, n_tokens);
+}
+
+/** Enqueue texts order[at] .. order[at + n), the first of which is the longest.
+ */
+static mm_status encode_batch(encoder *e, int64_t at, int64_t n, slot *to)
+{
+    const mm_encode_texts_plan *p = e->plan;
+    int64_t n_tokens = length_of(p->texts, e->order[at]);
+    float *features;
+    to->at = at;
+    to->n = n;
+    fill(e, to, n_tokens);
+    mm_upload_part parts[] = {
+        {.host = to->tokens,
+         .n_bytes = n * n_tokens * (int64_t)sizeof *to->tokens},
+        {.host = to->ends, .n_bytes = n * (int64_t)sizeof *to->ends},
+    };
+    MM_TRY(mm_upload_start(e->upload, e->stream, parts, 2));
+    MM_TRY(mm_text_forward(
+        e->text, e->theta, mm_shadow_or_theta(e->shadow, e->theta),
+        parts[0].device, parts[1].device, n, n_tokens, &features));
+    MM_TRY(mm_upload_used(e->upload, e->stream));
+    MM_TRY(mm_copy_to_host(e->stream, to->features, features,
+                           n * p->model->config.embed_dim *
+                               (int64_t)sizeof *features));
+    return mm_event_record(to->done, e->stream);
+}
+
+/** Hand over what is on its way, if anything is. */
+static mm_status take_results(encoder *e, slot *from)
+{
+    const mm_encode_texts_plan *p = e->plan;
+    if (from->n == 0)
+        return MM_OK;
+    MM_TRY(mm_event_sync(from->done));
+    for (int64_t i = 0; i < from->n; i++)
+        MM_TRY(p->take(p->context, e->order[from->at + i],
+                       from->features + i * p->model->config.embed_dim));
+    from->n = 0;
     return MM_OK;
 }
 
@@ -243,18 +281,24 @@ static mm_status encode_share(encoder *e, int64_t n_all)
 {
     const mm_encode_texts_plan *p = e->plan;
     const mm_texts *texts = p->texts;
+    slot *now = &e->slots[0], *before = &e->slots[1];
     mm_progress_begin(p->log, "encoding", "texts", n_all);
     for (int64_t at = 0; at < texts->n;) {
         int64_t n = batch_size(e, at);
-        MM_TRY(encode_batch(e, at, n));
+        MM_TRY(encode_batch(e, at, n, now));
+        MM_TRY(take_results(e, before));
+        slot *taken = before;
+        before = now;
+        now = taken;
         at += n;
         /* The other ranks have shares as large, and go as fast. */
         mm_progress_update(
             p->log, (int64_t)((double)at / (double)texts->n * (double)n_all),
             NULL);
     }
+    MM_TRY(take_results(e, before));
     mm_progress_update(p->log, n_all, NULL);
-    return MM_OK;
+    return mm_stream_sync(e->stream);
 }
 
 mm_status mm_encode_texts(const mm_encode_texts_plan *plan,

@@ -4,8 +4,9 @@
 
 #include <stdlib.h>
 
-/** What one block computes, in order. In inference all blocks share one set and
- * `x`, `middle` and the next block's `x` are one buffer. */
+/** What one block computes, in order. Where activations are not kept all blocks
+ * share one set; in inference `x`, `middle` and the next block's `x` are one
+ * buffer. */
 typedef struct block_acts {
     mm_act *x;    /* [n,C] the residual stream on entry               */
     mm_act *ln_1; /* [n,C]                                            */
@@ -40,7 +41,7 @@ struct mm_blocks {
     const mm_model_config *config;
     const mm_tower_config *shape;
     mm_tower tower;
-    bool training;
+    mm_keep keep;
     int64_t max_sequences, max_tokens;
     int64_t n_sequences, n_tokens; /* of the last forward pass; tokens each */
     block_acts *acts;
@@ -53,6 +54,11 @@ struct mm_blocks {
     mm_act *dattn;   /* [n,C]                          */
     mm_act *dqkv;    /* [n,3C]                         */
 };
+
+static bool trains(const mm_blocks *b)
+{
+    return b->keep != MM_KEEP_NOTHING;
+}
 
 static bool is_last(const mm_blocks *b, int64_t layer)
 {
@@ -69,7 +75,7 @@ static int64_t tail_rows(const mm_blocks *b, int64_t layer)
 
 mm_status mm_blocks_create(mm_device *device, mm_stream *stream,
                            const mm_model_config *config, mm_tower tower,
-                           bool training, int64_t max_sequences,
+                           mm_keep keep, int64_t max_sequences,
                            int64_t max_tokens, mm_blocks **blocks)
 {
     mm_blocks *b = calloc(1, sizeof *b);
@@ -81,7 +87,7 @@ mm_status mm_blocks_create(mm_device *device, mm_stream *stream,
     b->config = config;
     b->tower = tower;
     b->shape = tower == MM_TEXT_TOWER ? &config->text : &config->image;
-    b->training = training;
+    b->keep = keep;
     b->max_sequences = max_sequences;
     b->max_tokens = max_tokens;
     b->acts = calloc((size_t)b->shape->n_layers, sizeof *b->acts);
@@ -107,46 +113,49 @@ static mm_act *take(const mm_blocks *b, mm_arena *arena, int64_t n_elems)
     return (mm_act *)mm_arena_take(arena, n_elems * b->act_bytes);
 }
 
+/** Blocks whose activations are not kept share those of block 0; the last
+ * block's rows are fewer. */
 static void lay_out_block(mm_blocks *b, mm_arena *arena, int64_t layer)
 {
     const mm_tower_config *s = b->shape;
     bool last = is_last(b, layer);
+    bool own = b->keep == MM_KEEP_ALL || layer == 0;
     int64_t n = b->max_tokens, rows = last ? b->max_sequences : n;
     block_acts *a = &b->acts[layer];
-    if (!b->training && layer > 0 && !last) {
+    if (!own)
         *a = b->acts[0];
-        return;
-    }
-    if (b->training || layer == 0) {
-        a->x =
-            layer > 0 ? b->acts[layer - 1].out : take(b, arena, n * s->width);
+    if (layer == 0)
+        a->x = take(b, arena, n * s->width);
+    else if (trains(b))
+        a->x = b->acts[layer - 1].out;
+    if (own) {
         a->ln_1 = take(b, arena, n * s->width);
         a->qkv = take(b, arena, n * 3 * s->width);
         a->attention = take(b, arena, n * s->width);
-    } else {
-        *a = b->acts[0]; /* but for its tail, which is smaller */
+        a->ln_2 = take(b, arena, rows * s->width);
+        a->act = take(b, arena, rows * s->mlp_width);
     }
-    if (b->training) {
+    if (own && trains(b)) {
         a->mean_1 = mm_arena_floats(arena, n);
         a->rstd_1 = mm_arena_floats(arena, n);
         a->mean_2 = mm_arena_floats(arena, rows);
         a->rstd_2 = mm_arena_floats(arena, rows);
         a->lse = mm_arena_floats(arena, n * s->n_heads);
         a->pre = take(b, arena, rows * s->mlp_width);
+        a->middle = take(b, arena, rows * s->width);
     }
     a->tail_x = last ? take(b, arena, rows * s->width) : a->x;
     a->tail_attention = last ? take(b, arena, rows * s->width) : a->attention;
-    a->middle = b->training ? take(b, arena, rows * s->width) : a->tail_x;
-    a->ln_2 = take(b, arena, rows * s->width);
-    a->act = take(b, arena, rows * s->mlp_width);
-    a->out = b->training ? take(b, arena, rows * s->width) : a->middle;
+    if (!trains(b))
+        a->middle = a->tail_x;
+    a->out = trains(b) ? take(b, arena, rows * s->width) : a->middle;
 }
 
 void mm_blocks_lay_out(mm_blocks *blocks, mm_arena *arena)
 {
     const mm_tower_config *s = blocks->shape;
     int64_t n = blocks->max_tokens;
-    if (blocks->training) {
+    if (trains(blocks)) {
         int64_t most_rows = s->n_layers > 1 ? n : blocks->max_sequences;
         blocks->dx = take(blocks, arena, n * s->width);
         blocks->dtail = take(blocks, arena, blocks->max_sequences * s->width);
@@ -174,7 +183,7 @@ mm_blocks_ports mm_blocks_ports_of(const mm_blocks *blocks)
 
 const mm_act *mm_blocks_input(const mm_blocks *blocks, int64_t layer)
 {
-    MM_ASSERT(blocks->training && layer < blocks->shape->n_layers);
+    MM_ASSERT(trains(blocks) && layer < blocks->shape->n_layers);
     return blocks->acts[layer].x;
 }
 
@@ -208,7 +217,8 @@ static mm_status pool(const mm_blocks *b, const block_acts *a,
     return ops->copy_rows(s, a->tail_attention, w, a->attention, apart, n, w);
 }
 
-static mm_status forward_block(mm_blocks *b, int64_t layer,
+/** All of a block but what it hands on. */
+static mm_status compute_block(mm_blocks *b, int64_t layer,
                                const mm_block_params *p,
                                const block_weights *of, const int64_t *pooled)
 {
@@ -230,10 +240,19 @@ static mm_status forward_block(mm_blocks *b, int64_t layer,
                        of->out_proj_bias, a->tail_x, rows, w, w));
     MM_TRY(ops->layernorm(s, a->ln_2, a->mean_2, a->rstd_2, a->middle, w,
                           p->ln_2_weight, p->ln_2_bias, mm_norm_eps, rows, w));
-    MM_TRY(ops->linear_act(s, a->act, a->pre, a->ln_2, of->c_fc_weight,
-                           of->c_fc_bias, c->activation, rows, w, m));
-    return ops->linear(s, a->out, a->act, of->c_proj_weight, of->c_proj_bias,
-                       a->middle, rows, m, w);
+    return ops->linear_act(s, a->act, a->pre, a->ln_2, of->c_fc_weight,
+                           of->c_fc_bias, c->activation, rows, w, m);
+}
+
+static mm_status forward_block(mm_blocks *b, int64_t layer,
+                               const mm_block_params *p,
+                               const block_weights *of, const int64_t *pooled)
+{
+    const block_acts *a = &b->acts[layer];
+    MM_TRY(compute_block(b, layer, p, of, pooled));
+    return b->ops->linear(b->stream, a->out, a->act, of->c_proj_weight,
+                          of->c_proj_bias, a->middle, tail_rows(b, layer),
+                          b->shape->mlp_width, b->shape->width);
 }
 
 mm_status mm_blocks_forward(mm_blocks *blocks, const float *theta,
@@ -293,7 +312,7 @@ mm_status mm_blocks_backward(mm_blocks *blocks, const float *theta,
                              bool accumulate)
 {
     mm_blocks *b = blocks;
-    MM_ASSERT(b->training);
+    MM_ASSERT(trains(b));
     const mm_tower_config *c = b->shape;
     const mm_ops *ops = b->ops;
     const block_acts *a = &b->acts[layer];
@@ -303,6 +322,8 @@ mm_status mm_blocks_backward(mm_blocks *blocks, const float *theta,
         mm_params_block(b->config, b->tower, layer, (float *)theta);
     block_weights of = weights_of(b, &p, theta, weights);
     mm_block_params d = mm_params_block(b->config, b->tower, layer, grad);
+    if (b->keep == MM_KEEP_INPUTS && !is_last(b, layer))
+        MM_TRY(compute_block(b, layer, &p, &of, NULL));
     if (is_last(b, layer)) {
         /* Rows that are not pooled get nothing from behind. */
         mm_act *dattn_rows = b->dqkv;

@@ -18,16 +18,23 @@ static const float mm_norm_eps = 1e-5f;
  */
 typedef struct mm_blocks mm_blocks;
 
+/** What a forward pass keeps for the backward pass. */
+typedef enum mm_keep {
+    MM_KEEP_NOTHING, /* there is none */
+    MM_KEEP_INPUTS,  /* what each block received; the rest is computed again,
+                        but for the last block's (Chen et al. 2016) */
+    MM_KEEP_ALL
+} mm_keep;
+
 /**
  * Memory   Gives *blocks, freed by mm_blocks_destroy; keeps device, stream,
  *          config. Activations come with mm_blocks_lay_out.
- *          `training`: activations are kept for the backward pass.
  * Ranks    Local.
  * Errors   MM_E_MEMORY.
  */
 mm_status mm_blocks_create(mm_device *device, mm_stream *stream,
                            const mm_model_config *config, mm_tower tower,
-                           bool training, int64_t max_sequences,
+                           mm_keep keep, int64_t max_sequences,
                            int64_t max_tokens, mm_blocks **blocks);
 void mm_blocks_destroy(mm_blocks **blocks);
 
@@ -64,6 +71,7 @@ mm_status mm_blocks_forward(mm_blocks *blocks, const float *theta,
  * first tokens; last block first. grad = (grad if `accumulate`) + dL/dtheta.
  *
  * Timing   Enqueued.
+ * Repeat   Same bits whatever was kept.
  */
 mm_status mm_blocks_backward(mm_blocks *blocks, const float *theta,
                              const mm_act *weights, float *grad, int64_t layer,

@@ -48,8 +48,9 @@ mm_status mm_text_create(mm_device *device, mm_stream *stream,
     t->max_tokens = max_tokens;
     mm_status st;
     MM_TRY_GOTO(st, fail,
-                mm_blocks_create(device, stream, config, MM_TEXT_TOWER, false,
-                                 max_tokens, max_tokens, &t->blocks));
+                mm_blocks_create(device, stream, config, MM_TEXT_TOWER,
+                                 MM_KEEP_NOTHING, max_tokens, max_tokens,
+                                 &t->blocks));
     mm_arena arena = {0};
     lay_out(t, &arena);
     MM_TRY_GOTO(st, fail, mm_device_alloc(device, arena.used, &t->memory));

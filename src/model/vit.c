@@ -49,7 +49,7 @@ static void lay_out(mm_vit *vit, mm_arena *arena)
     vit->columns =
         mm_arena_take(arena, b * (t - 1) * patch_elems(c) * act_bytes);
     vit->embedded = mm_arena_take(arena, b * t * w * act_bytes);
-    if (vit->use == MM_VIT_TRAINING) {
+    if (vit->use != MM_VIT_INFERENCE) {
         vit->pre_mean = mm_arena_floats(arena, b * t);
         vit->pre_rstd = mm_arena_floats(arena, b * t);
         vit->post_mean = mm_arena_floats(arena, b);
@@ -63,6 +63,42 @@ static void lay_out(mm_vit *vit, mm_arena *arena)
     vit->features = mm_arena_floats(arena, b * c->embed_dim);
 }
 
+/** All but memory and scratch. */
+static mm_status plan(mm_vit *v, mm_device *device, mm_stream *stream,
+                      const mm_model_config *config, mm_vit_use use,
+                      int64_t max_images)
+{
+    static const mm_keep keep[] = {
+        [MM_VIT_INFERENCE] = MM_KEEP_NOTHING,
+        [MM_VIT_TRAINING] = MM_KEEP_ALL,
+        [MM_VIT_RECOMPUTING] = MM_KEEP_INPUTS,
+    };
+    v->device = device;
+    v->stream = stream;
+    v->ops = mm_device_ops(device);
+    v->config = config;
+    v->use = use;
+    v->max_images = max_images;
+    MM_TRY(mm_blocks_create(device, stream, config, MM_IMAGE_TOWER, keep[use],
+                            max_images, max_images * config->image.n_tokens,
+                            &v->blocks));
+    mm_arena arena = {0};
+    lay_out(v, &arena);
+    v->n_bytes = arena.used;
+    return MM_OK;
+}
+
+mm_status mm_vit_count_bytes(mm_device *device, const mm_model_config *config,
+                             mm_vit_use use, int64_t max_images,
+                             int64_t *n_bytes)
+{
+    mm_vit v = {0};
+    MM_TRY(plan(&v, device, NULL, config, use, max_images));
+    mm_blocks_destroy(&v.blocks);
+    *n_bytes = v.n_bytes;
+    return MM_OK;
+}
+
 mm_status mm_vit_create(mm_device *device, mm_stream *stream,
                         const mm_model_config *config, mm_vit_use use,
                         int64_t max_images, mm_vit **vit)
@@ -70,23 +106,10 @@ mm_status mm_vit_create(mm_device *device, mm_stream *stream,
     mm_vit *v = calloc(1, sizeof *v);
     if (!v)
         return mm_fail(MM_E_MEMORY, "no memory for a model");
-    v->device = device;
-    v->stream = stream;
-    v->ops = mm_device_ops(device);
-    v->config = config;
-    v->use = use;
-    v->max_images = max_images;
     mm_status st;
-    MM_TRY_GOTO(st, fail,
-                mm_blocks_create(device, stream, config, MM_IMAGE_TOWER,
-                                 use == MM_VIT_TRAINING, max_images,
-                                 max_images * config->image.n_tokens,
-                                 &v->blocks));
-    mm_arena arena = {0};
-    lay_out(v, &arena);
-    v->n_bytes = arena.used;
+    MM_TRY_GOTO(st, fail, plan(v, device, stream, config, use, max_images));
     MM_TRY_GOTO(st, fail, mm_device_alloc(device, v->n_bytes, &v->memory));
-    arena = (mm_arena){.base = v->memory};
+    mm_arena arena = {.base = v->memory};
     lay_out(v, &arena);
 
     int64_t scratch;
@@ -206,7 +229,7 @@ mm_status mm_vit_backward(mm_vit *vit, const float *theta,
                           const float *dfeatures, bool accumulate,
                           const mm_grad_listener *listener)
 {
-    MM_ASSERT(vit->use == MM_VIT_TRAINING);
+    MM_ASSERT(vit->use != MM_VIT_INFERENCE);
     const mm_model_config *c = vit->config;
     const mm_ops *ops = vit->ops;
     int64_t b = vit->n_images, w = c->image.width;
@@ -237,7 +260,7 @@ mm_status mm_vit_backward(mm_vit *vit, const float *theta,
 mm_status mm_vit_copy_activation(mm_vit *vit, int64_t layer, float *host)
 {
     const mm_model_config *c = vit->config;
-    MM_ASSERT(vit->use == MM_VIT_TRAINING && layer < c->image.n_layers);
+    MM_ASSERT(vit->use != MM_VIT_INFERENCE && layer < c->image.n_layers);
     bool last = layer == c->image.n_layers - 1;
     const mm_act *x =
         last ? vit->ports.out : mm_blocks_input(vit->blocks, layer + 1);

@@ -18,8 +18,10 @@ typedef struct mm_vit mm_vit;
 
 /** What an mm_vit is made for. */
 typedef enum mm_vit_use {
-    MM_VIT_INFERENCE, /* forward; keeps no activation      */
-    MM_VIT_TRAINING   /* forward and backward              */
+    MM_VIT_INFERENCE,  /* forward; keeps no activation      */
+    MM_VIT_TRAINING,   /* forward and backward              */
+    MM_VIT_RECOMPUTING /* the same bits with less memory: of each block only the
+                          input is kept, the rest is computed again */
 } mm_vit_use;
 
 /**
@@ -36,6 +38,11 @@ void mm_vit_destroy(mm_vit **vit);
 
 /** Device bytes that mm_vit_create took. */
 int64_t mm_vit_n_bytes(const mm_vit *vit);
+
+/** Device bytes that mm_vit_create would take. Errors: MM_E_MEMORY. */
+mm_status mm_vit_count_bytes(mm_device *device, const mm_model_config *config,
+                             mm_vit_use use, int64_t max_images,
+                             int64_t *n_bytes);
 
 /**
  * Features of images, before normalising.

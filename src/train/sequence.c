@@ -313,8 +313,8 @@ static mm_status prepare(sequence *s)
     int64_t most_images = mm_loader_most_images(s->loader);
     if (plan->accumulate > most_images)
         return mm_fail(MM_E_ARG,
-                       "--accumulate %lld: a rank has %lld images of a batch, "
-                       "which cannot be cut into more parts than that",
+                       "--accumulate %lld: a rank has at most %lld images of a "
+                       "batch, which make no more parts than that",
                        (long long)plan->accumulate, (long long)most_images);
     mm_step_plan step = {
         .comm = plan->comm,
@@ -322,6 +322,7 @@ static mm_status prepare(sequence *s)
         .config = &s->model->config,
         .most_images = most_images,
         .accumulate = plan->accumulate,
+        .recompute = plan->recompute,
         .most_classes = most_classes(plan->tasks),
         .weight_decay = plan->weight_decay,
         .clip = plan->clip,
@@ -329,7 +330,12 @@ static mm_status prepare(sequence *s)
         .rank_timeout_s = plan->rank_timeout_s,
         .reduce_bf16 = plan->reduce_bf16,
     };
-    return mm_stepper_create(&step, &s->stepper);
+    mm_status st = mm_stepper_create(&step, &s->stepper);
+    return st != MM_E_MEMORY
+               ? st
+               : mm_fail(st,
+                         "%s; --accumulate N and --grad-checkpoint need less",
+                         mm_fail_message());
 }
 
 mm_status mm_sequence_run(const mm_sequence_plan *plan, mm_model *model)

@@ -21,6 +21,7 @@ typedef struct mm_sequence_plan {
     const char *provenance; /* JSON object text for the checkpoints */
     bool sequential; /* start from the last task's weights, not theta_0 */
     int64_t epochs, batch_size;
+    bool recompute;     /* see mm_step_plan */
     int64_t accumulate; /* parts that a rank's images of a batch go through the
                            model in */
     double lr, weight_decay, label_smoothing, clip;

@@ -39,8 +39,8 @@ struct mm_stepper {
     void *host_memory;
     double *host_outcome;
 
-    void *memory; /* device */
-    int64_t n_bytes;
+    void *memory;                /* device */
+    int64_t n_bytes;             /* of `memory` */
     float *theta, *grad, *m, *v; /* [n_params] */
     mm_act *shadow;              /* of theta, or NULL */
     float *head;                 /* [most_classes, E] */
@@ -93,23 +93,37 @@ static mm_status count_params(const mm_model_config *config, int64_t *n)
     return st;
 }
 
+static mm_vit_use use_of(const mm_step_plan *plan)
+{
+    return plan->recompute ? MM_VIT_RECOMPUTING : MM_VIT_TRAINING;
+}
+
+/** Sizes, from the plan alone. */
+static mm_status plan_memory(mm_stepper *s)
+{
+    mm_arena arena = {0};
+    s->part_images =
+        (s->plan.most_images + s->plan.accumulate - 1) / s->plan.accumulate;
+    MM_TRY(count_params(s->plan.config, &s->n_params));
+    lay_out(s, &arena);
+    s->n_bytes = arena.used;
+    return MM_OK;
+}
+
 static mm_status create_local(mm_stepper *s)
 {
     const mm_step_plan *p = &s->plan;
-    MM_TRY(count_params(p->config, &s->n_params));
+    MM_TRY(plan_memory(s));
     MM_TRY(mm_stream_create(p->device, &s->stream));
-    MM_TRY(mm_vit_create(p->device, s->stream, p->config, MM_VIT_TRAINING,
+    MM_TRY(mm_vit_create(p->device, s->stream, p->config, use_of(p),
                          s->part_images, &s->vit));
     MM_TRY(mm_upload_create(p->device, batch_bytes(s), &s->upload));
     MM_TRY(mm_event_create(p->device, &s->done));
     MM_TRY(mm_host_alloc(p->device, outcome_bytes(p->accumulate),
                          &s->host_memory));
     s->host_outcome = s->host_memory;
-    mm_arena arena = {0};
-    lay_out(s, &arena);
-    s->n_bytes = arena.used + mm_upload_n_bytes(p->device, batch_bytes(s));
-    MM_TRY(mm_device_alloc(p->device, arena.used, &s->memory));
-    arena = (mm_arena){.base = s->memory};
+    MM_TRY(mm_device_alloc(p->device, s->n_bytes, &s->memory));
+    mm_arena arena = {.base = s->memory};
     lay_out(s, &arena);
     s->host_head = malloc((size_t)(p->most_classes * p->config->embed_dim) *
                           sizeof *s->host_head);
@@ -159,8 +173,6 @@ mm_status mm_stepper_create(const mm_step_plan *plan, mm_stepper **stepper)
     mm_status st = mm_fail(MM_E_MEMORY, "no memory for a training step");
     if (s) {
         s->plan = *plan;
-        s->part_images =
-            (plan->most_images + plan->accumulate - 1) / plan->accumulate;
         s->ops = mm_device_ops(plan->device);
         st = create_local(s);
     }
@@ -194,7 +206,20 @@ void mm_stepper_destroy(mm_stepper **stepper)
 
 int64_t mm_stepper_n_bytes(const mm_stepper *s)
 {
-    return s->n_bytes + mm_vit_n_bytes(s->vit);
+    return s->n_bytes + mm_vit_n_bytes(s->vit) +
+           mm_upload_n_bytes(s->plan.device, batch_bytes(s));
+}
+
+mm_status mm_stepper_count_bytes(const mm_step_plan *plan, int64_t *n_bytes)
+{
+    mm_stepper s = {.plan = *plan};
+    int64_t of_vit;
+    MM_TRY(plan_memory(&s));
+    MM_TRY(mm_vit_count_bytes(plan->device, plan->config, use_of(plan),
+                              s.part_images, &of_vit));
+    *n_bytes =
+        s.n_bytes + of_vit + mm_upload_n_bytes(plan->device, batch_bytes(&s));
+    return MM_OK;
 }
 
 double mm_stepper_wait_s(const mm_stepper *s)
@@ -336,13 +361,14 @@ static mm_status fatal(const mm_stepper *s, mm_status st)
                          mm_fail_message());
 }
 
-/** Wait for the step under way; this rank's share of its loss. */
+/** Wait for the step under way, whose gradient is known to be summed; this
+ * rank's share of its loss. Of a step that began since nothing is waited for.
+ */
 static mm_status wait_for_outcome(mm_stepper *s, double *loss_sum)
 {
     *loss_sum = 0;
     if (s->n_global == 0)
         return MM_OK;
-    MM_TRY(mm_reducer_wait(s->reducer));
     MM_TRY(mm_event_sync(s->done));
     for (int64_t i = 0; i < s->n_parts; i++)
         *loss_sum += s->host_outcome[1 + i];
@@ -386,6 +412,7 @@ mm_status mm_stepper_step(mm_stepper *s, const mm_batch *batch,
 mm_status mm_stepper_finish(mm_stepper *s, mm_step_result *last)
 {
     double loss_sum;
+    MM_TRY(fatal(s, mm_reducer_wait(s->reducer)));
     MM_TRY(fatal(s, wait_for_outcome(s, &loss_sum)));
     MM_TRY(mm_reducer_sum_host(s->reducer, &loss_sum, 1));
     return tell(s, loss_sum, last);

@@ -16,6 +16,8 @@ typedef struct mm_step_plan {
     int64_t accumulate;  /* parts that they go through the model in, at least 1;
                             at most most_images */
     int64_t most_classes; /* of a task              */
+    bool recompute; /* activations in the backward pass: less memory, more time,
+                       the same bits */
     double weight_decay;
     double clip; /* largest gradient norm; 0: no clipping */
     double label_smoothing;
@@ -45,8 +47,13 @@ typedef struct mm_step_result {
 mm_status mm_stepper_create(const mm_step_plan *plan, mm_stepper **stepper);
 void mm_stepper_destroy(mm_stepper **stepper);
 
-/** Device bytes: weights, their shadow, gradient, moments and activations. */
+/** Device bytes: weights, their shadow, gradient, moments, activations and
+ * batches. */
 int64_t mm_stepper_n_bytes(const mm_stepper *stepper);
+
+/** What they would be for a plan; no communicator is needed. Errors:
+ * MM_E_MEMORY. */
+mm_status mm_stepper_count_bytes(const mm_step_plan *plan, int64_t *n_bytes);
 
 /** Seconds that steps have waited for other ranks' gradients so far. */
 double mm_stepper_wait_s(const mm_stepper *stepper);

@@ -160,6 +160,33 @@ class Train(cli.Case):
             losses.append([l["loss"] for l in self.log()])
         np.testing.assert_allclose(*losses, rtol=2e-4)
 
+    def test_a_short_last_batch_may_have_fewer_parts(self):
+        cli.make_npz(self.dir / "data.npz", n_train=17)
+        losses = []
+        for n_ranks, n_parts in (1, 1), (1, 3), (2, 4), (3, 3):
+            self.save = self.dir / f"run{n_ranks}{n_parts}"
+            self.train("--no-shuffle", "--epochs", 2, "--accumulate", n_parts,
+                       n_ranks=n_ranks)
+            self.assertEqual([l["n_images"] for l in self.log()],
+                             [8, 8, 1] * 2)
+            losses.append([l["loss"] for l in self.log()])
+        for other in losses[1:]:
+            np.testing.assert_allclose(losses[0], other, rtol=2e-4)
+
+    def test_parts_and_recomputing_may_change_when_a_run_goes_on(self):
+        more = ["--n-splits", 2, "--split-strategy", "class"]
+        self.train(*more)
+        (self.save / "task_001.h5").unlink()
+        self.train(*more, "--accumulate", 2, "--grad-checkpoint")
+        self.assertTrue((self.save / "task_001.h5").exists())
+
+    def test_number_of_parts(self):
+        for n_parts in 0, -1, "two":
+            self.fails("--accumulate", more=["--accumulate", n_parts])
+        self.fails("--accumulate 5", "4 images", more=["--accumulate", 5])
+        self.fails("--accumulate 4", "3 images", more=["--accumulate", 4],
+                   n_ranks=3)
+
     def test_a_batch_larger_than_the_task_works(self):
         self.train("--batch-size", 1000, n_ranks=3)
         self.assertEqual([l["n_images"] for l in self.log()], [64])

@@ -11,6 +11,12 @@
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/common_interface_defs.h>
 #endif
+#if __has_include(<valgrind/valgrind.h>)
+#include <valgrind/valgrind.h>
+#else
+#define VALGRIND_STACK_REGISTER(from, to) 0u
+#define VALGRIND_STACK_DEREGISTER(stack) ((void)(stack))
+#endif
 
 namespace mm_emu
 {
@@ -74,8 +80,10 @@ fibre::~fibre()
 #ifndef __x86_64__
     delete static_cast<ucontext_t *>(resume);
 #endif
-    if (memory)
-        munmap(memory, GUARD_BYTES + STACK_BYTES);
+    if (!memory)
+        return;
+    VALGRIND_STACK_DEREGISTER(valgrind_stack);
+    munmap(memory, GUARD_BYTES + STACK_BYTES);
 }
 
 fibre::fibre(void (*main_)(void *), void *argument_)
@@ -89,6 +97,8 @@ fibre::fibre(void (*main_)(void *), void *argument_)
     memory = static_cast<char *>(mapped);
     mprotect(memory, GUARD_BYTES, PROT_NONE);
     bottom = memory + GUARD_BYTES;
+    valgrind_stack = VALGRIND_STACK_REGISTER(
+        memory + GUARD_BYTES, memory + GUARD_BYTES + STACK_BYTES);
 #ifdef __x86_64__
     /* As if it had called mm_emu_swap_stacks from before its first line: six
      * registers, the place to return to, and a stack aligned as for a call. */

@@ -12,7 +12,8 @@ struct fibre {
     char *memory = nullptr; /* own stack with its guard page, or NULL */
     const void *bottom = nullptr;
     std::size_t n_bytes = 0;
-    void *fake_stack = nullptr; /* AddressSanitizer's */
+    void *fake_stack = nullptr;  /* AddressSanitizer's */
+    unsigned valgrind_stack = 0; /* its number with Valgrind */
     void (*main)(void *) = nullptr;
     void *argument = nullptr;
 

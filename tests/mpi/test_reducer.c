@@ -34,8 +34,8 @@ static int build_scene(void **state)
     s->n_ranks = mm_comm_n_ranks(s->comm);
     const char *name = getenv("MAGMAX_TEST_DEVICE");
     void *memory = NULL;
-    if (mm_device_choose(name ? name : "cpu", 1, mm_comm_node_rank(s->comm),
-                         &s->device) != MM_OK ||
+    if (mm_device_choose(name ? name : "cpu", "fp32", 1,
+                         mm_comm_node_rank(s->comm), &s->device) != MM_OK ||
         mm_stream_create(s->device, &s->stream) != MM_OK ||
         mm_device_alloc(s->device, sizeof s->grad, &memory) != MM_OK)
         return 1;

@@ -115,6 +115,16 @@ class Runs(Rig):
                 self.check_accuracy(save, n_ranks)
                 save.rename(self.dir / f"seq{n_ranks}")
 
+    def test_recomputed_activations_give_the_same_bits(self):
+        for n_ranks, more in (1, ()), (2, ("--accumulate", 2)):
+            runs = [self.dir / f"kept{n_ranks}", self.dir / f"again{n_ranks}"]
+            self.train(runs[0], *more, n_ranks=n_ranks)
+            self.train(runs[1], *more, "--grad-checkpoint", n_ranks=n_ranks)
+            for task in range(3):
+                kept, again = (cli.read_checkpoint(run / f"task_{task:03}.h5")
+                               for run in runs)
+                self.assert_same_weights(kept, again)
+
     def test_batches_in_parts_follow_pytorch_as_whole_ones_do(self):
         # Parts of 4; of 3, 3 and 2; of one image; on three ranks, which have 3,
         # 3 and 2 images, of 2 and 1, or of 2.
