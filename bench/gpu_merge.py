@@ -79,11 +79,13 @@ def main():
             for device in ("cuda", "cpu"):
                 output = folder / f"{device}.safetensors"
                 begin = time.perf_counter()
-                subprocess.run(
+                ended = subprocess.run(
                     [Path(bin_folder) / "magmax_merge", "--device", device,
-                     "-o", output, "--pretrained", *inputs], check=True,
-                    stdout=subprocess.DEVNULL)
+                     "-o", output, "--pretrained", *inputs], text=True,
+                    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
                 seconds = time.perf_counter() - begin
+                if ended.returncode:
+                    sys.exit(ended.stderr)
                 if number >= 0:
                     print(json.dumps({
                         "merge": "tiny" if quick else "ViT-L-14",

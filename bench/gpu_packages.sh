@@ -34,7 +34,7 @@ fi
 packages=(
     libopenmpi-dev libhdf5-openmpi-dev libdnnl-dev libjansson-dev libzip-dev
     libdeflate-dev zlib1g-dev libpcre2-dev libunistring-dev
-    libjpeg62-turbo-dev libpng-dev libwebp-dev libcmocka-dev
+    libjpeg62-turbo-dev libpng-dev libwebp-dev libnetpbm-dev libcmocka-dev
     pkgconf-bin libpkgconf3
 )
 # The libraries themselves, and mpirun.
@@ -43,7 +43,7 @@ packages+=(
     libevent-core-2.1-7 libevent-pthreads-2.1-7 libudev1
     libhdf5-openmpi-103-1 libaec0 libsz2 libdnnl2 ocl-icd-libopencl1
     libjansson4 libzip4 libdeflate0 zlib1g libpcre2-8-0 libunistring2
-    libjpeg62-turbo libpng16-16 libwebp7 libwebpdemux2 libcmocka0
+    libjpeg62-turbo libpng16-16 libwebp7 libwebpdemux2 libnetpbm11 libcmocka0
 )
 # HDF5 loads libcurl and OpenSSL, which load the rest.
 packages+=(

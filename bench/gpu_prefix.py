@@ -20,10 +20,14 @@ import lzma
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
+
+# ELF: the dynamic section, and its entries for search paths.
+PT_DYNAMIC, DT_RPATH, DT_RUNPATH, DT_IGNORED = 2, 15, 29, 0x6000000d
 
 LIB = "usr/lib/x86_64-linux-gnu"
 # Open MPI starts by these names; they need LD_LIBRARY_PATH, which must not
@@ -143,6 +147,29 @@ def elf_files(prefix):
                     yield path
 
 
+def forget_own_paths(path):
+    """Have the loader ignore a library's own search path, /usr/lib/...: where
+    there is one, it no longer asks for that of the program (DT_RPATH)."""
+    data = bytearray(path.read_bytes())
+    if data[4] != 2:  # 64 bits
+        return
+    at, size, n = (struct.unpack_from(f, data, o)[0] for f, o in
+                   (("<Q", 32), ("<H", 54), ("<H", 56)))
+    changed = False
+    for header in range(at, at + size * n, size):
+        kind, _, offset, _, _, n_bytes = struct.unpack_from("<IIQQQQ", data,
+                                                            header)
+        if kind != PT_DYNAMIC:
+            continue
+        for entry in range(offset, offset + n_bytes, 16):
+            if struct.unpack_from("<Q", data, entry)[0] in (DT_RPATH,
+                                                            DT_RUNPATH):
+                struct.pack_into("<Q", data, entry, DT_IGNORED)
+                changed = True
+    if changed:
+        path.write_bytes(data)
+
+
 def missing_libraries(prefix):
     there = {path.name for path in prefix.rglob("*.so*")}
     for path in elf_files(prefix):
@@ -186,6 +213,8 @@ def main():
     prefix.mkdir(parents=True)
     for package in packages:
         unpack(package, prefix)
+    for path in elf_files(prefix):
+        forget_own_paths(path)
     add_programs(prefix)
     write_environment(prefix)
     if "--check" in sys.argv:

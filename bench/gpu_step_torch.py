@@ -130,9 +130,10 @@ def main():
         step = make_step(model, batch, precision)
         time_round(step, 5)  # compiles, chooses algorithms
     for number in range(rounds):
-        text = subprocess.run(ours, check=True, stdout=subprocess.PIPE,
-                              text=True).stdout
-        row = json.loads(text)
+        ended = subprocess.run(ours, stdout=subprocess.PIPE, text=True)
+        if ended.returncode:
+            sys.exit(f"{ours[0]}: exit code {ended.returncode}")
+        row = json.loads(ended.stdout)
         print(json.dumps({**common, "program": "magmax", "round": number,
                           "images_per_s": row["train_images_per_s"],
                           "gflop_per_image": row["train_gflop_per_image"]}),

@@ -128,6 +128,7 @@ static timing time_training(const mm_step_plan *plan, const mm_model *model,
         total_s += spent_s;
         add_sample(&all, spent_s, flop, plan->comm, plan->device);
     }
+    must(mm_stepper_read(stepper, model->theta)); /* the last step is over */
     timing t = finish_samples(&all);
     t.waited = (mm_stepper_wait_s(stepper) - before_s) / total_s;
     mm_stepper_destroy(&stepper);

@@ -76,41 +76,45 @@ static inline void assert_gradient(mm_weights *golden, const mm_tensor *tensor,
 }
 
 /** The golden images are normalised floats already, which no byte could give:
- * this takes patchify's place and lets them in. */
-static const float *normalised_images;
+ * columns of patches made from them on the host take patchify's place. */
+static float *patch_columns;
 
-static inline mm_status patchify_floats(mm_stream *stream, mm_act *acts,
-                                        const uint8_t *images, int64_t n_images,
-                                        int64_t size, int64_t patch,
-                                        const float *mean, const float *std)
+static inline mm_status copy_patch_columns(mm_stream *stream, mm_act *columns,
+                                           const uint8_t *images,
+                                           int64_t n_images, int64_t size,
+                                           int64_t patch, const float *mean,
+                                           const float *std)
 {
-    (void)stream, (void)images, (void)mean, (void)std;
-    float *columns = (float *)acts; /* on the CPU they are floats */
-    int64_t grid = size / patch;
-    for (int64_t b = 0; b < n_images; b++)
+    (void)images, (void)patch, (void)mean, (void)std;
+    return mm_copy_to_device(stream, columns, patch_columns,
+                             n_images * 3 * size * size *
+                                 (int64_t)sizeof *patch_columns);
+}
+
+/** The columns of two images from the closed formula; free() them. */
+static inline float *make_patch_columns(int64_t size, int64_t patch)
+{
+    int64_t grid = size / patch, n_pixels = 2 * 3 * size * size;
+    float *columns = malloc((size_t)n_pixels * sizeof *columns), *to = columns;
+    for (int64_t b = 0; b < 2; b++)
         for (int64_t g = 0; g < grid * grid; g++)
             for (int64_t c = 0; c < 3; c++)
                 for (int64_t y = 0; y < patch; y++)
-                    for (int64_t x = 0; x < patch; x++)
-                        *columns++ = normalised_images[((b * 3 + c) * size +
-                                                        g / grid * patch + y) *
-                                                           size +
-                                                       g % grid * patch + x];
-    return MM_OK;
+                    for (int64_t x = 0; x < patch; x++) {
+                        int64_t row = (b * 3 + c) * size + g / grid * patch + y;
+                        int64_t i = row * size + g % grid * patch + x;
+                        *to++ = (float)(3 * formula("images", (uint64_t)i));
+                    }
+    return columns;
 }
 
-/** A tower on weights from the closed formula equals open_clip's numbers. */
-static inline void check_full_size(const char *model)
+/** Weights and head from the closed formula, checked, to the device. */
+static inline void upload_formula(rig *r, mm_weights *golden)
 {
-    rig r;
-    rig_open(&r, model, 2, 5, patchify_floats);
-    char path[128];
-    snprintf(path, sizeof path, GOLDEN "clip/%s.safetensors", model);
-    mm_weights *golden;
-    must(mm_weights_open(path, &golden));
-    for (int i = 0; i < r.table.n_tensors; i++) {
-        const mm_tensor *tensor = &r.table.tensors[i];
-        float *values = r.theta + tensor->off_elems;
+    float *theta = malloc((size_t)r->table.n_elems * sizeof *theta);
+    for (int i = 0; i < r->table.n_tensors; i++) {
+        const mm_tensor *tensor = &r->table.tensors[i];
+        float *values = theta + tensor->off_elems;
         fill_by_formula(tensor, values);
         char name[192];
         snprintf(name, sizeof name, "weight_first4.%s", tensor->name);
@@ -118,32 +122,52 @@ static inline void check_full_size(const char *model)
         assert_memory_equal(first, values, 4 * sizeof *values);
         free(first);
     }
-    for (int64_t i = 0; i < 5 * r.config.embed_dim; i++)
-        r.head[i] = 20 * (float)(0.2 * formula("head", (uint64_t)i));
-    int64_t n_pixels = 2 * 3 * r.config.image_size * r.config.image_size;
-    float *images = malloc((size_t)n_pixels * sizeof *images);
-    for (int64_t i = 0; i < n_pixels; i++)
-        images[i] = (float)(3 * formula("images", (uint64_t)i));
+    upload_floats(r, r->theta, theta, r->table.n_elems);
+    for (int64_t i = 0; i < 5 * r->config.embed_dim; i++)
+        theta[i] = 20 * (float)(0.2 * formula("head", (uint64_t)i));
+    upload_floats(r, r->head, theta, 5 * r->config.embed_dim);
+    free(theta);
+}
 
-    normalised_images = images;
+/** A device's `n` floats equal the golden tensor `name`. */
+static inline void assert_equals_golden(rig *r, mm_weights *golden,
+                                        const char *name, const float *ours,
+                                        int64_t n)
+{
+    float *mine = fetch(r, ours, n), *theirs = read_tensor(golden, name, NULL);
+    assert_close(name, mine, theirs, n, clip_bound);
+    free(mine);
+    free(theirs);
+}
+
+/** A tower on weights from the closed formula equals open_clip's numbers. */
+static inline void check_full_size(const char *model)
+{
+    rig r;
+    rig_open(&r, model, 2, 5, copy_patch_columns);
+    char path[128];
+    snprintf(path, sizeof path, GOLDEN "clip/%s.safetensors", model);
+    mm_weights *golden;
+    must(mm_weights_open(path, &golden));
+    upload_formula(&r, golden);
+    patch_columns =
+        make_patch_columns(r.config.image_size, r.config.patch_size);
     const int32_t labels[] = {1, 3};
     float loss = (float)rig_loss(&r, NULL, labels);
     rig_backward(&r, false);
 
-    float *features = read_tensor(golden, "features", NULL);
-    float *logits = read_tensor(golden, "logits", NULL);
     float *their_loss = read_tensor(golden, "loss", NULL);
-    assert_close("features", r.features, features, 2 * r.config.embed_dim,
-                 clip_bound);
-    assert_close("logits", r.logits, logits, 2 * 5, clip_bound);
     assert_close("loss", &loss, their_loss, 1, clip_bound);
+    assert_equals_golden(&r, golden, "features", r.features,
+                         2 * r.config.embed_dim);
+    assert_equals_golden(&r, golden, "logits", r.logits, 2 * 5);
+    float *grad = fetch(&r, r.grad, r.table.n_elems);
     for (int i = 0; i < r.table.n_tensors; i++)
         assert_gradient(golden, &r.table.tensors[i],
-                        r.grad + r.table.tensors[i].off_elems);
-    free(features);
-    free(logits);
+                        grad + r.table.tensors[i].off_elems);
+    free(grad);
     free(their_loss);
-    free(images);
+    free(patch_columns);
     mm_weights_close(&golden);
     rig_close(&r);
 }
