@@ -111,8 +111,9 @@ static void whole_path(const tools *t, const file *f, seconds *s)
     must(mm_transform_evaluation(t->transform, &image, t->pixels));
     double resized = now_s();
     /* One patch of the whole image: channels first, as PyTorch has it. */
-    must(mm_device_ops(t->device)->patchify(t->stream, t->input, t->pixels, 1,
-                                            SIZE, SIZE, mean, deviation));
+    must(mm_device_ops(t->device)->patchify(t->stream, (mm_act *)t->input,
+                                            t->pixels, 1, SIZE, SIZE, mean,
+                                            deviation));
     double end = now_s();
     s->ours += end - start;
     s->resize += resized - decoded;

@@ -3,13 +3,16 @@
  * and images, against the machine's rate of fused multiply-adds, which is
  * measured after every one of them: on a shared machine it changes.
  *
- *   [mpirun -np N] vit_step MODEL BATCH REPEATS [train|forward|both]
+ *   [mpirun -np N] vit_step MODEL BATCH REPEATS [train|forward|both [DEVICE]]
  *
  * Prints one JSON object: medians in images/s, the fraction of peak (counting
  * every token in every block, three times a forward pass for training), and the
- * peak memory of the process. BATCH is over all ranks.
+ * peak memory of the process. BATCH is over all ranks. DEVICE as mm_device_open
+ * has it (default: cpu); a GPU's peak is not measured here and its part is 0.
  */
+#include "bench/median.h"
 #include "bench/peak.h"
+#include "kernels/ops.h"
 #include "src/model/model.h"
 #include "src/model/params.h"
 #include "src/model/vit.h"
@@ -21,18 +24,6 @@
 #include <sys/resource.h>
 
 enum { N_CLASSES = 100 };
-
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *values, int n)
-{
-    qsort(values, (size_t)n, sizeof *values, compare);
-    return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
-}
 
 static void must(mm_status st)
 {
@@ -48,6 +39,7 @@ typedef struct inputs {
     mm_head head;
     mm_task task;
     uint8_t *images;
+    int64_t n_bytes; /* of images */
     int32_t *labels;
 } inputs;
 
@@ -55,6 +47,7 @@ static void make_inputs(inputs *in, const mm_model_config *config,
                         int64_t n_images, int64_t n_global)
 {
     int64_t n_bytes = n_images * config->image_size * config->image_size * 3;
+    in->n_bytes = n_bytes;
     in->images = malloc((size_t)n_bytes + 1);
     in->labels = malloc((size_t)n_images * sizeof *in->labels + 1);
     in->head.weight =
@@ -94,12 +87,15 @@ static samples samples_of(int n)
     return s;
 }
 
-static void add_sample(samples *s, double seconds, double flop, mm_comm *comm)
+static void add_sample(samples *s, double seconds, double flop, mm_comm *comm,
+                       const mm_device *device)
 {
-    double peak =
-        peak_gflops(mm_comm_n_threads(comm), 3) * 1e9 * mm_comm_n_ranks(comm);
     s->seconds[s->n] = seconds;
-    s->of_peak[s->n++] = flop / seconds / peak;
+    if (!mm_device_has_own_memory(device))
+        s->of_peak[s->n] = flop / seconds /
+                           (peak_gflops(mm_comm_n_threads(comm), 3) * 1e9 *
+                            mm_comm_n_ranks(comm));
+    s->n++;
 }
 
 static timing finish_samples(samples *s)
@@ -119,22 +115,35 @@ static timing time_training(const mm_step_plan *plan, const mm_model *model,
     must(mm_stepper_begin_task(stepper, model->theta, &in->head, &in->task));
     double before_s = 0, total_s = 0;
     for (int i = -1; i < repeats; i++) { /* the first warms up */
-        mm_step_result result;
+        mm_step_result last;
         must(mm_comm_barrier(plan->comm));
         double begin_s = mm_clock_s();
-        must(mm_stepper_step(stepper, &in->batch, MM_OK, 1e-6, &result));
+        must(mm_stepper_step(stepper, &in->batch, MM_OK, 1e-6, &last));
+        must(mm_stepper_finish(stepper, &last));
         double spent_s = mm_clock_s() - begin_s;
         if (i < 0) {
             before_s = mm_stepper_wait_s(stepper);
             continue;
         }
         total_s += spent_s;
-        add_sample(&all, spent_s, flop, plan->comm);
+        add_sample(&all, spent_s, flop, plan->comm, plan->device);
     }
     timing t = finish_samples(&all);
     t.waited = (mm_stepper_wait_s(stepper) - before_s) / total_s;
     mm_stepper_destroy(&stepper);
     return t;
+}
+
+/** Device memory with a copy of `host`, or undefined where it is NULL. */
+static void *put(mm_device *device, mm_stream *stream, const void *host,
+                 int64_t n_bytes)
+{
+    void *memory = NULL;
+    must(mm_device_alloc(device, n_bytes, &memory));
+    if (host)
+        must(mm_copy_to_device(stream, memory, host, n_bytes));
+    must(mm_stream_sync(stream));
+    return memory;
 }
 
 static timing time_forward(mm_comm *comm, mm_device *device,
@@ -144,19 +153,27 @@ static timing time_forward(mm_comm *comm, mm_device *device,
     mm_stream *stream = NULL;
     mm_vit *vit = NULL;
     samples all = samples_of(repeats);
+    const int64_t n = model->table.n_elems, a = mm_device_act_bytes(device);
     must(mm_stream_create(device, &stream));
     must(mm_vit_create(device, stream, &model->config, MM_VIT_INFERENCE,
                        in->batch.n_images, &vit));
+    void *theta = put(device, stream, model->theta, n * (int64_t)sizeof(float));
+    void *weights = put(device, stream, NULL, n * a);
+    void *images = put(device, stream, in->images, in->n_bytes);
+    must(mm_device_ops(device)->float_to_act(stream, weights, theta, n));
     for (int i = -1; i < repeats; i++) {
         float *features;
         must(mm_comm_barrier(comm));
         double begin_s = mm_clock_s();
-        must(mm_vit_forward(vit, model->theta, in->images, in->batch.n_images,
+        must(mm_vit_forward(vit, theta, weights, images, in->batch.n_images,
                             &features));
         must(mm_stream_sync(stream));
         if (i >= 0)
-            add_sample(&all, mm_clock_s() - begin_s, flop, comm);
+            add_sample(&all, mm_clock_s() - begin_s, flop, comm, device);
     }
+    mm_device_release(device, &theta);
+    mm_device_release(device, &weights);
+    mm_device_release(device, &images);
     mm_vit_destroy(&vit);
     mm_stream_destroy(&stream);
     return finish_samples(&all);
@@ -168,7 +185,7 @@ int main(int argc, char **argv)
     must(mm_comm_create(&argc, &argv, &comm));
     if (argc < 4) {
         fprintf(stderr, "usage: vit_step MODEL BATCH REPEATS "
-                        "[train|forward|both]\n");
+                        "[train|forward|both [DEVICE]]\n");
         return 2;
     }
     int64_t batch = atoll(argv[2]);
@@ -181,7 +198,7 @@ int main(int argc, char **argv)
     mm_model model = {0};
     must(mm_model_open(comm, NULL, argv[1], NULL, 1, &model));
     mm_device *device = NULL;
-    must(mm_device_open("cpu", n_threads, &device));
+    must(mm_device_open(argc > 5 ? argv[5] : "cpu", n_threads, &device));
     inputs in;
     memset(&in, 0, sizeof in);
     make_inputs(&in, &model.config, n_images, batch);
@@ -190,6 +207,7 @@ int main(int argc, char **argv)
                          .config = &model.config,
                          .most_images = n_images,
                          .most_classes = N_CLASSES,
+                         .accumulate = 1,
                          .weight_decay = 0.1,
                          .clip = 1};
 
@@ -203,13 +221,16 @@ int main(int argc, char **argv)
     getrusage(RUSAGE_SELF, &usage);
     if (rank == 0)
         printf("{\"model\": \"%s\", \"batch\": %lld, \"n_ranks\": %d, "
-               "\"n_threads\": %d, \"train_images_per_s\": %.4g, "
+               "\"n_threads\": %d, \"device\": \"%s\", "
+               "\"train_images_per_s\": %.4g, "
                "\"train_of_peak\": %.3f, \"train_waited\": %.4f, "
+               "\"train_gflop_per_image\": %.4g, "
                "\"forward_images_per_s\": %.4g, \"forward_of_peak\": %.3f, "
                "\"max_rss_gib\": %.2f}\n",
                argv[1], (long long)batch, n_ranks, n_threads,
+               mm_device_describe(device),
                train.seconds > 0 ? (double)batch / train.seconds : 0,
-               train.of_peak, train.waited,
+               train.of_peak, train.waited, 3e-9 * flop / (double)batch,
                forward.seconds > 0 ? (double)batch / forward.seconds : 0,
                forward.of_peak, (double)usage.ru_maxrss / (1 << 20));
     mm_device_close(&device);

@@ -2,25 +2,49 @@
 #define MAGMAX_COMM_REDUCER_H
 
 #include "comm/comm.h"
+#include "kernels/device.h"
 
 /**
  * Sums ranges of the gradient buffer over ranks while the backward pass still
- * computes others. The host transport moves only when polled.
+ * computes others: by MPI where the device's memory is the host's, by NCCL on a
+ * stream of its own where it is a GPU's.
+ *
+ * A round: wait for the one before, any calls of ready, then finish.
  */
 typedef struct mm_reducer mm_reducer;
 
+/** How sums travel in fewer bytes: `pack` writes n numbers for the wire,
+ * `unpack` reads them back. On GPUs only; enqueued like ops. */
+typedef struct mm_reducer_wire {
+    mm_status (*pack)(void *context, mm_stream *stream, void *wire,
+                      const float *values, int64_t n);
+    mm_status (*unpack)(void *context, mm_stream *stream, float *values,
+                        const void *wire, int64_t n);
+    void *context;
+} mm_reducer_wire;
+
+typedef struct mm_reducer_plan {
+    mm_comm *comm;
+    mm_device *device;
+    mm_stream *stream;    /* computes the gradient                          */
+    int64_t bucket_elems; /* ranges that touch travel together up to this   */
+    double limit_s;       /* how long a rank waits for others; 0: for ever  */
+    const mm_reducer_wire *bf16; /* sum as bf16, made by this; NULL: as fp32 */
+} mm_reducer_plan;
+
 /**
- * Memory   Gives *reducer, freed by mm_reducer_destroy; keeps `comm`. Ranges
- *          smaller than `bucket_elems` that touch travel as one message.
- * Ranks    Collective, same bucket_elems.
+ * Memory   Gives *reducer, freed by mm_reducer_destroy; keeps what the plan
+ *          points to.
+ * Ranks    Collective, same sizes. Errors are agreed: MM_E_DEVICE without NCCL,
+ *          or where ranks share a GPU; MM_E_ARG for bf16 on hosts.
  */
-mm_status mm_reducer_create(mm_comm *comm, int64_t bucket_elems,
-                            mm_reducer **reducer);
+mm_status mm_reducer_create(const mm_reducer_plan *plan, mm_reducer **reducer);
 void mm_reducer_destroy(mm_reducer **reducer);
 
 /**
- * Say that grad[lo, hi) is final on this rank. Ranges of one round are disjoint
- * and each begins or ends where an earlier one did, or stands alone.
+ * Say that grad[lo, hi), in the device's memory, is final on this rank once the
+ * stream has done what is enqueued. Ranges of one round are disjoint and each
+ * begins or ends where an earlier one did, or stands alone.
  *
  * Memory   Borrowed, and not to be touched, until mm_reducer_finish.
  * Ranks    Collective, same lo, hi, same order of calls.
@@ -34,11 +58,32 @@ mm_status mm_reducer_ready(mm_reducer *reducer, float *grad, int64_t lo,
 /** Let the transport move; cheap, callable from mm_stream_set_poll. */
 void mm_reducer_poll(void *reducer);
 
-/** Send what has not been sent, and wait until every range is summed. */
+/**
+ * Send what has not been sent. What the stream does from now on finds every
+ * range summed.
+ *
+ * Ranks    Collective.
+ * Timing   Enqueued on a GPU; on the host, waits until all is summed.
+ * Errors   MM_E_COMM: as mm_watch_wait.
+ */
 mm_status mm_reducer_finish(mm_reducer *reducer);
 
-/** Seconds that mm_reducer_finish has waited since the start: what was not
- * hidden behind computation. */
+/**
+ * Wait until the sums of the last round are there; what the stream does with
+ * them may still be under way. To be called before much is enqueued behind them
+ * and before the host waits for the stream: a device's queue that is full of
+ * work behind a sum which never comes would hold up the host for ever.
+ *
+ * Ranks    Collective.
+ * Errors   MM_E_COMM: as mm_watch_wait.
+ */
+mm_status mm_reducer_wait(mm_reducer *reducer);
+
+/** mm_comm_sum_double, watching as mm_watch_wait does; values of the host. */
+mm_status mm_reducer_sum_host(mm_reducer *reducer, double *values, int64_t n);
+
+/** Seconds since the start that the stream has stood still for other ranks:
+ * what was not hidden behind computation. */
 double mm_reducer_wait_s(const mm_reducer *reducer);
 
 #endif

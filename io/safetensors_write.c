@@ -74,12 +74,11 @@ static mm_status make_header(const mm_checkpoint *cp, char **header,
                        cp->path);
     size_t length = strlen(text);
     *n_bytes = (length + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-    *header = realloc(text, *n_bytes + 1);
-    if (!*header) {
-        free(text);
+    char *padded = realloc(text, *n_bytes + 1);
+    *header = padded ? padded : text;
+    if (!padded)
         return mm_fail(MM_E_MEMORY, "%s: no memory for its header", cp->path);
-    }
-    memset(*header + length, ' ', *n_bytes - length);
+    memset(padded + length, ' ', *n_bytes - length);
     if (*n_bytes > MAX_HEADER_BYTES)
         return mm_fail(MM_E_ARG, "%s: its header has %zu bytes, at most %d fit",
                        cp->path, *n_bytes, MAX_HEADER_BYTES);

@@ -5,6 +5,13 @@
 
 #include <stdbool.h>
 
+/**
+ * A number of the stream's activation type: fp32, or bf16 on a device that was
+ * opened with that precision. Opaque, so that only backends do arithmetic on
+ * such pointers; mm_device_act_bytes says its size.
+ */
+typedef struct mm_act mm_act;
+
 /** The activation inside a block's MLP. */
 typedef enum mm_activation {
     MM_GELU,      /* x Phi(x), the erf form      */
@@ -18,7 +25,8 @@ typedef struct mm_adamw {
     float eps;
     float weight_decay;
     float bias1, bias2; /* 1 - beta1^step, 1 - beta2^step, step from 1 */
-    float grad_scale;   /* the clipping factor, multiplies every gradient */
+    double clip;        /* largest norm of the gradient; 0: any        */
+    const double *grad_squares; /* device, one: the squared norm       */
 } mm_adamw;
 
 /** One backend: every op of kernels/ops_list.h, documented there. */

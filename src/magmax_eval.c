@@ -6,6 +6,7 @@
 static const mm_option rows[] = {
     MM_ROW_MODEL,
     MM_ROW_DEVICE,
+    MM_ROW_PRECISION,
     {.name = "load",
      .kind = MM_OPTION_TEXT,
      .value = "FILE",

@@ -21,6 +21,7 @@ static const mm_option rows[] = {
      .help = "make no head: print the ids of each line of a text file as JSON"},
     MM_ROW_MODEL,
     MM_ROW_DEVICE,
+    MM_ROW_PRECISION,
     {.name = "load",
      .kind = MM_OPTION_TEXT,
      .value = "FILE",

@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static const mm_option rows[] = {
     {.name = "pretrained",
@@ -28,6 +29,14 @@ static const mm_option rows[] = {
      .fallback = "5",
      .max = 0x1p63,
      .help = "what random draws from"},
+    {.name = "device",
+     .kind = MM_OPTION_CHOICE,
+     .value = "WHICH",
+     .fallback = "cpu",
+     .choices = "cpu,cuda,auto",
+     .free = true,
+     .help = "what computes; auto: the CPU, for reading files takes longer "
+             "than computing does anywhere"},
     {.name = "output",
      .kind = MM_OPTION_TEXT,
      .value = "FILE",
@@ -60,6 +69,21 @@ static mm_status choose_coef(const mm_options *options,
     return MM_OK;
 }
 
+/* One thread: blocks are so small that starting a team for each costs more than
+ * it brings. More ranks are the way to more cores, and may share a GPU. */
+static mm_status open_device(const mm_job *job, mm_device **device)
+{
+    char gpu[32];
+    snprintf(gpu, sizeof gpu, "cuda:shared:%d", mm_comm_node_rank(job->comm));
+    bool on_gpu = !strcmp(mm_options_text(job->options, "device"), "cuda");
+    MM_TRY(mm_comm_agree(job->comm,
+                         mm_device_open(on_gpu ? gpu : "cpu", 1, device)));
+    int n_ranks = mm_comm_n_ranks(job->comm);
+    mm_log_line(job->log, "%s, %d rank%s", mm_device_describe(*device), n_ranks,
+                n_ranks > 1 ? "s" : "");
+    return MM_OK;
+}
+
 static mm_status print_report(const mm_merge_request *request,
                               const mm_merge_result *result)
 {
@@ -77,6 +101,7 @@ static mm_status merge(const mm_job *job, mm_merge_request *request,
 {
     const mm_options *options = job->options;
     MM_TRY(choose_coef(options, request));
+    MM_TRY(open_device(job, &request->device));
     MM_TRY(mm_merge(job->comm, job->log, request, result));
     mm_merge_log_shares(job->log, request, result);
     if (mm_options_flag(options, "json") && mm_comm_rank(job->comm) == 0)
@@ -110,6 +135,7 @@ static mm_status work(const mm_job *job)
         .options = record,
     };
     st = merge(job, &request, &result);
+    mm_device_close(&request.device);
 done:
     json_decref(record);
     free(result.n_won);

@@ -2,10 +2,12 @@
 #include "src/workload.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 static const mm_option rows[] = {
     MM_ROW_MODEL,
     MM_ROW_DEVICE,
+    MM_ROW_PRECISION,
     {.name = "load",
      .kind = MM_OPTION_TEXT,
      .value = "FILE",
@@ -42,6 +44,15 @@ static const mm_option rows[] = {
      .min = 1,
      .max = 1e9,
      .help = "images a step, over all ranks"},
+    {.name = "accumulate",
+     .kind = MM_OPTION_INT,
+     .value = "N",
+     .fallback = "1",
+     .min = 1,
+     .max = 1e9,
+     .free = true,
+     .help = "cut a rank's images of a batch into N parts, whose gradients add "
+             "up: less memory"},
     {.name = "lr",
      .kind = MM_OPTION_REAL,
      .value = "X",
@@ -93,6 +104,22 @@ static const mm_option rows[] = {
     MM_ROW_SAMPLES_PER_CLASS("training"),
     MM_ROW_WORKERS,
     MM_ROW_SKIP_BAD,
+    {.name = "reduce-dtype",
+     .kind = MM_OPTION_CHOICE,
+     .value = "TYPE",
+     .fallback = "fp32",
+     .choices = "fp32,bf16",
+     .help = "number type in which gradients travel between GPUs; bf16 halves "
+             "the bytes and rounds the sums"},
+    {.name = "rank-timeout",
+     .kind = MM_OPTION_REAL,
+     .value = "S",
+     .fallback = "45",
+     .min = 0,
+     .max = 1e6,
+     .free = true,
+     .help = "seconds that ranks wait in a step for one that does not come "
+             "before they end the job, naming it; 0: for ever"},
 };
 
 static const mm_option_table table = {
@@ -133,6 +160,7 @@ static mm_status run_sequence(const mm_job *job, mm_workload *work,
         .sequential = mm_options_flag(o, "sequential-finetuning"),
         .epochs = mm_options_int(o, "epochs"),
         .batch_size = mm_options_int(o, "batch-size"),
+        .accumulate = mm_options_int(o, "accumulate"),
         .lr = mm_options_real(o, "lr"),
         .weight_decay = mm_options_real(o, "wd"),
         .label_smoothing = mm_options_real(o, "ls"),
@@ -141,6 +169,8 @@ static mm_status run_sequence(const mm_job *job, mm_workload *work,
         .warmup_ratio = mm_options_is_set(o, "warmup-ratio")
                             ? mm_options_real(o, "warmup-ratio")
                             : -1,
+        .reduce_bf16 = !strcmp(mm_options_text(o, "reduce-dtype"), "bf16"),
+        .rank_timeout_s = mm_options_real(o, "rank-timeout"),
         .seed = (uint64_t)mm_options_int(o, "seed"),
         .shuffle = !mm_options_flag(o, "no-shuffle"),
         .augment = !mm_options_flag(o, "no-augment"),

@@ -31,7 +31,7 @@ static int run(const mm_option_table *table,
         exit_code = st == MM_OK ? 0 : 1;
     }
     if (st == MM_E_COMM) {
-        mm_log_error(log, mm_fail_message());
+        mm_log_fatal(log, mm_fail_message());
         mm_comm_abort(comm, 1);
     }
     if (st != MM_OK)

@@ -9,7 +9,7 @@
 typedef struct mm_job {
     mm_comm *comm;
     mm_log *log;
-    const mm_options *options;
+    mm_options *options;
 } mm_job;
 
 /**

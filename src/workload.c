@@ -6,15 +6,33 @@
 #include <stdlib.h>
 #include <string.h>
 
+/** Ranks that compute in different ways would not agree on weights. */
+static mm_status check_devices(mm_comm *comm, const mm_device *device)
+{
+    int64_t n_gpus = mm_device_has_own_memory(device);
+    MM_TRY(mm_comm_sum_int64(comm, &n_gpus, 1));
+    if (n_gpus > 0 && n_gpus < mm_comm_n_ranks(comm))
+        return mm_fail(MM_E_DEVICE,
+                       "%lld of %d ranks have a GPU; start a rank for each "
+                       "GPU, or give --device cpu",
+                       (long long)n_gpus, mm_comm_n_ranks(comm));
+    return MM_OK;
+}
+
 static mm_status open_device(const mm_job *job, mm_workload *work)
 {
     mm_comm *comm = job->comm;
     MM_TRY(mm_comm_agree(
         comm, mm_device_choose(mm_options_text(job->options, "device"),
+                               mm_options_text(job->options, "precision"),
                                mm_comm_n_threads(comm), mm_comm_node_rank(comm),
                                &work->device)));
-    mm_log_line(job->log, "%s, %d rank%s", mm_device_describe(work->device),
-                mm_comm_n_ranks(comm), mm_comm_n_ranks(comm) > 1 ? "s" : "");
+    MM_TRY(check_devices(comm, work->device));
+    const char *precision = mm_device_precision(work->device);
+    mm_options_set_default(job->options, "precision", precision);
+    mm_log_line(job->log, "%s, %s, %d rank%s", mm_device_describe(work->device),
+                precision, mm_comm_n_ranks(comm),
+                mm_comm_n_ranks(comm) > 1 ? "s" : "");
     if (mm_comm_n_cores(comm) == 1 && mm_comm_n_node_ranks(comm) == 1 &&
         mm_comm_n_host_cores(comm) > 1)
         mm_log_warn(job->log,

@@ -79,9 +79,19 @@
 #define MM_ROW_DEVICE                                                       \
     {                                                                       \
         .name = "device", .kind = MM_OPTION_CHOICE, .value = "WHICH",       \
-        .fallback = "cpu", .choices = "cpu,cuda,auto", .free = true,        \
+        .fallback = "auto", .choices = "cpu,cuda,auto", .free = true,       \
         .help = "what computes; auto: the GPU of this rank where there is " \
                 "one, else the CPU"                                         \
+    }
+
+#define MM_ROW_PRECISION                                                    \
+    {                                                                       \
+        .name = "precision", .kind = MM_OPTION_CHOICE, .value = "TYPE",     \
+        .choices = "fp32,tf32,bf16",                                        \
+        .help =                                                             \
+            "numbers of products and, with bf16, of activations; weights, " \
+            "their gradients and sums are fp32 always; without it, bf16 "   \
+            "on GPUs and fp32, the only one, on CPUs"                       \
     }
 
 /** An open model, data set and head, divided into tasks. Start from {0}. */
@@ -95,8 +105,9 @@ typedef struct mm_workload {
 } mm_workload;
 
 /**
- * Open the device of --device and the model of --model and --load; without
- * --load, random weights from `seed`.
+ * Open the device of --device and --precision, which is then the device's in
+ * job->options, and the model of --model and --load; without --load, random
+ * weights from `seed`.
  *
  * Memory   Fills *work, freed by mm_workload_close.
  * Ranks    Collective; the same status on every rank.

@@ -154,6 +154,8 @@ bool mm_comm_stderr_is_terminal(void)
 
 _Noreturn void mm_comm_abort(mm_comm *comm, int exit_code)
 {
+    /* Where the launcher cannot be reached, end this process anyway. */
+    alarm(10);
     MPI_Abort(comm->world, exit_code);
     _Exit(exit_code);
 }

@@ -87,8 +87,8 @@ static void head(float *out, float *lse, const float *qkv,
     }
 }
 
-mm_status MM_CPU(attention)(mm_stream *stream, float *out, float *lse,
-                            const float *qkv, bool causal, int64_t n_images,
+mm_status MM_CPU(attention)(mm_stream *stream, mm_act *out, float *lse,
+                            const mm_act *qkv, bool causal, int64_t n_images,
                             int64_t n_tokens, int64_t width, int64_t n_heads)
 {
     MM_CPU_REQUIRE("attention", stream && n_images >= 0 && n_tokens >= 0);
@@ -97,6 +97,8 @@ mm_status MM_CPU(attention)(mm_stream *stream, float *out, float *lse,
     if (n_images == 0 || n_tokens == 0 || width == 0)
         return MM_OK;
     MM_CPU_REQUIRE("attention", out && qkv);
+    float *to = MM_CPU_FLOATS(out);
+    const float *from = MM_CPU_FLOATS(qkv);
     mm_cpu_stream *cpu = mm_cpu_stream_of(stream);
     const mm_cpu_heads h = MM_CPU(heads)(causal, n_tokens, width, n_heads);
     MM_CPU_REQUIRE_SCRATCH(
@@ -113,9 +115,9 @@ mm_status MM_CPU(attention)(mm_stream *stream, float *out, float *lse,
 #pragma omp for schedule(dynamic, 4)
         for (int64_t task = 0; task < n_images * n_heads; task++) {
             int64_t image = task / n_heads, index = task % n_heads;
-            head(out + image * n_tokens * width + index * h.head_width,
+            head(to + image * n_tokens * width + index * h.head_width,
                  lse ? lse + task * n_tokens : NULL,
-                 qkv + image * n_tokens * 3 * width + index * h.head_width, &h,
+                 from + image * n_tokens * 3 * width + index * h.head_width, &h,
                  &s);
             mm_cpu_poll(stream, thread, &done, work);
         }

@@ -118,9 +118,9 @@ static void head_grad(const head_io *io, const mm_cpu_heads *h,
     }
 }
 
-mm_status MM_CPU(attention_grad)(mm_stream *stream, float *dqkv,
-                                 const float *dout, const float *out,
-                                 const float *lse, const float *qkv,
+mm_status MM_CPU(attention_grad)(mm_stream *stream, mm_act *dqkv,
+                                 const mm_act *dout, const mm_act *out,
+                                 const float *lse, const mm_act *qkv,
                                  bool causal, int64_t n_images,
                                  int64_t n_tokens, int64_t width,
                                  int64_t n_heads)
@@ -148,11 +148,11 @@ mm_status MM_CPU(attention_grad)(mm_stream *stream, float *dqkv,
         for (int64_t task = 0; task < n_images * n_heads; task++) {
             int64_t image = task / n_heads, index = task % n_heads;
             int64_t token = image * n_tokens, col = index * h.head_width;
-            head_io io = {.dqkv = dqkv + token * 3 * width + col,
-                          .dout = dout + token * width + col,
-                          .out = out + token * width + col,
+            head_io io = {.dqkv = MM_CPU_FLOATS(dqkv) + token * 3 * width + col,
+                          .dout = MM_CPU_FLOATS(dout) + token * width + col,
+                          .out = MM_CPU_FLOATS(out) + token * width + col,
                           .lse = lse + task * n_tokens,
-                          .qkv = qkv + token * 3 * width + col};
+                          .qkv = MM_CPU_FLOATS(qkv) + token * 3 * width + col};
             head_grad(&io, &h, &s);
             mm_cpu_poll(stream, thread, &done, work);
         }

@@ -71,6 +71,8 @@ static mm_status cpu_open(const char *wanted, int n_threads, mm_device **device)
         return mm_fail(MM_E_MEMORY, "no memory for a device");
     cpu->base.backend = &mm_backend_cpu;
     cpu->base.ops = chosen.ops;
+    cpu->base.precision = "fp32";
+    cpu->base.act_bytes = (int64_t)sizeof(float);
     cpu->n_threads = n_threads;
     snprintf(cpu->base.description, sizeof cpu->base.description,
              "cpu, %d thread%s, %s", n_threads, n_threads == 1 ? "" : "s",
@@ -150,6 +152,55 @@ static mm_status cpu_stream_sync(mm_stream *stream)
     return MM_OK;
 }
 
+/* ---- events: the CPU's streams have always done what they were told ------ */
+
+static void *cpu_stream_native(const mm_stream *stream)
+{
+    (void)stream;
+    return NULL;
+}
+
+static mm_status cpu_event_create(mm_device *device, mm_event **event)
+{
+    *event = calloc(1, sizeof **event);
+    if (!*event)
+        return mm_fail(MM_E_MEMORY, "no memory for an event");
+    (*event)->device = device;
+    return MM_OK;
+}
+
+static void cpu_event_destroy(mm_event *event)
+{
+    free(event);
+}
+
+static mm_status cpu_event_record(mm_event *event, mm_stream *stream)
+{
+    (void)event;
+    (void)stream;
+    return MM_OK;
+}
+
+static mm_status cpu_stream_wait(mm_stream *stream, mm_event *event)
+{
+    (void)stream;
+    (void)event;
+    return MM_OK;
+}
+
+static mm_status cpu_event_sync(mm_event *event)
+{
+    (void)event;
+    return MM_OK;
+}
+
+static mm_status cpu_event_is_past(mm_event *event, bool *is_past)
+{
+    (void)event;
+    *is_past = true;
+    return MM_OK;
+}
+
 static mm_status cpu_copy(mm_stream *stream, void *to, const void *from,
                           int64_t n_bytes)
 {
@@ -164,10 +215,19 @@ const mm_backend mm_backend_cpu = {
     .close = cpu_close,
     .alloc = cpu_alloc,
     .release = cpu_release,
+    .host_alloc = cpu_alloc,
+    .host_release = cpu_release,
     .stream_create = cpu_stream_create,
     .stream_destroy = cpu_stream_destroy,
     .stream_reserve = cpu_stream_reserve,
     .stream_sync = cpu_stream_sync,
+    .stream_native = cpu_stream_native,
+    .stream_wait = cpu_stream_wait,
+    .event_create = cpu_event_create,
+    .event_destroy = cpu_event_destroy,
+    .event_record = cpu_event_record,
+    .event_sync = cpu_event_sync,
+    .event_is_past = cpu_event_is_past,
     .copy_to_device = cpu_copy,
     .copy_to_host = cpu_copy,
 };

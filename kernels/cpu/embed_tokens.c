@@ -1,7 +1,7 @@
 #include "kernels/cpu/cpu.h"
 
-mm_status MM_CPU(embed_tokens)(mm_stream *stream, float *x,
-                               const float *patches,
+mm_status MM_CPU(embed_tokens)(mm_stream *stream, mm_act *x,
+                               const mm_act *patches,
                                const float *class_embedding, const float *pos,
                                int64_t n_images, int64_t n_tokens,
                                int64_t width)
@@ -12,15 +12,17 @@ mm_status MM_CPU(embed_tokens)(mm_stream *stream, float *x,
         return MM_OK;
     MM_CPU_REQUIRE("embed_tokens", x && class_embedding && pos);
     MM_CPU_REQUIRE("embed_tokens", patches || n_tokens == 1);
+    float *to = MM_CPU_FLOATS(x);
+    const float *from = MM_CPU_FLOATS(patches);
     int64_t n_rows = n_images * n_tokens;
     int team = mm_cpu_team(mm_cpu_stream_of(stream), n_rows * width);
 #pragma omp parallel for schedule(static) num_threads(team)
     for (int64_t row = 0; row < n_rows; row++) {
         int64_t b = row / n_tokens, t = row % n_tokens;
         const float *token =
-            t == 0 ? class_embedding : patches + (row - b - 1) * width;
+            t == 0 ? class_embedding : from + (row - b - 1) * width;
         const float *at = pos + t * width;
-        float *out = x + row * width;
+        float *out = to + row * width;
 #pragma omp simd
         for (int64_t c = 0; c < width; c++)
             out[c] = token[c] + at[c];

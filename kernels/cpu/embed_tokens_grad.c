@@ -2,10 +2,11 @@
 
 #include <string.h>
 
-mm_status MM_CPU(embed_tokens_grad)(mm_stream *stream, float *dpatches,
-                                    float *dclass, float *dpos, const float *dx,
-                                    bool accumulate, int64_t n_images,
-                                    int64_t n_tokens, int64_t width)
+mm_status MM_CPU(embed_tokens_grad)(mm_stream *stream, mm_act *dpatches,
+                                    float *dclass, float *dpos,
+                                    const mm_act *dx, bool accumulate,
+                                    int64_t n_images, int64_t n_tokens,
+                                    int64_t width)
 {
     MM_CPU_REQUIRE("embed_tokens_grad", stream && n_images >= 0);
     MM_CPU_REQUIRE("embed_tokens_grad", n_tokens >= 0 && width >= 0);
@@ -14,6 +15,8 @@ mm_status MM_CPU(embed_tokens_grad)(mm_stream *stream, float *dpatches,
     MM_CPU_REQUIRE("embed_tokens_grad", dclass && dpos);
     MM_CPU_REQUIRE("embed_tokens_grad",
                    n_images == 0 || (dx && (dpatches || n_tokens == 1)));
+    float *to = MM_CPU_FLOATS(dpatches);
+    const float *from = MM_CPU_FLOATS(dx);
     size_t n_bytes = (size_t)width * sizeof(float);
     int team =
         mm_cpu_team(mm_cpu_stream_of(stream), n_images * n_tokens * width);
@@ -25,13 +28,12 @@ mm_status MM_CPU(embed_tokens_grad)(mm_stream *stream, float *dpatches,
         if (t == 0 && !accumulate)
             memset(dclass, 0, n_bytes);
         for (int64_t b = 0; b < n_images; b++) {
-            const float *row = dx + (b * n_tokens + t) * width;
+            const float *row = from + (b * n_tokens + t) * width;
 #pragma omp simd
             for (int64_t c = 0; c < width; c++)
                 sum[c] += row[c];
             if (t > 0) {
-                memcpy(dpatches + (b * (n_tokens - 1) + t - 1) * width, row,
-                       n_bytes);
+                memcpy(to + (b * (n_tokens - 1) + t - 1) * width, row, n_bytes);
                 continue;
             }
 #pragma omp simd

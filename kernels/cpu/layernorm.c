@@ -2,8 +2,8 @@
 
 #include <math.h>
 
-mm_status MM_CPU(layernorm)(mm_stream *stream, float *y, float *mean,
-                            float *rstd, const float *x, int64_t x_stride,
+mm_status MM_CPU(layernorm)(mm_stream *stream, mm_act *y, float *mean,
+                            float *rstd, const mm_act *x, int64_t x_stride,
                             const float *gamma, const float *beta, float eps,
                             int64_t n_rows, int64_t width)
 {
@@ -12,12 +12,14 @@ mm_status MM_CPU(layernorm)(mm_stream *stream, float *y, float *mean,
         return MM_OK;
     MM_CPU_REQUIRE("layernorm", y && x && gamma && beta);
     MM_CPU_REQUIRE("layernorm", x_stride >= width || n_rows == 1);
+    float *to = MM_CPU_FLOATS(y);
+    const float *from = MM_CPU_FLOATS(x);
     const mm_cpu_stream *cpu = mm_cpu_stream_of(stream);
     int team = mm_cpu_team(cpu, n_rows * width);
 #pragma omp parallel for schedule(static) num_threads(team)
     for (int64_t i = 0; i < n_rows; i++) {
-        const float *row = x + i * x_stride;
-        float *out = y + i * width;
+        const float *row = from + i * x_stride;
+        float *out = to + i * width;
         float sum = 0.0f;
 #pragma omp simd reduction(+ : sum)
         for (int64_t j = 0; j < width; j++)

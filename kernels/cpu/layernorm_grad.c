@@ -59,9 +59,9 @@ static void sum_groups(float *out, const float *partial, int64_t n_groups,
             out[j] += partial[group * stride + j];
 }
 
-mm_status MM_CPU(layernorm_grad)(mm_stream *stream, float *dx, float *dgamma,
-                                 float *dbeta, const float *residual,
-                                 const float *dy, const float *x,
+mm_status MM_CPU(layernorm_grad)(mm_stream *stream, mm_act *dx, float *dgamma,
+                                 float *dbeta, const mm_act *residual,
+                                 const mm_act *dy, const mm_act *x,
                                  int64_t x_stride, const float *mean,
                                  const float *rstd, const float *gamma,
                                  bool accumulate, int64_t n_rows, int64_t width)
@@ -76,9 +76,9 @@ mm_status MM_CPU(layernorm_grad)(mm_stream *stream, float *dx, float *dgamma,
     mm_cpu_stream *cpu = mm_cpu_stream_of(stream);
     MM_CPU_REQUIRE_SCRATCH("layernorm_grad", cpu,
                            MM_CPU(layernorm_scratch)(width));
-    const inputs in = {.residual = residual,
-                       .dy = dy,
-                       .x = x,
+    const inputs in = {.residual = MM_CPU_FLOATS(residual),
+                       .dy = MM_CPU_FLOATS(dy),
+                       .x = MM_CPU_FLOATS(x),
                        .mean = mean,
                        .rstd = rstd,
                        .gamma = gamma,
@@ -94,7 +94,7 @@ mm_status MM_CPU(layernorm_grad)(mm_stream *stream, float *dx, float *dgamma,
         memset(own, 0, (size_t)(2 * width) * sizeof *own);
         int64_t end = mm_min_i64(n_rows, (group + 1) * per_group);
         for (int64_t i = group * per_group; i < end; i++)
-            row_grad(dx, own, own + width, &in, i);
+            row_grad(MM_CPU_FLOATS(dx), own, own + width, &in, i);
     }
     sum_groups(dgamma, partial, n_groups, 2 * width, accumulate, width);
     sum_groups(dbeta, partial + width, n_groups, 2 * width, accumulate, width);

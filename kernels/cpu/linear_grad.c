@@ -1,21 +1,21 @@
 #include "kernels/cpu/product.h"
 
-static mm_cpu_product backward(float *dx, const float *dy, const float *w,
+static mm_cpu_product backward(mm_act *dx, const mm_act *dy, const mm_act *w,
                                int64_t n_rows, int64_t n_in, int64_t n_out)
 {
     mm_cpu_product p = {.m = n_rows, .n = n_in, .k = n_out};
-    p.a = dy;
+    p.a = MM_CPU_FLOATS(dy);
     p.a_row = n_out;
     p.a_k = 1;
-    p.b = w;
+    p.b = MM_CPU_FLOATS(w);
     p.b_k = n_in;
     p.b_col = 1;
-    p.c = dx;
+    p.c = MM_CPU_FLOATS(dx);
     return p;
 }
 
-mm_status MM_CPU(linear_grad_input)(mm_stream *stream, float *dx,
-                                    const float *dy, const float *w,
+mm_status MM_CPU(linear_grad_input)(mm_stream *stream, mm_act *dx,
+                                    const mm_act *dy, const mm_act *w,
                                     int64_t n_rows, int64_t n_in, int64_t n_out)
 {
     MM_CPU_REQUIRE("linear_grad_input",
@@ -25,9 +25,9 @@ mm_status MM_CPU(linear_grad_input)(mm_stream *stream, float *dx,
     return MM_CPU(product)(stream, &p);
 }
 
-mm_status MM_CPU(linear_grad_act)(mm_stream *stream, float *dpre,
-                                  const float *dy, const float *w,
-                                  const float *pre, mm_activation activation,
+mm_status MM_CPU(linear_grad_act)(mm_stream *stream, mm_act *dpre,
+                                  const mm_act *dy, const mm_act *w,
+                                  const mm_act *pre, mm_activation activation,
                                   int64_t n_rows, int64_t n_in, int64_t n_out)
 {
     MM_CPU_REQUIRE("linear_grad_act",
@@ -42,7 +42,7 @@ mm_status MM_CPU(linear_grad_act)(mm_stream *stream, float *dpre,
 }
 
 mm_status MM_CPU(linear_grad_weight)(mm_stream *stream, float *dw, float *dbias,
-                                     const float *dy, const float *x,
+                                     const mm_act *dy, const mm_act *x,
                                      bool accumulate, int64_t n_rows,
                                      int64_t n_in, int64_t n_out)
 {
@@ -51,10 +51,10 @@ mm_status MM_CPU(linear_grad_weight)(mm_stream *stream, float *dw, float *dbias,
     MM_CPU_REQUIRE("linear_grad_weight",
                    n_out == 0 || (dw && (n_rows == 0 || (dy && x))));
     mm_cpu_product p = {.m = n_out, .n = n_in, .k = n_rows};
-    p.a = dy;
+    p.a = MM_CPU_FLOATS(dy);
     p.a_row = 1;
     p.a_k = n_out;
-    p.b = x;
+    p.b = MM_CPU_FLOATS(x);
     p.b_k = n_in;
     p.b_col = 1;
     p.c = dw;

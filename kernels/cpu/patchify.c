@@ -29,7 +29,7 @@ static void cut(float *columns, const uint8_t *image, const pixel_table *table,
     }
 }
 
-mm_status MM_CPU(patchify)(mm_stream *stream, float *columns,
+mm_status MM_CPU(patchify)(mm_stream *stream, mm_act *columns,
                            const uint8_t *images, int64_t n_images,
                            int64_t image_size, int64_t patch_size,
                            const float *mean, const float *std)
@@ -39,6 +39,7 @@ mm_status MM_CPU(patchify)(mm_stream *stream, float *columns,
     if (n_images == 0 || image_size == 0)
         return MM_OK;
     MM_CPU_REQUIRE("patchify", columns && images && mean && std);
+    float *out = MM_CPU_FLOATS(columns);
     const pixel_table table = make_table(mean, std);
     int64_t grid = image_size / patch_size;
     int64_t n_patches = n_images * grid * grid;
@@ -50,7 +51,7 @@ mm_status MM_CPU(patchify)(mm_stream *stream, float *columns,
         int64_t gy = patch / grid % grid, gx = patch % grid;
         int64_t first =
             (b * image_size + gy * patch_size) * image_size + gx * patch_size;
-        cut(columns + patch * n_elems, images + 3 * first, &table, image_size,
+        cut(out + patch * n_elems, images + 3 * first, &table, image_size,
             patch_size);
     }
     return MM_OK;

@@ -1,10 +1,7 @@
-#include "kernels/cpu/cpu.h"
 #include "kernels/cpu/elementary.h"
+#include "kernels/cpu/flat.h"
 
 #include <math.h>
-
-/* Images are summed over at most this many groups, then over the groups. */
-enum { GROUPS = 64 };
 
 /* -log p_c = lse - logit_c. */
 static double row_loss(float *dlogits, const float *logits, int32_t label,
@@ -31,7 +28,11 @@ static double row_loss(float *dlogits, const float *logits, int32_t label,
     dlogits[label] -= grad_scale * (1.0f - smoothing);
     double of_label = lse - (double)logits[label];
     double of_mean = lse - sum_logits / (double)n_classes;
-    return (1.0 - (double)smoothing) * of_label + (double)smoothing * of_mean;
+    double loss =
+        (1.0 - (double)smoothing) * of_label + (double)smoothing * of_mean;
+    if (!isfinite(loss))
+        dlogits[label] = NAN;
+    return loss;
 }
 
 mm_status MM_CPU(softmax_cross_entropy)(mm_stream *stream, double *loss_sum,
@@ -53,20 +54,10 @@ mm_status MM_CPU(softmax_cross_entropy)(mm_stream *stream, double *loss_sum,
                            "label %d of image %lld is not one of %lld "
                            "classes",
                            (int)labels[b], (long long)b, (long long)n_classes);
-    double partial[GROUPS] = {0};
-    int64_t per_group = mm_ceil_div(n_images, GROUPS);
-    int64_t n_groups = mm_ceil_div(n_images, per_group);
-    int team = mm_cpu_team(mm_cpu_stream_of(stream), n_images * n_classes);
-#pragma omp parallel for schedule(static) num_threads(team)
-    for (int64_t group = 0; group < n_groups; group++) {
-        int64_t end = mm_min_i64(n_images, (group + 1) * per_group);
-        double sum = 0.0;
-        for (int64_t b = group * per_group; b < end; b++)
-            sum += row_loss(dlogits + b * n_classes, logits + b * n_classes,
-                            labels[b], smoothing, grad_scale, n_classes);
-        partial[group] = sum;
-    }
-    for (int64_t group = 0; group < n_groups; group++)
-        *loss_sum += partial[group];
+    MM_CPU_SUM(stream, loss_sum, n_images, n_classes, lo, hi, total, {
+        for (int64_t b = lo; b < hi; b++)
+            total += row_loss(dlogits + b * n_classes, logits + b * n_classes,
+                              labels[b], smoothing, grad_scale, n_classes);
+    });
     return MM_OK;
 }

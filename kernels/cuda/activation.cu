@@ -85,27 +85,21 @@ static mm_status activate_grad(mm_stream *stream, T *dx, const T *x,
                       backward<quick_gelu, T>{dx, x}, n);
 }
 
-mm_status mm_cuda_activate(mm_stream *stream, float *y, const float *x,
+mm_status mm_cuda_activate(mm_stream *stream, mm_act *y, const mm_act *x,
                            mm_activation activation, int64_t n_elems)
 {
-    return activate(stream, y, x, activation, n_elems);
+    return mm_by_act(stream, [=](auto of) {
+        using T = decltype(of);
+        return activate(stream, mm_as<T>(y), mm_as<T>(x), activation, n_elems);
+    });
 }
 
-mm_status mm_cuda_activate_grad(mm_stream *stream, float *dx, const float *x,
+mm_status mm_cuda_activate_grad(mm_stream *stream, mm_act *dx, const mm_act *x,
                                 mm_activation activation, int64_t n_elems)
 {
-    return activate_grad(stream, dx, x, activation, n_elems);
-}
-
-mm_status mm_cuda_activate_bf16(mm_stream *stream, mm_bf16 *y, const mm_bf16 *x,
-                                mm_activation activation, int64_t n_elems)
-{
-    return activate(stream, y, x, activation, n_elems);
-}
-
-mm_status mm_cuda_activate_grad_bf16(mm_stream *stream, mm_bf16 *dx,
-                                     const mm_bf16 *x, mm_activation activation,
-                                     int64_t n_elems)
-{
-    return activate_grad(stream, dx, x, activation, n_elems);
+    return mm_by_act(stream, [=](auto of) {
+        using T = decltype(of);
+        return activate_grad(stream, mm_as<T>(dx), mm_as<T>(x), activation,
+                             n_elems);
+    });
 }

@@ -5,8 +5,9 @@
 
 /*
  * Attention in two ways: on tensor cores for heads of 64 (attention.cu,
- * attention_grad.cu), and in plain fp32 for heads of up to 256
- * (attention_any.cu). Neither stores the T x T scores: a block keeps a tile of
+ * attention_grad.cu and, where its sums outgrow shared memory,
+ * attention_grad_long.cu), and in plain fp32 for heads of up to 256
+ * (attention_any.cu). None stores the T x T scores: a block keeps a tile of
  * rows and walks over tiles of columns.
  */
 
@@ -94,5 +95,10 @@ mm_status mm_attention_any(mm_stream *stream,
 template <typename T>
 mm_status mm_attention_any_grad(mm_stream *stream,
                                 const mm_attention_arguments<T> &a);
+
+/** The gradient in two passes over the scores; attention_grad_long.cu. */
+template <typename T>
+mm_status mm_attention_long_grad(mm_stream *stream,
+                                 const mm_attention_arguments<T> &a);
 
 #endif

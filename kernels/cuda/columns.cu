@@ -34,34 +34,44 @@ static mm_status column_sums(mm_stream *stream, float *sums, const T *x,
                    (long long)n_rows, (long long)width);
 }
 
-mm_status mm_cuda_column_sums(mm_stream *stream, float *sums, const float *x,
-                              bool accumulate, int64_t n_rows, int64_t width)
+mm_status mm_cuda_column_sums(mm_stream *stream, cudaDataType_t type,
+                              float *sums, const void *x, bool accumulate,
+                              int64_t n_rows, int64_t width)
 {
-    return column_sums(stream, sums, x, accumulate, n_rows, width);
+    if (type == CUDA_R_16BF)
+        return column_sums(stream, sums, static_cast<const mm_bf16 *>(x),
+                           accumulate, n_rows, width);
+    return column_sums(stream, sums, static_cast<const float *>(x), accumulate,
+                       n_rows, width);
 }
 
-mm_status mm_cuda_column_sums_bf16(mm_stream *stream, float *sums,
-                                   const mm_bf16 *x, bool accumulate,
-                                   int64_t n_rows, int64_t width)
-{
-    return column_sums(stream, sums, x, accumulate, n_rows, width);
-}
-
-__global__ void mm_add_bias_kernel(float *c, const float *bias,
-                                   const float *addend, int64_t n_elems,
-                                   int64_t width)
+template <typename T>
+__global__ void mm_add_bias_kernel(T *c, const T *bias, const T *addend,
+                                   int64_t n_elems, int64_t width)
 {
     const int64_t i = (int64_t)blockIdx.x * MM_COLUMN_THREADS + threadIdx.x;
     if (i < n_elems)
-        c[i] = (bias ? bias[i % width] : 0.0f) + (addend ? addend[i] : 0.0f);
+        mm_set(c[i], (bias ? mm_float_of(bias[i % width]) : 0.0f) +
+                         (addend ? mm_float_of(addend[i]) : 0.0f));
 }
 
-mm_status mm_cuda_add_bias(mm_stream *stream, float *c, const float *bias,
-                           const float *addend, int64_t m, int64_t n)
+template <typename T>
+static mm_status add_bias(mm_stream *stream, void *c, const void *bias,
+                          const void *addend, int64_t m, int64_t n)
 {
-    MM_LAUNCH(mm_add_bias_kernel, mm_blocks(m * n, MM_COLUMN_THREADS),
-              MM_COLUMN_THREADS, 0, mm_cuda_stream_of(stream)->stream, c, bias,
-              addend, m * n, n);
+    MM_LAUNCH((mm_add_bias_kernel<T>), mm_blocks(m * n, MM_COLUMN_THREADS),
+              MM_COLUMN_THREADS, 0, mm_cuda_stream_of(stream)->stream,
+              static_cast<T *>(c), static_cast<const T *>(bias),
+              static_cast<const T *>(addend), m * n, n);
     return MM_CUDA(cudaGetLastError(), "bias of [%lld, %lld]", (long long)m,
                    (long long)n);
+}
+
+mm_status mm_cuda_add_bias(mm_stream *stream, cudaDataType_t type, void *c,
+                           const void *bias, const void *addend, int64_t m,
+                           int64_t n)
+{
+    return type == CUDA_R_16BF
+               ? add_bias<mm_bf16>(stream, c, bias, addend, m, n)
+               : add_bias<float>(stream, c, bias, addend, m, n);
 }

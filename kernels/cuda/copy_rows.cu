@@ -38,17 +38,13 @@ static mm_status copy_rows(mm_stream *stream, T *to, int64_t to_stride,
                    (long long)n_rows, (long long)width);
 }
 
-mm_status mm_cuda_copy_rows(mm_stream *stream, float *to, int64_t to_stride,
-                            const float *from, int64_t from_stride,
+mm_status mm_cuda_copy_rows(mm_stream *stream, mm_act *to, int64_t to_stride,
+                            const mm_act *from, int64_t from_stride,
                             int64_t n_rows, int64_t width)
 {
-    return copy_rows(stream, to, to_stride, from, from_stride, n_rows, width);
-}
-
-mm_status mm_cuda_copy_rows_bf16(mm_stream *stream, mm_bf16 *to,
-                                 int64_t to_stride, const mm_bf16 *from,
-                                 int64_t from_stride, int64_t n_rows,
-                                 int64_t width)
-{
-    return copy_rows(stream, to, to_stride, from, from_stride, n_rows, width);
+    return mm_by_act(stream, [=](auto of) {
+        using T = decltype(of);
+        return copy_rows(stream, mm_as<T>(to), to_stride, mm_as<T>(from),
+                         from_stride, n_rows, width);
+    });
 }

@@ -2,11 +2,15 @@
 
 namespace
 {
-struct is_nonfinite {
-    __device__ int64_t operator()(float x) const
+struct nonfinite {
+    const float *x;
+    template <int N> __device__ void run(int64_t i, int64_t &sum) const
     {
         const uint32_t exponent = 0x7F800000u;
-        return (__float_as_uint(x) & exponent) == exponent;
+        const mm_vec<float, N> a = mm_load<N>(x + i);
+#pragma unroll
+        for (int k = 0; k < N; k++)
+            sum += (__float_as_uint(a.v[k]) & exponent) == exponent;
     }
 };
 } // namespace
@@ -16,6 +20,6 @@ mm_status mm_cuda_count_nonfinite(mm_stream *stream, int64_t *count,
 {
     MM_CUDA_REQUIRE("count_nonfinite", stream && count && n_elems >= 0);
     MM_CUDA_REQUIRE("count_nonfinite", x || n_elems == 0);
-    return mm_map_sum(stream, "count_nonfinite", count, x, is_nonfinite{},
-                      n_elems);
+    return mm_map_sum(stream, "count_nonfinite", count, mm_fits<4>(x),
+                      nonfinite{x}, n_elems);
 }

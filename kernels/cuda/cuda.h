@@ -25,11 +25,11 @@ extern "C" {
 extern const mm_backend mm_backend_cuda;
 extern const mm_ops mm_cuda_ops;
 
-/** How products of fp32 matrices are computed. */
+/** What activations are, and how fp32 matrices are multiplied. */
 typedef enum mm_cuda_precision {
-    MM_CUDA_FP32, /* exact fp32                              */
-    MM_CUDA_TF32, /* factors rounded to 10 bits of fraction  */
-    MM_CUDA_BF16  /* factors rounded to 7 bits of fraction   */
+    MM_CUDA_FP32, /* fp32; exactly                                */
+    MM_CUDA_TF32, /* fp32; factors rounded to 10 bits of fraction */
+    MM_CUDA_BF16  /* bf16; exactly                                */
 } mm_cuda_precision;
 
 /** What a kernel found wrong; in host memory that the device can write. */

@@ -9,6 +9,7 @@
 typedef struct cuda_device {
     mm_device base;
     int index;
+    bool shared; /* index counts round the GPUs that there are */
     mm_cuda_precision precision;
     int n_sms;
     int64_t shared_bytes;
@@ -37,7 +38,7 @@ mm_status mm_cuda_check(cudaError_t error, const char *file, int line,
 
 /* ---- device ------------------------------------------------------------- */
 
-/** "tf32", "1" or "tf32:1": a precision, the number of the GPU. */
+/** "tf32", "1", "tf32:1", "shared:1": a precision, the number of the GPU. */
 static mm_status parse_variant(const char *variant, cuda_device *cuda)
 {
     const char *rest = variant ? variant : "";
@@ -48,6 +49,8 @@ static mm_status parse_variant(const char *variant, cuda_device *cuda)
         bool known = n > 0 && end == rest + n && index >= 0 && index < 1024;
         if (known)
             cuda->index = (int)index;
+        if (n == strlen("shared") && !strncmp(rest, "shared", n))
+            known = cuda->shared = true;
         for (int p = MM_CUDA_FP32; !known && p <= MM_CUDA_BF16; p++)
             if (strlen(precision_names[p]) == n &&
                 !strncmp(rest, precision_names[p], n)) {
@@ -57,7 +60,7 @@ static mm_status parse_variant(const char *variant, cuda_device *cuda)
         if (!known)
             return mm_fail(MM_E_ARG,
                            "no device 'cuda:%s'; after cuda: may stand fp32, "
-                           "tf32, bf16 or the number of a GPU",
+                           "tf32, bf16, shared or the number of a GPU",
                            variant);
         rest += n;
         rest += *rest == ':';
@@ -69,6 +72,8 @@ static mm_status start(cuda_device *cuda)
 {
     int n_devices = 0;
     MM_TRY(MM_CUDA(cudaGetDeviceCount(&n_devices), "looking for a GPU"));
+    if (cuda->shared && n_devices > 0)
+        cuda->index %= n_devices;
     if (cuda->index >= n_devices)
         return mm_fail(MM_E_DEVICE, "no GPU %d: there are %d", cuda->index,
                        n_devices);
@@ -86,9 +91,8 @@ static mm_status start(cuda_device *cuda)
     /* As much as the library takes by default. */
     cuda->workspace_bytes = (int64_t)(prop.major >= 9 ? 32 : 4) << 20;
     snprintf(cuda->base.description, sizeof cuda->base.description,
-             "cuda:%d, %.60s, %.0f GiB, %s", cuda->index, prop.name,
-             (double)prop.totalGlobalMem / 0x1p30,
-             precision_names[cuda->precision]);
+             "cuda:%d, %.60s, %.0f GiB", cuda->index, prop.name,
+             (double)prop.totalGlobalMem / 0x1p30);
     return MM_OK;
 }
 
@@ -102,6 +106,8 @@ static mm_status cuda_open(const char *variant, int n_threads,
     cuda->base.backend = &mm_backend_cuda;
     cuda->base.ops = &mm_cuda_ops;
     mm_status st = parse_variant(variant, cuda);
+    cuda->base.precision = precision_names[cuda->precision];
+    cuda->base.act_bytes = cuda->precision == MM_CUDA_BF16 ? 2 : 4;
     if (st == MM_OK)
         st = start(cuda);
     if (st != MM_OK) {
@@ -135,6 +141,22 @@ static void cuda_release(mm_device *device, void *memory)
 {
     (void)device;
     (void)cudaFree(memory);
+}
+
+static mm_status cuda_host_alloc(mm_device *device, int64_t n_bytes,
+                                 void **memory)
+{
+    MM_TRY(use(device));
+    size_t size = n_bytes > 0 ? (size_t)n_bytes : 1;
+    return MM_CUDA(cudaHostAlloc(memory, size, cudaHostAllocDefault),
+                   "cannot allocate %lld bytes of pinned host memory",
+                   (long long)n_bytes);
+}
+
+static void cuda_host_release(mm_device *device, void *memory)
+{
+    (void)device;
+    (void)cudaFreeHost(memory);
 }
 
 /* ---- streams ------------------------------------------------------------ */
@@ -221,6 +243,81 @@ static mm_status cuda_stream_reserve(mm_stream *stream, int64_t n_bytes)
     return MM_OK;
 }
 
+static void *cuda_stream_native(const mm_stream *stream)
+{
+    return ((const mm_cuda_stream *)stream)->stream;
+}
+
+/* ---- events ------------------------------------------------------------- */
+
+typedef struct cuda_event {
+    mm_event base;
+    cudaEvent_t event;
+} cuda_event;
+
+static cudaEvent_t native_event(const mm_event *event)
+{
+    return ((const cuda_event *)event)->event;
+}
+
+static mm_status cuda_event_create(mm_device *device, mm_event **event)
+{
+    MM_TRY(use(device));
+    cuda_event *cuda = calloc(1, sizeof *cuda);
+    if (!cuda)
+        return mm_fail(MM_E_MEMORY, "no memory for an event");
+    cuda->base.device = device;
+    /* Without a time stamp, recording is cheapest. */
+    mm_status st =
+        MM_CUDA(cudaEventCreateWithFlags(&cuda->event, cudaEventDisableTiming),
+                "making an event");
+    if (st != MM_OK) {
+        free(cuda);
+        return st;
+    }
+    *event = &cuda->base;
+    return MM_OK;
+}
+
+static void cuda_event_destroy(mm_event *event)
+{
+    (void)cudaEventDestroy(native_event(event));
+    free(event);
+}
+
+static mm_status cuda_event_record(mm_event *event, mm_stream *stream)
+{
+    return MM_CUDA(
+        cudaEventRecord(native_event(event), mm_cuda_stream_of(stream)->stream),
+        "recording an event");
+}
+
+static mm_status cuda_stream_wait(mm_stream *stream, mm_event *event)
+{
+    return MM_CUDA(cudaStreamWaitEvent(mm_cuda_stream_of(stream)->stream,
+                                       native_event(event), 0),
+                   "making a stream wait for another");
+}
+
+static mm_status cuda_event_sync(mm_event *event)
+{
+    return MM_CUDA(cudaEventSynchronize(native_event(event)),
+                   "waiting for an event on the GPU");
+}
+
+static mm_status cuda_event_is_past(mm_event *event, bool *is_past)
+{
+    cudaError_t error = cudaEventQuery(native_event(event));
+    if (error == cudaErrorNotReady) {
+        (void)cudaGetLastError(); /* it is kept like a failure */
+        return MM_OK;
+    }
+    *is_past = error == cudaSuccess;
+    return MM_CUDA(error, "looking at an event on the GPU");
+}
+
+/* ---- copies -------------------------------------------------------------- */
+
 static mm_status cuda_copy_to_device(mm_stream *stream, void *device_memory,
                                      const void *host, int64_t n_bytes)
 {
@@ -246,10 +343,19 @@ const mm_backend mm_backend_cuda = {
     .close = cuda_close,
     .alloc = cuda_alloc,
     .release = cuda_release,
+    .host_alloc = cuda_host_alloc,
+    .host_release = cuda_host_release,
     .stream_create = cuda_stream_create,
     .stream_destroy = cuda_stream_destroy,
     .stream_reserve = cuda_stream_reserve,
     .stream_sync = cuda_stream_sync,
+    .stream_native = cuda_stream_native,
+    .stream_wait = cuda_stream_wait,
+    .event_create = cuda_event_create,
+    .event_destroy = cuda_event_destroy,
+    .event_record = cuda_event_record,
+    .event_sync = cuda_event_sync,
+    .event_is_past = cuda_event_is_past,
     .copy_to_device = cuda_copy_to_device,
     .copy_to_host = cuda_copy_to_host,
 };

@@ -1,7 +1,7 @@
 #include "kernels/cuda/launch.cuh"
 
-template <int N>
-__global__ void mm_embed_text_kernel(float *x, const int32_t *tokens,
+template <int N, typename T>
+__global__ void mm_embed_text_kernel(T *x, const int32_t *tokens,
                                      const float *table, const float *pos,
                                      int64_t n_rows, int64_t n_tokens,
                                      int64_t width)
@@ -17,29 +17,43 @@ __global__ void mm_embed_text_kernel(float *x, const int32_t *tokens,
 #pragma unroll
         for (int k = 0; k < N; k++)
             sum.v[k] += p.v[k];
-        mm_store<N>(x + row * width + c, sum);
+        mm_store_floats<N>(x + row * width + c, sum);
     }
 }
 
-mm_status mm_cuda_embed_text(mm_stream *stream, float *x, const int32_t *tokens,
-                             const float *table, const float *pos,
-                             int64_t n_texts, int64_t n_tokens, int64_t width)
+template <typename T>
+static mm_status embed_text(mm_stream *stream, T *x, const int32_t *tokens,
+                            const float *table, const float *pos,
+                            int64_t n_texts, int64_t n_tokens, int64_t width)
 {
     MM_CUDA_REQUIRE("embed_text", stream && n_texts >= 0);
     MM_CUDA_REQUIRE("embed_text", n_tokens >= 0 && width >= 0);
     if (n_texts == 0 || n_tokens == 0 || width == 0)
         return MM_OK;
     MM_CUDA_REQUIRE("embed_text", x && tokens && table && pos);
+    constexpr int N = mm_wide<T>;
     const int64_t n_rows = n_texts * n_tokens;
     cudaStream_t on = mm_cuda_stream_of(stream)->stream;
     const unsigned grid = mm_blocks(n_rows, MM_ROWS_A_BLOCK);
-    if (mm_fits<4>(x, table, pos) && width % 4 == 0)
-        MM_LAUNCH((mm_embed_text_kernel<4>), grid, MM_ROWS_A_BLOCK * MM_WARP, 0,
-                  on, x, tokens, table, pos, n_rows, n_tokens, width);
+    if (mm_fits<N>(x, table, pos) && width % N == 0)
+        MM_LAUNCH((mm_embed_text_kernel<N, T>), grid, MM_ROWS_A_BLOCK * MM_WARP,
+                  0, on, x, tokens, table, pos, n_rows, n_tokens, width);
     else
-        MM_LAUNCH((mm_embed_text_kernel<1>), grid, MM_ROWS_A_BLOCK * MM_WARP, 0,
-                  on, x, tokens, table, pos, n_rows, n_tokens, width);
+        MM_LAUNCH((mm_embed_text_kernel<1, T>), grid, MM_ROWS_A_BLOCK * MM_WARP,
+                  0, on, x, tokens, table, pos, n_rows, n_tokens, width);
     return MM_CUDA(cudaGetLastError(),
                    "embed_text of %lld texts, %lld tokens of %lld",
                    (long long)n_texts, (long long)n_tokens, (long long)width);
+}
+
+mm_status mm_cuda_embed_text(mm_stream *stream, mm_act *x,
+                             const int32_t *tokens, const float *table,
+                             const float *pos, int64_t n_texts,
+                             int64_t n_tokens, int64_t width)
+{
+    return mm_by_act(stream, [=](auto of) {
+        using T = decltype(of);
+        return embed_text(stream, mm_as<T>(x), tokens, table, pos, n_texts,
+                          n_tokens, width);
+    });
 }

@@ -35,9 +35,10 @@ static mm_status embed_tokens(mm_stream *stream, T *x, const T *patches,
     MM_CUDA_REQUIRE("embed_tokens", patches || n_tokens == 1);
     const int64_t n_rows = n_images * n_tokens;
     const unsigned grid = mm_blocks(n_rows, MM_ROWS_A_BLOCK);
+    constexpr int N = mm_wide<T>;
     cudaStream_t on = mm_cuda_stream_of(stream)->stream;
-    if (mm_fits<4>(x, patches, class_embedding, pos) && width % 4 == 0)
-        MM_LAUNCH((mm_embed_tokens_kernel<4, T>), grid,
+    if (mm_fits<N>(x, patches, class_embedding, pos) && width % N == 0)
+        MM_LAUNCH((mm_embed_tokens_kernel<N, T>), grid,
                   MM_ROWS_A_BLOCK * MM_WARP, 0, on, x, patches, class_embedding,
                   pos, n_rows, n_tokens, width);
     else
@@ -49,22 +50,15 @@ static mm_status embed_tokens(mm_stream *stream, T *x, const T *patches,
                    (long long)n_images, (long long)n_tokens, (long long)width);
 }
 
-mm_status mm_cuda_embed_tokens(mm_stream *stream, float *x,
-                               const float *patches,
+mm_status mm_cuda_embed_tokens(mm_stream *stream, mm_act *x,
+                               const mm_act *patches,
                                const float *class_embedding, const float *pos,
                                int64_t n_images, int64_t n_tokens,
                                int64_t width)
 {
-    return embed_tokens(stream, x, patches, class_embedding, pos, n_images,
-                        n_tokens, width);
-}
-
-mm_status mm_cuda_embed_tokens_bf16(mm_stream *stream, mm_bf16 *x,
-                                    const mm_bf16 *patches,
-                                    const float *class_embedding,
-                                    const float *pos, int64_t n_images,
-                                    int64_t n_tokens, int64_t width)
-{
-    return embed_tokens(stream, x, patches, class_embedding, pos, n_images,
-                        n_tokens, width);
+    return mm_by_act(stream, [=](auto of) {
+        using T = decltype(of);
+        return embed_tokens(stream, mm_as<T>(x), mm_as<T>(patches),
+                            class_embedding, pos, n_images, n_tokens, width);
+    });
 }

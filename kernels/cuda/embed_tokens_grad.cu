@@ -19,7 +19,7 @@ __global__ void __launch_bounds__(EMBED_THREADS)
         sum = mm_load<N>(dpos + i);
     if (accumulate && is_class)
         of_class = mm_load<N>(dclass + i);
-#pragma unroll 4
+#pragma unroll 8
     for (int64_t b = 0; b < n_images; b++) {
         const mm_vec<T, N> row = mm_load<N>(dx + b * n_tokens * width + i);
 #pragma unroll
@@ -48,11 +48,12 @@ static mm_status embed_tokens_grad(mm_stream *stream, T *dpatches,
     MM_CUDA_REQUIRE("embed_tokens_grad", dclass && dpos);
     MM_CUDA_REQUIRE("embed_tokens_grad",
                     n_images == 0 || (dx && (dpatches || n_tokens == 1)));
+    constexpr int N = mm_wide<T>;
     cudaStream_t on = mm_cuda_stream_of(stream)->stream;
     const int64_t n = n_tokens * width;
-    if (mm_fits<4>(dpatches, dclass, dpos, dx) && width % 4 == 0)
-        MM_LAUNCH((mm_embed_tokens_grad_kernel<4, T>),
-                  mm_blocks(n, EMBED_THREADS * 4), EMBED_THREADS, 0, on,
+    if (mm_fits<N>(dpatches, dclass, dpos, dx) && width % N == 0)
+        MM_LAUNCH((mm_embed_tokens_grad_kernel<N, T>),
+                  mm_blocks(n, EMBED_THREADS * N), EMBED_THREADS, 0, on,
                   dpatches, dclass, dpos, dx, accumulate, n_images, n_tokens,
                   width);
     else
@@ -64,21 +65,16 @@ static mm_status embed_tokens_grad(mm_stream *stream, T *dpatches,
                    (long long)n_images, (long long)n_tokens, (long long)width);
 }
 
-mm_status mm_cuda_embed_tokens_grad(mm_stream *stream, float *dpatches,
-                                    float *dclass, float *dpos, const float *dx,
-                                    bool accumulate, int64_t n_images,
-                                    int64_t n_tokens, int64_t width)
+mm_status mm_cuda_embed_tokens_grad(mm_stream *stream, mm_act *dpatches,
+                                    float *dclass, float *dpos,
+                                    const mm_act *dx, bool accumulate,
+                                    int64_t n_images, int64_t n_tokens,
+                                    int64_t width)
 {
-    return embed_tokens_grad(stream, dpatches, dclass, dpos, dx, accumulate,
-                             n_images, n_tokens, width);
-}
-
-mm_status mm_cuda_embed_tokens_grad_bf16(mm_stream *stream, mm_bf16 *dpatches,
-                                         float *dclass, float *dpos,
-                                         const mm_bf16 *dx, bool accumulate,
-                                         int64_t n_images, int64_t n_tokens,
-                                         int64_t width)
-{
-    return embed_tokens_grad(stream, dpatches, dclass, dpos, dx, accumulate,
-                             n_images, n_tokens, width);
+    return mm_by_act(stream, [=](auto of) {
+        using T = decltype(of);
+        return embed_tokens_grad(stream, mm_as<T>(dpatches), dclass, dpos,
+                                 mm_as<T>(dx), accumulate, n_images, n_tokens,
+                                 width);
+    });
 }

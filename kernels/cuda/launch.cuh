@@ -2,7 +2,8 @@
 #define MAGMAX_KERNELS_CUDA_LAUNCH_CUH
 
 #include "kernels/cuda/cuda.h"
-#include "kernels/cuda/ops_bf16.h"
+
+#include <cuda_bf16.h>
 
 /*
  * What every kernel file shares: launching, shared memory, 16-byte accesses.
@@ -18,6 +19,8 @@
     extern __shared__ __align__(16) unsigned char mm_dynamic_[]; \
     type *name = reinterpret_cast<type *>(mm_dynamic_)
 #endif
+
+typedef __nv_bfloat16 mm_bf16;
 
 enum { MM_WARP = 32, MM_ROWS_A_BLOCK = 8 };
 
@@ -84,6 +87,25 @@ __device__ __forceinline__ void mm_store_floats(T *to,
     mm_store<N>(to, y);
 }
 
+/** An activation's address as that of what it is, float or mm_bf16. */
+template <typename T> inline T *mm_as(mm_act *x)
+{
+    return reinterpret_cast<T *>(x);
+}
+
+template <typename T> inline const T *mm_as(const mm_act *x)
+{
+    return reinterpret_cast<const T *>(x);
+}
+
+/** f of a number of the stream's activation type. The op refuses NULL. */
+template <typename F> mm_status mm_by_act(mm_stream *stream, F f)
+{
+    if (stream && mm_cuda_stream_of(stream)->precision == MM_CUDA_BF16)
+        return f(mm_bf16());
+    return f(float());
+}
+
 /** Can all of these be accessed N elements at a time? NULL can. */
 template <int N, typename... T> inline bool mm_fits(const T *...pointers)
 {
@@ -118,6 +140,21 @@ __device__ __forceinline__ int mm_lane()
 __device__ __forceinline__ int64_t mm_warp_row()
 {
     return (int64_t)blockIdx.x * MM_ROWS_A_BLOCK + threadIdx.x / MM_WARP;
+}
+
+/** Let a kernel's blocks have n_bytes of dynamic shared memory, and prefer
+ * shared memory to cache, so that as many of them as can are resident. */
+template <typename K>
+mm_status mm_allow_shared(const char *op, K *kernel, size_t n_bytes)
+{
+    MM_TRY(MM_CUDA(
+        cudaFuncSetAttribute(
+            kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)n_bytes),
+        "%s needs %lld bytes of shared memory", op, (long long)n_bytes));
+    return MM_CUDA(cudaFuncSetAttribute(
+                       kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                       cudaSharedmemCarveoutMaxShared),
+                   "%s prefers shared memory", op);
 }
 
 /** Blocks for a kernel whose blocks each do `a_block` of `n`; n > 0. */

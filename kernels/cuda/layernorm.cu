@@ -143,21 +143,15 @@ static mm_status layernorm(mm_stream *stream, const layernorm_arguments<T> &a)
                    (long long)a.n_rows, (long long)a.width);
 }
 
-mm_status mm_cuda_layernorm(mm_stream *stream, float *y, float *mean,
-                            float *rstd, const float *x, int64_t x_stride,
+mm_status mm_cuda_layernorm(mm_stream *stream, mm_act *y, float *mean,
+                            float *rstd, const mm_act *x, int64_t x_stride,
                             const float *gamma, const float *beta, float eps,
                             int64_t n_rows, int64_t width)
 {
-    return layernorm<float>(
-        stream, {y, mean, rstd, x, x_stride, gamma, beta, eps, n_rows, width});
-}
-
-mm_status mm_cuda_layernorm_bf16(mm_stream *stream, mm_bf16 *y, float *mean,
-                                 float *rstd, const mm_bf16 *x,
-                                 int64_t x_stride, const float *gamma,
-                                 const float *beta, float eps, int64_t n_rows,
-                                 int64_t width)
-{
-    return layernorm<mm_bf16>(
-        stream, {y, mean, rstd, x, x_stride, gamma, beta, eps, n_rows, width});
+    return mm_by_act(stream, [=](auto of) {
+        using T = decltype(of);
+        return layernorm<T>(stream,
+                            {mm_as<T>(y), mean, rstd, mm_as<T>(x), x_stride,
+                             gamma, beta, eps, n_rows, width});
+    });
 }

@@ -171,7 +171,6 @@ static void launch_rows(cudaStream_t on, unsigned n_blocks,
                       mm_fits<N>(a.gamma) && a.width % N == 0 &&
                       (a.x_stride % N == 0 || a.n_rows == 1);
     if (!wide || a.width > 40 * MM_WARP) {
-
         MM_LAUNCH((mm_layernorm_grad_columns_kernel<T>), n_blocks, GRAD_THREADS,
                   0, on, a);
         MM_LAUNCH((mm_layernorm_grad_any_kernel<T>), n_blocks, GRAD_THREADS, 0,
@@ -218,25 +217,18 @@ static mm_status layernorm_grad(mm_stream *stream, float *dgamma, float *dbeta,
                    (long long)a.n_rows, (long long)a.width);
 }
 
-mm_status mm_cuda_layernorm_grad(mm_stream *stream, float *dx, float *dgamma,
-                                 float *dbeta, const float *residual,
-                                 const float *dy, const float *x,
+mm_status mm_cuda_layernorm_grad(mm_stream *stream, mm_act *dx, float *dgamma,
+                                 float *dbeta, const mm_act *residual,
+                                 const mm_act *dy, const mm_act *x,
                                  int64_t x_stride, const float *mean,
                                  const float *rstd, const float *gamma,
                                  bool accumulate, int64_t n_rows, int64_t width)
 {
-    return layernorm_grad<float>(stream, dgamma, dbeta, accumulate,
-                                 {dx, nullptr, residual, dy, x, x_stride, mean,
+    return mm_by_act(stream, [=](auto of) {
+        using T = decltype(of);
+        return layernorm_grad<T>(stream, dgamma, dbeta, accumulate,
+                                 {mm_as<T>(dx), nullptr, mm_as<T>(residual),
+                                  mm_as<T>(dy), mm_as<T>(x), x_stride, mean,
                                   rstd, gamma, n_rows, width});
-}
-
-mm_status mm_cuda_layernorm_grad_bf16(
-    mm_stream *stream, mm_bf16 *dx, float *dgamma, float *dbeta,
-    const mm_bf16 *residual, const mm_bf16 *dy, const mm_bf16 *x,
-    int64_t x_stride, const float *mean, const float *rstd, const float *gamma,
-    bool accumulate, int64_t n_rows, int64_t width)
-{
-    return layernorm_grad<mm_bf16>(stream, dgamma, dbeta, accumulate,
-                                   {dx, nullptr, residual, dy, x, x_stride,
-                                    mean, rstd, gamma, n_rows, width});
+    });
 }

@@ -1,20 +1,20 @@
 #include "kernels/cuda/product.h"
 
-static mm_status backward(mm_stream *stream, float *dx, const float *dy,
-                          const float *w, int64_t n_rows, int64_t n_in,
+static mm_status backward(mm_stream *stream, mm_act *dx, const mm_act *dy,
+                          const mm_act *w, int64_t n_rows, int64_t n_in,
                           int64_t n_out)
 {
     mm_cuda_product p = {.m = n_rows, .n = n_in, .k = n_out};
     p.a = dy;
     p.b = w;
-    p.type = CUDA_R_32F;
-    p.out = CUDA_R_32F;
+    p.type = mm_cuda_act_type(stream);
+    p.out = p.type;
     p.c = dx;
     return mm_cuda_multiply(stream, &p);
 }
 
-mm_status mm_cuda_linear_grad_input(mm_stream *stream, float *dx,
-                                    const float *dy, const float *w,
+mm_status mm_cuda_linear_grad_input(mm_stream *stream, mm_act *dx,
+                                    const mm_act *dy, const mm_act *w,
                                     int64_t n_rows, int64_t n_in, int64_t n_out)
 {
     MM_CUDA_REQUIRE("linear_grad_input",
@@ -23,9 +23,9 @@ mm_status mm_cuda_linear_grad_input(mm_stream *stream, float *dx,
     return backward(stream, dx, dy, w, n_rows, n_in, n_out);
 }
 
-mm_status mm_cuda_linear_grad_act(mm_stream *stream, float *dpre,
-                                  const float *dy, const float *w,
-                                  const float *pre, mm_activation activation,
+mm_status mm_cuda_linear_grad_act(mm_stream *stream, mm_act *dpre,
+                                  const mm_act *dy, const mm_act *w,
+                                  const mm_act *pre, mm_activation activation,
                                   int64_t n_rows, int64_t n_in, int64_t n_out)
 {
     MM_CUDA_REQUIRE("linear_grad_act",
@@ -37,7 +37,7 @@ mm_status mm_cuda_linear_grad_act(mm_stream *stream, float *dpre,
 }
 
 mm_status mm_cuda_linear_grad_weight(mm_stream *stream, float *dw, float *dbias,
-                                     const float *dy, const float *x,
+                                     const mm_act *dy, const mm_act *x,
                                      bool accumulate, int64_t n_rows,
                                      int64_t n_in, int64_t n_out)
 {
@@ -49,7 +49,7 @@ mm_status mm_cuda_linear_grad_weight(mm_stream *stream, float *dw, float *dbias,
     p.a = dy;
     p.transpose_a = true;
     p.b = x;
-    p.type = CUDA_R_32F;
+    p.type = mm_cuda_act_type(stream);
     p.out = CUDA_R_32F;
     p.c = dw;
     p.addend = accumulate ? dw : NULL;

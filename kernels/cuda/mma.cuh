@@ -55,6 +55,22 @@ __device__ __forceinline__ uint32_t mm_tf32_of(float x)
     return bits;
 }
 
+/** Two bf16 numbers in a register. */
+__device__ __forceinline__ uint32_t mm_pack(float low, float high)
+{
+    uint32_t bits;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
+    return bits;
+}
+
+/** 2^x to two units in the last place; 0 where that is below 2^-126. */
+__device__ __forceinline__ float mm_exp2(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 /** Four 8x8 matrices; lane 8 i + r points at row r of matrix i, 16-byte
  * aligned. r[i]: elements 2t and 2t+1 of row g, or when TRANSPOSED of column g.
  */
@@ -132,6 +148,21 @@ inline uint32_t mm_tf32_of(float x)
     return (bits + 0x1000u) & 0xFFFFE000u;
 }
 
+inline uint32_t mm_pack(float low, float high)
+{
+    mm_bf16 pair[2];
+    mm_set(pair[0], low);
+    mm_set(pair[1], high);
+    uint32_t bits;
+    memcpy(&bits, pair, sizeof bits);
+    return bits;
+}
+
+inline float mm_exp2(float x)
+{
+    return exp2f(x);
+}
+
 template <bool TRANSPOSED>
 inline void mm_load_matrices(uint32_t r[4], const mm_bf16 *row)
 {
@@ -156,16 +187,6 @@ inline void mm_load_matrices(uint32_t r[4], const mm_bf16 *row)
 #endif
 
 /* ---- fragments of tiles in shared memory -------------------------------- */
-
-__device__ __forceinline__ uint32_t mm_pack(float low, float high)
-{
-    mm_vec<mm_bf16, 2> pair;
-    mm_set(pair.v[0], low);
-    mm_set(pair.v[1], high);
-    uint32_t bits;
-    memcpy(&bits, &pair, sizeof bits);
-    return bits;
-}
 
 /** What a tile in shared memory holds: tf32 is rounded once, here. */
 __device__ __forceinline__ mm_bf16 mm_tile_element(mm_bf16 x)
@@ -193,6 +214,25 @@ __device__ __forceinline__ void mm_load_a(uint32_t a[4], const float *tile,
 #pragma unroll
     for (int i = 0; i < 4; i++)
         a[i] = __float_as_uint(tile[(g + i % 2 * 8) * ld + t + i / 2 * 4]);
+}
+
+/** a of a tile's transpose: rows 0..15 are columns of the tile, k are its rows
+ * 0..K-1; for tf32 in the order of mm_a_of_c. */
+__device__ __forceinline__ void mm_load_a_columns(uint32_t a[4],
+                                                  const mm_bf16 *tile, int ld)
+{
+    const int lane = mm_lane();
+    mm_load_matrices<true>(a, tile + (lane / 16 * 8 + lane % 8) * ld +
+                                  lane / 8 % 2 * 8);
+}
+
+__device__ __forceinline__ void mm_load_a_columns(uint32_t a[4],
+                                                  const float *tile, int ld)
+{
+    const int g = mm_lane() / 4, t = mm_lane() % 4;
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        a[i] = __float_as_uint(tile[(2 * t + i / 2) * ld + g + i % 2 * 8]);
 }
 
 /** b of a tile's transpose: b[n][..] is rows 8 n .. 8 n + 7, columns 0..K-1. */

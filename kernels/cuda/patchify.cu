@@ -57,10 +57,11 @@ static mm_status patchify(mm_stream *stream, T *columns, const uint8_t *images,
     const int size = (int)image_size, patch = (int)patch_size;
     const int64_t n = n_images * image_size * image_size;
     cudaStream_t on = mm_cuda_stream_of(stream)->stream;
-    if (patch % 4 == 0 && mm_fits<4>(columns))
-        MM_LAUNCH((mm_patchify_kernel<4, T>),
-                  mm_blocks(n / 4, PATCHIFY_THREADS), PATCHIFY_THREADS, 0, on,
-                  columns, images, n / 4, size, patch, stats);
+    constexpr int N = mm_wide<T>;
+    if (patch % N == 0 && mm_fits<N>(columns))
+        MM_LAUNCH((mm_patchify_kernel<N, T>),
+                  mm_blocks(n / N, PATCHIFY_THREADS), PATCHIFY_THREADS, 0, on,
+                  columns, images, n / N, size, patch, stats);
     else if (patch % 2 == 0 && mm_fits<2>(columns))
         MM_LAUNCH((mm_patchify_kernel<2, T>),
                   mm_blocks(n / 2, PATCHIFY_THREADS), PATCHIFY_THREADS, 0, on,
@@ -73,20 +74,14 @@ static mm_status patchify(mm_stream *stream, T *columns, const uint8_t *images,
                    (long long)n_images, (long long)image_size);
 }
 
-mm_status mm_cuda_patchify(mm_stream *stream, float *columns,
+mm_status mm_cuda_patchify(mm_stream *stream, mm_act *columns,
                            const uint8_t *images, int64_t n_images,
                            int64_t image_size, int64_t patch_size,
                            const float *mean, const float *std)
 {
-    return patchify(stream, columns, images, n_images, image_size, patch_size,
-                    mean, std);
-}
-
-mm_status mm_cuda_patchify_bf16(mm_stream *stream, mm_bf16 *columns,
-                                const uint8_t *images, int64_t n_images,
-                                int64_t image_size, int64_t patch_size,
-                                const float *mean, const float *std)
-{
-    return patchify(stream, columns, images, n_images, image_size, patch_size,
-                    mean, std);
+    return mm_by_act(stream, [=](auto of) {
+        using T = decltype(of);
+        return patchify(stream, mm_as<T>(columns), images, n_images, image_size,
+                        patch_size, mean, std);
+    });
 }

@@ -53,7 +53,7 @@ static plan_key key_of(const mm_cuda_stream *cuda, const mm_cuda_product *p,
     static const cublasComputeType_t of_fp32[] = {
         [MM_CUDA_FP32] = CUBLAS_COMPUTE_32F,
         [MM_CUDA_TF32] = CUBLAS_COMPUTE_32F_FAST_TF32,
-        [MM_CUDA_BF16] = CUBLAS_COMPUTE_32F_FAST_16BF,
+        [MM_CUDA_BF16] = CUBLAS_COMPUTE_32F,
     };
     plan_key key;
     memset(&key, 0, sizeof key);
@@ -116,13 +116,14 @@ static mm_status describe(plan *q, const mm_cuda_product *p)
     return MM_CUBLAS(cublasLtMatrixLayoutCreate(&q->c, p->out, n, m, key->n));
 }
 
-/** With an epilogue, its vector: fp32 whatever the matrices are. */
+/** With an epilogue, its vector, whose type the library wants to be c's: so
+ * biases come from the weights' shadow, and their gradients go with c fp32. */
 static mm_status point_at_vector(const plan *q, const mm_cuda_product *p)
 {
     const void *vector = q->key.epilogue == CUBLASLT_EPILOGUE_BIAS
-                             ? (const void *)p->bias
+                             ? p->bias
                              : (const void *)p->a_sums;
-    const int32_t type = CUDA_R_32F;
+    const int32_t type = p->out;
     if (q->key.epilogue == CUBLASLT_EPILOGUE_DEFAULT)
         return MM_OK;
     MM_TRY(set_desc(q->desc, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &type,
@@ -250,23 +251,40 @@ static mm_status try_product(const mm_cuda_stream *cuda,
 static mm_status empty_product(mm_stream *stream, const mm_cuda_product *p)
 {
     if (p->a_sums)
-        MM_TRY(mm_cuda_column_sums(stream, p->a_sums, p->a, p->accumulate_sums,
-                                   p->k, p->m));
+        MM_TRY(mm_cuda_column_sums(stream, p->type, p->a_sums, p->a,
+                                   p->accumulate_sums, p->k, p->m));
     if (p->m == 0 || p->n == 0)
         return MM_OK;
-    return mm_cuda_add_bias(stream, p->c, p->bias, p->addend, p->m, p->n);
+    return mm_cuda_add_bias(stream, p->out, p->c, p->bias, p->addend, p->m,
+                            p->n);
 }
 
-mm_status mm_cuda_multiply(mm_stream *stream, const mm_cuda_product *p)
+/** The library's epilogues read vectors 16 bytes at a time; another bias is
+ * added first. */
+static mm_status add_crooked_bias(mm_stream *stream, mm_cuda_product *p)
+{
+    if (!p->bias || alignment(p->bias) >= 16)
+        return MM_OK;
+    MM_TRY(
+        mm_cuda_add_bias(stream, p->out, p->c, p->bias, p->addend, p->m, p->n));
+    p->bias = NULL;
+    p->addend = p->c;
+    return MM_OK;
+}
+
+mm_status mm_cuda_multiply(mm_stream *stream, const mm_cuda_product *product)
 {
     const mm_cuda_stream *cuda = mm_cuda_stream_of(stream);
+    mm_cuda_product straight = *product;
+    const mm_cuda_product *p = &straight;
     if (p->k == 0 || p->m == 0 || p->n == 0)
         return empty_product(stream, p);
+    MM_TRY(add_crooked_bias(stream, &straight));
     bool done = false;
     cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
     if (p->bias)
         epilogue = CUBLASLT_EPILOGUE_BIAS;
-    else if (p->a_sums && !p->accumulate_sums)
+    else if (p->a_sums && !p->accumulate_sums && alignment(p->a_sums) >= 16)
         epilogue = CUBLASLT_EPILOGUE_BGRADB;
     MM_TRY(refused(p, try_product(cuda, p, epilogue, &done)));
     if (done && epilogue == CUBLASLT_EPILOGUE_BGRADB)
@@ -278,8 +296,8 @@ mm_status mm_cuda_multiply(mm_stream *stream, const mm_cuda_product *p)
         return refused(p, mm_fail(MM_E_DEVICE, "cuBLASLt has no algorithm"));
     if (!p->a_sums)
         return MM_OK;
-    return mm_cuda_column_sums(stream, p->a_sums, p->a, p->accumulate_sums,
-                               p->k, p->m);
+    return mm_cuda_column_sums(stream, p->type, p->a_sums, p->a,
+                               p->accumulate_sums, p->k, p->m);
 }
 
 mm_status mm_cuda_products_create(int64_t workspace_bytes,

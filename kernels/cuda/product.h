@@ -14,21 +14,27 @@ extern "C" {
  *
  * Shapes   row-major: c, addend [m,n]; a [m,k], or [k,m] when transpose_a; b
  *          [k,n], or [n,k] when transpose_b; bias [n]; a_sums [m], sums of
- *          op(a) over k.
+ *          op(a) over k, where c is fp32.
  * Memory   NULL for what is not wanted. c may be addend.
  */
 typedef struct mm_cuda_product {
     int64_t m, n, k;
     const void *a, *b;
     bool transpose_a, transpose_b;
-    cudaDataType_t type; /* of a, b, c, addend: CUDA_R_32F or CUDA_R_16BF */
-    cudaDataType_t out;  /* of c and addend */
+    cudaDataType_t type; /* of a and b: CUDA_R_32F or CUDA_R_16BF */
+    cudaDataType_t out;  /* of c, addend and bias */
     void *c;
     const void *addend;
-    const float *bias;
+    const void *bias;
     float *a_sums;
     bool accumulate_sums;
 } mm_cuda_product;
+
+/** The library's name for the type of the stream's activations. */
+static inline cudaDataType_t mm_cuda_act_type(const mm_stream *stream)
+{
+    return stream->device->act_bytes == 2 ? CUDA_R_16BF : CUDA_R_32F;
+}
 
 /**
  * Enqueue it.
@@ -45,22 +51,25 @@ void mm_cuda_products_destroy(mm_cuda_products **products);
 
 /* ---- kernels beside the products ---------------------------------------- */
 
-/** c = bias + addend, either NULL. Shapes: c, addend [m,n]; bias [n]. */
-mm_status mm_cuda_add_bias(mm_stream *stream, float *c, const float *bias,
-                           const float *addend, int64_t m, int64_t n);
+/** c = bias + addend of `type`, either NULL. Shapes: c, addend [m,n]; bias
+ * [n]. */
+mm_status mm_cuda_add_bias(mm_stream *stream, cudaDataType_t type, void *c,
+                           const void *bias, const void *addend, int64_t m,
+                           int64_t n);
 
 /** y = activation(x); y may be x. */
-mm_status mm_cuda_activate(mm_stream *stream, float *y, const float *x,
+mm_status mm_cuda_activate(mm_stream *stream, mm_act *y, const mm_act *x,
                            mm_activation activation, int64_t n_elems);
 
 /** dx *= activation'(x). */
-mm_status mm_cuda_activate_grad(mm_stream *stream, float *dx, const float *x,
+mm_status mm_cuda_activate_grad(mm_stream *stream, mm_act *dx, const mm_act *x,
                                 mm_activation activation, int64_t n_elems);
 
-/** sums = column sums of x, added to what is there when `accumulate`. Shapes:
- * sums [width]; x [n_rows, width]. */
-mm_status mm_cuda_column_sums(mm_stream *stream, float *sums, const float *x,
-                              bool accumulate, int64_t n_rows, int64_t width);
+/** sums = column sums of x of `type`, added to what is there when `accumulate`.
+ * Shapes: sums [width]; x [n_rows, width]. */
+mm_status mm_cuda_column_sums(mm_stream *stream, cudaDataType_t type,
+                              float *sums, const void *x, bool accumulate,
+                              int64_t n_rows, int64_t width);
 
 #ifdef __cplusplus
 }

@@ -2,10 +2,14 @@
 
 namespace
 {
-struct square {
-    __device__ double operator()(float x) const
+struct squares {
+    const float *x;
+    template <int N> __device__ void run(int64_t i, double &sum) const
     {
-        return (double)x * (double)x;
+        const mm_vec<float, N> a = mm_load<N>(x + i);
+#pragma unroll
+        for (int k = 0; k < N; k++)
+            sum += (double)a.v[k] * (double)a.v[k];
     }
 };
 } // namespace
@@ -15,5 +19,6 @@ mm_status mm_cuda_sum_squares(mm_stream *stream, double *sum, const float *x,
 {
     MM_CUDA_REQUIRE("sum_squares", stream && sum && n_elems >= 0);
     MM_CUDA_REQUIRE("sum_squares", x || n_elems == 0);
-    return mm_map_sum(stream, "sum_squares", sum, x, square{}, n_elems);
+    return mm_map_sum(stream, "sum_squares", sum, mm_fits<4>(x), squares{x},
+                      n_elems);
 }

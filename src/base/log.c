@@ -104,6 +104,13 @@ void mm_log_error(mm_log *log, const char *text)
     print_error(log, before, "%s", text);
 }
 
+void mm_log_fatal(mm_log *log, const char *text)
+{
+    if (log)
+        log->silent = false;
+    mm_log_error(log, text);
+}
+
 static void duration_text(double seconds, char text[32])
 {
     int64_t s = seconds > 0 ? (int64_t)(seconds + 0.5) : 0;

@@ -33,6 +33,9 @@ void mm_log_warn(mm_log *log, const char *format, ...)
 /** A line "program: ...", the one that tells why a run failed. */
 void mm_log_error(mm_log *log, const char *text);
 
+/** The same, printed by any rank, where ranks can no longer agree. */
+void mm_log_fatal(mm_log *log, const char *text);
+
 /** Start a bar: `what` in a few words, out of `total` units ("images"). */
 void mm_progress_begin(mm_log *log, const char *what, const char *unit,
                        int64_t total);

@@ -270,6 +270,16 @@ bool mm_options_is_given(const mm_options *options, const char *name)
     return value_of(options, name)->given;
 }
 
+void mm_options_set_default(mm_options *options, const char *name,
+                            const char *text)
+{
+    int row = row_of(options->table, name);
+    MM_ASSERT(row >= 0 && (options->table->rows[row].kind == MM_OPTION_TEXT ||
+                           options->table->rows[row].kind == MM_OPTION_CHOICE));
+    if (!options->values[row].text)
+        options->values[row].text = text;
+}
+
 int mm_options_n_operands(const mm_options *options)
 {
     return options->n_operands;

@@ -69,6 +69,11 @@ bool mm_options_is_set(const mm_options *options, const char *name);
 /** Whether the user typed it. */
 bool mm_options_is_given(const mm_options *options, const char *name);
 
+/** Give an option that has no value one that is known only now, as if it were
+ * its default; `value`: kept, one of a choice's. */
+void mm_options_set_default(mm_options *options, const char *name,
+                            const char *text);
+
 int mm_options_n_operands(const mm_options *options);
 const char *mm_options_operand(const mm_options *options, int i);
 

@@ -2,6 +2,7 @@
 
 #include "comm/partition.h"
 #include "src/base/arena.h"
+#include "src/model/shadow.h"
 #include "src/model/vit.h"
 #include "src/tasks/feed.h"
 
@@ -16,6 +17,7 @@ typedef struct encoder {
 
     void *device_memory;
     float *theta, *head, *logits, *inv_norm;
+    mm_act *shadow; /* of theta, or NULL */
     uint8_t *images;
 
     void *host_memory;
@@ -32,6 +34,7 @@ static void lay_out_device(encoder *e, mm_arena *arena)
 {
     const mm_model *model = e->plan->model;
     e->theta = mm_arena_floats(arena, model->table.n_elems);
+    e->shadow = mm_shadow_take(arena, e->plan->device, model->table.n_elems);
     e->head = mm_arena_floats(arena, e->n_classes * model->config.embed_dim);
     e->logits = mm_arena_floats(arena, e->batch * e->n_classes);
     e->inv_norm = mm_arena_floats(arena, e->batch);
@@ -51,6 +54,7 @@ static mm_status create_feed(encoder *e)
     int n_threads = mm_comm_n_threads(p->comm);
     mm_feed_plan feed = {
         .split = p->split,
+        .device = p->device,
         .image_size = p->model->config.image_size,
         .most_images = e->batch,
         .n_workers = p->n_workers < 0
@@ -87,6 +91,8 @@ static mm_status prepare(encoder *e)
 
     MM_TRY(mm_copy_to_device(e->stream, e->theta, model->theta,
                              model->table.n_elems * (int64_t)sizeof *e->theta));
+    MM_TRY(mm_shadow_fill(mm_device_ops(p->device), e->stream, e->shadow,
+                          e->theta, model->table.n_elems));
     if (p->head)
         MM_TRY(mm_copy_to_device(e->stream, e->head, p->head->weight,
                                  p->head->n_classes * p->head->embed_dim *
@@ -113,7 +119,9 @@ static mm_status encode_batch(encoder *e, const mm_fed *fed)
         return MM_OK;
     MM_TRY(mm_copy_to_device(e->stream, e->images, fed->images,
                              n * image_bytes(e)));
-    MM_TRY(mm_vit_forward(e->vit, e->theta, e->images, n, &features));
+    MM_TRY(mm_vit_forward(e->vit, e->theta,
+                          mm_shadow_or_theta(e->shadow, e->theta), e->images, n,
+                          &features));
     MM_TRY(mm_copy_to_host(e->stream, e->host_features, features,
                            n * embed_dim * (int64_t)sizeof *features));
     if (p->head) {

@@ -1,6 +1,7 @@
 #include "src/eval/encode_texts.h"
 
 #include "src/base/arena.h"
+#include "src/model/shadow.h"
 #include "src/model/text.h"
 
 #include <stdlib.h>
@@ -62,7 +63,8 @@ typedef struct encoder {
     mm_text *text;
 
     void *device_memory;
-    float *theta;
+    float *theta;    /* the model's own, or a copy */
+    mm_act *shadow;  /* of theta, or NULL */
     int32_t *tokens; /* [max_tokens] */
     int64_t *ends;   /* [max_tokens] */
 
@@ -125,7 +127,11 @@ static mm_status make_order(encoder *e)
 
 static void lay_out_device(encoder *e, mm_arena *arena)
 {
-    e->theta = mm_arena_floats(arena, e->plan->model->table.n_elems);
+    e->theta = e->plan->model->theta;
+    if (mm_device_has_own_memory(e->plan->device))
+        e->theta = mm_arena_floats(arena, e->plan->model->table.n_elems);
+    e->shadow =
+        mm_shadow_take(arena, e->plan->device, e->plan->model->table.n_elems);
     e->tokens =
         mm_arena_take(arena, e->max_tokens * (int64_t)sizeof *e->tokens);
     e->ends = mm_arena_take(arena, e->max_tokens * (int64_t)sizeof *e->ends);
@@ -162,8 +168,12 @@ static mm_status prepare(encoder *e)
                        (long long)e->max_tokens);
     arena = (mm_arena){.base = e->host_memory};
     lay_out_host(e, &arena);
-    MM_TRY(mm_copy_to_device(e->stream, e->theta, model->theta,
-                             model->table.n_elems * (int64_t)sizeof *e->theta));
+    if (e->theta != model->theta)
+        MM_TRY(mm_copy_to_device(e->stream, e->theta, model->theta,
+                                 model->table.n_elems *
+                                     (int64_t)sizeof *e->theta));
+    MM_TRY(mm_shadow_fill(mm_device_ops(p->device), e->stream, e->shadow,
+                          e->theta, model->table.n_elems));
     return mm_stream_sync(e->stream);
 }
 
@@ -221,8 +231,9 @@ static mm_status encode_batch(encoder *e, int64_t at, int64_t n)
                              n * n_tokens * (int64_t)sizeof *e->tokens));
     MM_TRY(mm_copy_to_device(e->stream, e->ends, e->host_ends,
                              n * (int64_t)sizeof *e->ends));
-    MM_TRY(mm_text_forward(e->text, e->theta, e->tokens, e->ends, n, n_tokens,
-                           &features));
+    MM_TRY(mm_text_forward(e->text, e->theta,
+                           mm_shadow_or_theta(e->shadow, e->theta), e->tokens,
+                           e->ends, n, n_tokens, &features));
     MM_TRY(mm_copy_to_host(e->stream, e->host_features, features,
                            n * embed_dim * (int64_t)sizeof *features));
     MM_TRY(mm_stream_sync(e->stream));

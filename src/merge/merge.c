@@ -3,6 +3,7 @@
 #include "io/checkpoint.h"
 #include "io/file.h"
 #include "io/weights.h"
+#include "src/merge/pipeline.h"
 #include "src/merge/plan.h"
 #include "src/merge/record.h"
 
@@ -10,10 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* Elements that go through at once: few enough for the caches to hold a block
- * of every array, enough for a read to be worth its call. */
-enum { BLOCK_ELEMS = 1 << 15 };
 
 /* A task's index is 16 bits wide in the ops. */
 enum { MOST_INPUTS = 1 << 16 };
@@ -30,11 +27,7 @@ typedef struct engine {
     mm_range own; /* elements of the output */
     mm_checkpoint *checkpoint;
 
-    mm_device *device;
-    mm_stream *stream;
-    const mm_ops *ops;
-    float *base, *tuned, *tau, *out; /* [BLOCK_ELEMS] */
-    uint16_t *winner;
+    mm_pipeline *pipeline;
     int64_t *n_won; /* [n_inputs] */
 } engine;
 
@@ -119,30 +112,12 @@ static mm_status open_files(engine *e)
     return MM_OK;
 }
 
-/* Always on the CPU, whose memory files can be read into: for every number
- * that it reads a merge does one subtraction and one comparison, so the way to
- * another device and back would cost more than all of them. And always one
- * thread: blocks are so small that starting a team for each costs more than it
- * brings, many times more on busy cores. More ranks are the way to more cores.
- */
-static mm_status open_device(engine *e)
-{
-    MM_TRY(mm_device_open("cpu", 1, &e->device));
-    MM_TRY(mm_stream_create(e->device, &e->stream));
-    e->ops = mm_device_ops(e->device);
-    float **blocks[] = {&e->base, &e->tuned, &e->tau, &e->out};
-    for (int i = 0; i < 4; i++)
-        MM_TRY(mm_device_alloc(e->device, BLOCK_ELEMS * (int64_t)sizeof(float),
-                               (void **)blocks[i]));
-    return mm_device_alloc(e->device, BLOCK_ELEMS * (int64_t)sizeof(uint16_t),
-                           (void **)&e->winner);
-}
-
 static mm_status prepare(engine *e)
 {
     MM_TRY(check_request(e->request));
     MM_TRY(open_files(e));
-    return open_device(e);
+    return mm_pipeline_create(e->request->device, e->request->method,
+                              &e->pipeline);
 }
 
 /* Ranks on several hosts may see different files under one name. */
@@ -169,60 +144,80 @@ done:
 
 /* Four counters a task, so that neighbours with one winner need not wait for
  * each other. */
-static void count_winners(engine *e, int64_t n_elems)
+static void count_winners(engine *e, const uint16_t *winner, int64_t n_elems)
 {
     enum { FEW = 256, WAYS = 4 };
     if (e->request->n_inputs > FEW) {
         for (int64_t i = 0; i < n_elems; i++)
-            e->n_won[e->winner[i]]++;
+            e->n_won[winner[i]]++;
         return;
     }
     int32_t counts[WAYS][FEW] = {{0}};
     int64_t i = 0;
     for (; i + WAYS <= n_elems; i += WAYS)
         for (int way = 0; way < WAYS; way++)
-            counts[way][e->winner[i + way]]++;
+            counts[way][winner[i + way]]++;
     for (; i < n_elems; i++)
-        counts[0][e->winner[i]]++;
+        counts[0][winner[i]]++;
     for (int task = 0; task < e->request->n_inputs; task++)
         for (int way = 0; way < WAYS; way++)
             e->n_won[task] += counts[way][task];
 }
 
-/** Elements [first, first + n) of those that are folded, into e->out. */
-static mm_status fold_block(engine *e, int64_t first, int64_t n_elems)
+/** Write the merged blocks that have come back; with `all`, wait for those that
+ * have not. */
+static mm_status write_results(engine *e, bool all)
 {
-    const mm_merge_method *method = e->request->method;
-    mm_merge_block block = {.ops = e->ops,
-                            .stream = e->stream,
-                            .first_elem = first,
-                            .n_elems = n_elems,
-                            .base = e->base,
-                            .tau = e->tau,
-                            .winner = e->winner};
-    MM_TRY(e->ops->fill(e->stream, e->tau, 0, n_elems));
-    for (int task = 0; task < e->request->n_inputs; task++) {
-        MM_TRY(
-            mm_weights_read(e->inputs[task], first, first + n_elems, e->tuned));
-        MM_TRY(method->fold(&e->settings, &block, e->tuned, task));
-        /* The next task is read into the same memory. */
-        MM_TRY(mm_stream_sync(e->stream));
+    for (;;) {
+        bool found;
+        mm_pipeline_result result;
+        MM_TRY(mm_pipeline_next(e->pipeline, all, &found, &result));
+        if (!found)
+            return MM_OK;
+        if (result.winner)
+            count_winners(e, result.winner, result.n_elems);
+        MM_TRY(mm_checkpoint_write(e->checkpoint, result.lo,
+                                   result.lo + result.n_elems, result.merged));
     }
-    MM_TRY(method->finish(&e->settings, &block, e->out));
-    MM_TRY(mm_stream_sync(e->stream));
-    if (method->picks_winner)
-        count_winners(e, n_elems);
-    return MM_OK;
 }
 
-static mm_status merge_block(engine *e, const mm_merge_run *run, int64_t lo,
-                             int64_t hi)
+/** Read elements of an input, in the coordinates of `file`, and send them. */
+static mm_status send(engine *e, mm_pipeline_input input, mm_weights *file,
+                      int64_t lo, int64_t n_elems, const float **device)
 {
-    MM_TRY(mm_weights_read(e->pretrained, lo, hi, e->base));
-    if (!run->folded)
-        return mm_checkpoint_write(e->checkpoint, lo, hi, e->base);
-    MM_TRY(fold_block(e, run->folded_lo + (lo - run->lo), hi - lo));
-    return mm_checkpoint_write(e->checkpoint, lo, hi, e->out);
+    float *host;
+    MM_TRY(mm_pipeline_host(e->pipeline, input, &host));
+    MM_TRY(mm_weights_read(file, lo, lo + n_elems, host));
+    return mm_pipeline_send(e->pipeline, input, n_elems, device);
+}
+
+/** Fold elements [lo, lo + n) of the output, [first, first + n) of those that
+ * are folded. */
+static mm_status fold_block(engine *e, int64_t lo, int64_t first,
+                            int64_t n_elems)
+{
+    const mm_merge_method *method = e->request->method;
+    mm_merge_block block;
+    const float *base, *tuned;
+    MM_TRY(send(e, MM_PIPELINE_BASE, e->pretrained, lo, n_elems, &base));
+    MM_TRY(mm_pipeline_begin(e->pipeline, first, n_elems, base, &block));
+    for (int task = 0; task < e->request->n_inputs; task++) {
+        MM_TRY(send(e, MM_PIPELINE_TUNED, e->inputs[task], first, n_elems,
+                    &tuned));
+        MM_TRY(method->fold(&e->settings, &block, tuned, task));
+        MM_TRY(mm_pipeline_release(e->pipeline, MM_PIPELINE_TUNED));
+    }
+    MM_TRY(mm_pipeline_finish(e->pipeline, &e->settings, &block, lo));
+    MM_TRY(mm_pipeline_release(e->pipeline, MM_PIPELINE_BASE));
+    return write_results(e, false);
+}
+
+static mm_status copy_block(engine *e, int64_t lo, int64_t n_elems)
+{
+    float *values;
+    MM_TRY(mm_pipeline_host(e->pipeline, MM_PIPELINE_BASE, &values));
+    MM_TRY(mm_weights_read(e->pretrained, lo, lo + n_elems, values));
+    return mm_checkpoint_write(e->checkpoint, lo, lo + n_elems, values);
 }
 
 /** Of all elements, by how far this rank has come. */
@@ -236,18 +231,22 @@ static void show_progress(const engine *e, int64_t at)
 /** This rank's elements, run by run, block by block. */
 static mm_status merge_own(engine *e)
 {
+    int64_t most = mm_pipeline_block_elems(e->pipeline);
     for (int i = 0; i < e->plan.n_runs; i++) {
         const mm_merge_run *run = &e->plan.runs[i];
         int64_t at = run->lo > e->own.lo ? run->lo : e->own.lo;
         int64_t end = run->hi < e->own.hi ? run->hi : e->own.hi;
         while (at < end) {
-            int64_t n = end - at < BLOCK_ELEMS ? end - at : BLOCK_ELEMS;
-            MM_TRY(merge_block(e, run, at, at + n));
+            int64_t n = end - at < most ? end - at : most;
+            if (run->folded)
+                MM_TRY(fold_block(e, at, run->folded_lo + (at - run->lo), n));
+            else
+                MM_TRY(copy_block(e, at, n));
             at += n;
             show_progress(e, at);
         }
     }
-    return MM_OK;
+    return write_results(e, true);
 }
 
 /** Checksums of all files over all ranks. */
@@ -289,12 +288,7 @@ static mm_status write_merged(engine *e)
 
 static void close_all(engine *e)
 {
-    void **blocks[] = {(void **)&e->base, (void **)&e->tuned, (void **)&e->tau,
-                       (void **)&e->out, (void **)&e->winner};
-    for (int i = 0; e->device && i < 5; i++)
-        mm_device_release(e->device, blocks[i]);
-    mm_stream_destroy(&e->stream);
-    mm_device_close(&e->device);
+    mm_pipeline_destroy(&e->pipeline);
     mm_merge_plan_clear(&e->plan);
     for (int i = 0; e->inputs && i < e->request->n_inputs; i++)
         mm_weights_close(&e->inputs[i]);

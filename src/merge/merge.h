@@ -18,6 +18,7 @@ typedef struct mm_merge_request {
     double coef; /* lambda, used as fp32             */
     uint64_t seed;
     const json_t *options; /* recorded in the output; NULL: nothing    */
+    mm_device *device;     /* folds                                    */
 } mm_merge_request;
 
 /** What came out of it, over all ranks. */
@@ -33,16 +34,17 @@ typedef struct mm_merge_result {
  * pre-trained file's others, write one checkpoint.
  *
  * Every rank opens every file and streams its own slice of the elements
- * through blocks: read theta_0, then each input, fold, finish, write. Nothing
- * is exchanged but statuses, checksums and counts. Checksums of all files are
- * compared before the output gets its name, which replaces an earlier file at
- * once; after a failure that one is as it was.
+ * through the device in blocks: read theta_0, then each input, fold, finish,
+ * write. Nothing is exchanged but statuses, checksums and counts. Checksums of
+ * all files are compared before the output gets its name, which replaces an
+ * earlier file at once; after a failure that one is as it was.
  *
  * Memory   A few blocks a rank, whatever the number of tasks and the size of
  *          the model. `result` is filled on success only, on every rank.
  * Ranks    Collective, same request.
  * Timing   Blocking.
- * Repeat   The output's tensors have the same bits for any number of ranks.
+ * Repeat   The output's tensors have the same bits for any number of ranks and
+ *          on any device.
  * Errors   MM_E_ARG: no inputs, a coefficient that fp32 lacks, an output that
  *          is one of the inputs or no checkpoint's name. MM_E_FORMAT: damaged
  *          files; tensors that are missing, surplus or of another shape, named

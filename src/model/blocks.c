@@ -1,30 +1,41 @@
 #include "src/model/blocks.h"
 
+#include "src/model/shadow.h"
+
 #include <stdlib.h>
 
 /** What one block computes, in order. In inference all blocks share one set and
  * `x`, `middle` and the next block's `x` are one buffer. */
 typedef struct block_acts {
-    float *x;    /* [n,C] the residual stream on entry               */
-    float *ln_1; /* [n,C]                                            */
+    mm_act *x;    /* [n,C] the residual stream on entry               */
+    mm_act *ln_1; /* [n,C]                                            */
     float *mean_1, *rstd_1;
-    float *qkv;       /* [n,3C]                                      */
-    float *attention; /* [n,C]                                       */
-    float *lse;       /* [B,H,T]                                     */
+    mm_act *qkv;       /* [n,3C]                                      */
+    mm_act *attention; /* [n,C]                                       */
+    float *lse;        /* [B,H,T]                                     */
     /* From here on only the rows that matter: every token, or, in the last
      * block, the pooled ones. */
-    float *tail_x;         /* [rows,C] x's rows         */
-    float *tail_attention; /* [rows,C] attention's rows */
-    float *middle;         /* [rows,C] tail_x + attention output */
-    float *ln_2;           /* [rows,C]                  */
+    mm_act *tail_x;         /* [rows,C] x's rows         */
+    mm_act *tail_attention; /* [rows,C] attention's rows */
+    mm_act *middle;         /* [rows,C] tail_x + attention output */
+    mm_act *ln_2;           /* [rows,C]                  */
     float *mean_2, *rstd_2;
-    float *pre; /* [rows,M] before the activation */
-    float *act; /* [rows,M]                       */
-    float *out; /* [rows,C] next block's x        */
+    mm_act *pre; /* [rows,M] before the activation */
+    mm_act *act; /* [rows,M]                       */
+    mm_act *out; /* [rows,C] next block's x        */
 } block_acts;
+
+/** What a block's products read. */
+typedef struct block_weights {
+    const mm_act *in_proj_weight, *in_proj_bias;
+    const mm_act *out_proj_weight, *out_proj_bias;
+    const mm_act *c_fc_weight, *c_fc_bias;
+    const mm_act *c_proj_weight, *c_proj_bias;
+} block_weights;
 
 struct mm_blocks {
     const mm_ops *ops;
+    int64_t act_bytes;
     mm_stream *stream;
     const mm_model_config *config;
     const mm_tower_config *shape;
@@ -35,12 +46,12 @@ struct mm_blocks {
     block_acts *acts;
 
     /* Gradients of activations, each used again block after block. */
-    float *dx;      /* [n,C] of the residual stream   */
-    float *dtail;   /* [B,C] of the last block's      */
-    float *dbranch; /* [n,C] of what enters it        */
-    float *dpre;    /* [rows,M] before the activation */
-    float *dattn;   /* [n,C]                          */
-    float *dqkv;    /* [n,3C]                         */
+    mm_act *dx;      /* [n,C] of the residual stream   */
+    mm_act *dtail;   /* [B,C] of the last block's      */
+    mm_act *dbranch; /* [n,C] of what enters it        */
+    mm_act *dpre;    /* [rows,M] before the activation */
+    mm_act *dattn;   /* [n,C]                          */
+    mm_act *dqkv;    /* [n,3C]                         */
 };
 
 static bool is_last(const mm_blocks *b, int64_t layer)
@@ -56,7 +67,7 @@ static int64_t tail_rows(const mm_blocks *b, int64_t layer)
 
 /* ---- memory ------------------------------------------------------------ */
 
-mm_status mm_blocks_create(const mm_ops *ops, mm_stream *stream,
+mm_status mm_blocks_create(mm_device *device, mm_stream *stream,
                            const mm_model_config *config, mm_tower tower,
                            bool training, int64_t max_sequences,
                            int64_t max_tokens, mm_blocks **blocks)
@@ -64,7 +75,8 @@ mm_status mm_blocks_create(const mm_ops *ops, mm_stream *stream,
     mm_blocks *b = calloc(1, sizeof *b);
     if (!b)
         return mm_fail(MM_E_MEMORY, "no memory for a model");
-    b->ops = ops;
+    b->ops = mm_device_ops(device);
+    b->act_bytes = mm_device_act_bytes(device);
     b->stream = stream;
     b->config = config;
     b->tower = tower;
@@ -90,6 +102,11 @@ void mm_blocks_destroy(mm_blocks **blocks)
     *blocks = NULL;
 }
 
+static mm_act *take(const mm_blocks *b, mm_arena *arena, int64_t n_elems)
+{
+    return (mm_act *)mm_arena_take(arena, n_elems * b->act_bytes);
+}
+
 static void lay_out_block(mm_blocks *b, mm_arena *arena, int64_t layer)
 {
     const mm_tower_config *s = b->shape;
@@ -101,11 +118,11 @@ static void lay_out_block(mm_blocks *b, mm_arena *arena, int64_t layer)
         return;
     }
     if (b->training || layer == 0) {
-        a->x = layer > 0 ? b->acts[layer - 1].out
-                         : mm_arena_floats(arena, n * s->width);
-        a->ln_1 = mm_arena_floats(arena, n * s->width);
-        a->qkv = mm_arena_floats(arena, n * 3 * s->width);
-        a->attention = mm_arena_floats(arena, n * s->width);
+        a->x =
+            layer > 0 ? b->acts[layer - 1].out : take(b, arena, n * s->width);
+        a->ln_1 = take(b, arena, n * s->width);
+        a->qkv = take(b, arena, n * 3 * s->width);
+        a->attention = take(b, arena, n * s->width);
     } else {
         *a = b->acts[0]; /* but for its tail, which is smaller */
     }
@@ -115,16 +132,14 @@ static void lay_out_block(mm_blocks *b, mm_arena *arena, int64_t layer)
         a->mean_2 = mm_arena_floats(arena, rows);
         a->rstd_2 = mm_arena_floats(arena, rows);
         a->lse = mm_arena_floats(arena, n * s->n_heads);
-        a->pre = mm_arena_floats(arena, rows * s->mlp_width);
+        a->pre = take(b, arena, rows * s->mlp_width);
     }
-    a->tail_x = last ? mm_arena_floats(arena, rows * s->width) : a->x;
-    a->tail_attention =
-        last ? mm_arena_floats(arena, rows * s->width) : a->attention;
-    a->middle =
-        b->training ? mm_arena_floats(arena, rows * s->width) : a->tail_x;
-    a->ln_2 = mm_arena_floats(arena, rows * s->width);
-    a->act = mm_arena_floats(arena, rows * s->mlp_width);
-    a->out = b->training ? mm_arena_floats(arena, rows * s->width) : a->middle;
+    a->tail_x = last ? take(b, arena, rows * s->width) : a->x;
+    a->tail_attention = last ? take(b, arena, rows * s->width) : a->attention;
+    a->middle = b->training ? take(b, arena, rows * s->width) : a->tail_x;
+    a->ln_2 = take(b, arena, rows * s->width);
+    a->act = take(b, arena, rows * s->mlp_width);
+    a->out = b->training ? take(b, arena, rows * s->width) : a->middle;
 }
 
 void mm_blocks_lay_out(mm_blocks *blocks, mm_arena *arena)
@@ -133,13 +148,12 @@ void mm_blocks_lay_out(mm_blocks *blocks, mm_arena *arena)
     int64_t n = blocks->max_tokens;
     if (blocks->training) {
         int64_t most_rows = s->n_layers > 1 ? n : blocks->max_sequences;
-        blocks->dx = mm_arena_floats(arena, n * s->width);
-        blocks->dtail =
-            mm_arena_floats(arena, blocks->max_sequences * s->width);
-        blocks->dbranch = mm_arena_floats(arena, n * s->width);
-        blocks->dpre = mm_arena_floats(arena, most_rows * s->mlp_width);
-        blocks->dattn = mm_arena_floats(arena, n * s->width);
-        blocks->dqkv = mm_arena_floats(arena, n * 3 * s->width);
+        blocks->dx = take(blocks, arena, n * s->width);
+        blocks->dtail = take(blocks, arena, blocks->max_sequences * s->width);
+        blocks->dbranch = take(blocks, arena, n * s->width);
+        blocks->dpre = take(blocks, arena, most_rows * s->mlp_width);
+        blocks->dattn = take(blocks, arena, n * s->width);
+        blocks->dqkv = take(blocks, arena, n * 3 * s->width);
     }
     for (int64_t layer = 0; layer < s->n_layers; layer++)
         lay_out_block(blocks, arena, layer);
@@ -158,10 +172,22 @@ mm_blocks_ports mm_blocks_ports_of(const mm_blocks *blocks)
     };
 }
 
-const float *mm_blocks_input(const mm_blocks *blocks, int64_t layer)
+const mm_act *mm_blocks_input(const mm_blocks *blocks, int64_t layer)
 {
     MM_ASSERT(blocks->training && layer < blocks->shape->n_layers);
     return blocks->acts[layer].x;
+}
+
+static block_weights weights_of(const mm_blocks *b, const mm_block_params *p,
+                                const float *theta, const mm_act *weights)
+{
+#define AT(name) .name = mm_shadow_at(weights, b->act_bytes, theta, p->name)
+    return (block_weights){
+        AT(in_proj_weight), AT(in_proj_bias), AT(out_proj_weight),
+        AT(out_proj_bias),  AT(c_fc_weight),  AT(c_fc_bias),
+        AT(c_proj_weight),  AT(c_proj_bias),
+    };
+#undef AT
 }
 
 /* ---- forward ----------------------------------------------------------- */
@@ -183,7 +209,8 @@ static mm_status pool(const mm_blocks *b, const block_acts *a,
 }
 
 static mm_status forward_block(mm_blocks *b, int64_t layer,
-                               const mm_block_params *p, const int64_t *pooled)
+                               const mm_block_params *p,
+                               const block_weights *of, const int64_t *pooled)
 {
     const mm_tower_config *c = b->shape;
     const mm_ops *ops = b->ops;
@@ -193,25 +220,25 @@ static mm_status forward_block(mm_blocks *b, int64_t layer,
     mm_stream *s = b->stream;
     MM_TRY(ops->layernorm(s, a->ln_1, a->mean_1, a->rstd_1, a->x, w,
                           p->ln_1_weight, p->ln_1_bias, mm_norm_eps, n, w));
-    MM_TRY(ops->linear(s, a->qkv, a->ln_1, p->in_proj_weight, p->in_proj_bias,
+    MM_TRY(ops->linear(s, a->qkv, a->ln_1, of->in_proj_weight, of->in_proj_bias,
                        NULL, n, w, 3 * w));
     MM_TRY(ops->attention(s, a->attention, a->lse, a->qkv, c->causal,
                           b->n_sequences, b->n_tokens, w, c->n_heads));
     if (is_last(b, layer))
         MM_TRY(pool(b, a, pooled));
-    MM_TRY(ops->linear(s, a->middle, a->tail_attention, p->out_proj_weight,
-                       p->out_proj_bias, a->tail_x, rows, w, w));
+    MM_TRY(ops->linear(s, a->middle, a->tail_attention, of->out_proj_weight,
+                       of->out_proj_bias, a->tail_x, rows, w, w));
     MM_TRY(ops->layernorm(s, a->ln_2, a->mean_2, a->rstd_2, a->middle, w,
                           p->ln_2_weight, p->ln_2_bias, mm_norm_eps, rows, w));
-    MM_TRY(ops->linear_act(s, a->act, a->pre, a->ln_2, p->c_fc_weight,
-                           p->c_fc_bias, c->activation, rows, w, m));
-    return ops->linear(s, a->out, a->act, p->c_proj_weight, p->c_proj_bias,
+    MM_TRY(ops->linear_act(s, a->act, a->pre, a->ln_2, of->c_fc_weight,
+                           of->c_fc_bias, c->activation, rows, w, m));
+    return ops->linear(s, a->out, a->act, of->c_proj_weight, of->c_proj_bias,
                        a->middle, rows, m, w);
 }
 
 mm_status mm_blocks_forward(mm_blocks *blocks, const float *theta,
-                            const int64_t *pooled, int64_t n_sequences,
-                            int64_t n_tokens)
+                            const mm_act *weights, const int64_t *pooled,
+                            int64_t n_sequences, int64_t n_tokens)
 {
     MM_ASSERT(n_sequences >= 0 && n_sequences <= blocks->max_sequences);
     MM_ASSERT(n_sequences * n_tokens <= blocks->max_tokens);
@@ -222,7 +249,8 @@ mm_status mm_blocks_forward(mm_blocks *blocks, const float *theta,
          * read. */
         mm_block_params p = mm_params_block(blocks->config, blocks->tower,
                                             layer, (float *)theta);
-        MM_TRY(forward_block(blocks, layer, &p, pooled));
+        block_weights of = weights_of(blocks, &p, theta, weights);
+        MM_TRY(forward_block(blocks, layer, &p, &of, pooled));
     }
     return MM_OK;
 }
@@ -233,33 +261,36 @@ mm_status mm_blocks_forward(mm_blocks *blocks, const float *theta,
  * block's rows, in and out; dattn: of what attention gave for those rows. */
 static mm_status backward_tail(mm_blocks *b, int64_t layer,
                                const mm_block_params *p,
-                               const mm_block_params *d, float *dx,
-                               float *dattn, bool accumulate)
+                               const block_weights *of,
+                               const mm_block_params *d, mm_act *dx,
+                               mm_act *dattn, bool accumulate)
 {
     const mm_tower_config *c = b->shape;
     const mm_ops *ops = b->ops;
     const block_acts *a = &b->acts[layer];
     int64_t w = c->width, m = c->mlp_width, rows = tail_rows(b, layer);
     mm_stream *s = b->stream;
-    float *dpre = b->dpre;
+    mm_act *dpre = b->dpre;
     MM_TRY(ops->linear_grad_weight(s, d->c_proj_weight, d->c_proj_bias, dx,
                                    a->act, accumulate, rows, m, w));
-    MM_TRY(ops->linear_grad_act(s, dpre, dx, p->c_proj_weight, a->pre,
+    MM_TRY(ops->linear_grad_act(s, dpre, dx, of->c_proj_weight, a->pre,
                                 c->activation, rows, m, w));
     MM_TRY(ops->linear_grad_weight(s, d->c_fc_weight, d->c_fc_bias, dpre,
                                    a->ln_2, accumulate, rows, w, m));
-    MM_TRY(ops->linear_grad_input(s, b->dbranch, dpre, p->c_fc_weight, rows, w,
+    MM_TRY(ops->linear_grad_input(s, b->dbranch, dpre, of->c_fc_weight, rows, w,
                                   m));
     MM_TRY(ops->layernorm_grad(s, dx, d->ln_2_weight, d->ln_2_bias, dx,
                                b->dbranch, a->middle, w, a->mean_2, a->rstd_2,
                                p->ln_2_weight, accumulate, rows, w));
     MM_TRY(ops->linear_grad_weight(s, d->out_proj_weight, d->out_proj_bias, dx,
                                    a->tail_attention, accumulate, rows, w, w));
-    return ops->linear_grad_input(s, dattn, dx, p->out_proj_weight, rows, w, w);
+    return ops->linear_grad_input(s, dattn, dx, of->out_proj_weight, rows, w,
+                                  w);
 }
 
-mm_status mm_blocks_backward(mm_blocks *blocks, const float *theta, float *grad,
-                             int64_t layer, bool accumulate)
+mm_status mm_blocks_backward(mm_blocks *blocks, const float *theta,
+                             const mm_act *weights, float *grad, int64_t layer,
+                             bool accumulate)
 {
     mm_blocks *b = blocks;
     MM_ASSERT(b->training);
@@ -270,26 +301,28 @@ mm_status mm_blocks_backward(mm_blocks *blocks, const float *theta, float *grad,
     mm_stream *s = b->stream;
     mm_block_params p =
         mm_params_block(b->config, b->tower, layer, (float *)theta);
+    block_weights of = weights_of(b, &p, theta, weights);
     mm_block_params d = mm_params_block(b->config, b->tower, layer, grad);
     if (is_last(b, layer)) {
         /* Rows that are not pooled get nothing from behind. */
-        float *dattn_rows = b->dqkv;
-        MM_TRY(
-            backward_tail(b, layer, &p, &d, b->dtail, dattn_rows, accumulate));
-        MM_TRY(ops->fill(s, b->dx, 0, n * w));
-        MM_TRY(ops->fill(s, b->dattn, 0, n * w));
+        mm_act *dattn_rows = b->dqkv;
+        MM_TRY(backward_tail(b, layer, &p, &of, &d, b->dtail, dattn_rows,
+                             accumulate));
+        MM_TRY(ops->fill_act(s, b->dx, 0, n * w));
+        MM_TRY(ops->fill_act(s, b->dattn, 0, n * w));
         MM_TRY(ops->copy_rows(s, b->dx, t * w, b->dtail, w, b->n_sequences, w));
         MM_TRY(ops->copy_rows(s, b->dattn, t * w, dattn_rows, w, b->n_sequences,
                               w));
     } else {
-        MM_TRY(backward_tail(b, layer, &p, &d, b->dx, b->dattn, accumulate));
+        MM_TRY(
+            backward_tail(b, layer, &p, &of, &d, b->dx, b->dattn, accumulate));
     }
     MM_TRY(ops->attention_grad(s, b->dqkv, b->dattn, a->attention, a->lse,
                                a->qkv, c->causal, b->n_sequences, t, w,
                                c->n_heads));
     MM_TRY(ops->linear_grad_weight(s, d.in_proj_weight, d.in_proj_bias, b->dqkv,
                                    a->ln_1, accumulate, n, w, 3 * w));
-    MM_TRY(ops->linear_grad_input(s, b->dbranch, b->dqkv, p.in_proj_weight, n,
+    MM_TRY(ops->linear_grad_input(s, b->dbranch, b->dqkv, of.in_proj_weight, n,
                                   w, 3 * w));
     return ops->layernorm_grad(s, b->dx, d.ln_1_weight, d.ln_1_bias, b->dx,
                                b->dbranch, a->x, w, a->mean_1, a->rstd_1,

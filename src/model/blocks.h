@@ -19,13 +19,13 @@ static const float mm_norm_eps = 1e-5f;
 typedef struct mm_blocks mm_blocks;
 
 /**
- * Memory   Gives *blocks, freed by mm_blocks_destroy; keeps ops, stream,
+ * Memory   Gives *blocks, freed by mm_blocks_destroy; keeps device, stream,
  *          config. Activations come with mm_blocks_lay_out.
  *          `training`: activations are kept for the backward pass.
  * Ranks    Local.
  * Errors   MM_E_MEMORY.
  */
-mm_status mm_blocks_create(const mm_ops *ops, mm_stream *stream,
+mm_status mm_blocks_create(mm_device *device, mm_stream *stream,
                            const mm_model_config *config, mm_tower tower,
                            bool training, int64_t max_sequences,
                            int64_t max_tokens, mm_blocks **blocks);
@@ -37,26 +37,27 @@ void mm_blocks_lay_out(mm_blocks *blocks, mm_arena *arena);
 
 /** Where a tower meets its blocks; rows of width C, n tokens, B sequences. */
 typedef struct mm_blocks_ports {
-    float *x;     /* [n,C] block 0's input: the tower writes it      */
-    float *spare; /* [n,C] the tower's until the forward pass        */
-    float *out;   /* [B,C] the forward pass leaves the pooled tokens */
+    mm_act *x;     /* [n,C] block 0's input: the tower writes it      */
+    mm_act *spare; /* [n,C] the tower's until the forward pass        */
+    mm_act *out;   /* [B,C] the forward pass leaves the pooled tokens */
     /* Training only. */
-    float *dout;      /* [B,C] the tower writes the gradient of `out`  */
-    float *dx;        /* [n,C] the backward pass leaves that of `x`    */
-    float *dspare[2]; /* [n,C] the tower's before and after that pass  */
+    mm_act *dout;      /* [B,C] the tower writes the gradient of `out`  */
+    mm_act *dx;        /* [n,C] the backward pass leaves that of `x`    */
+    mm_act *dspare[2]; /* [n,C] the tower's before and after that pass  */
 } mm_blocks_ports;
 
 mm_blocks_ports mm_blocks_ports_of(const mm_blocks *blocks);
 
 /**
- * Shapes   theta: the tower's flat buffer; `pooled` [n_sequences], for each the
+ * Shapes   theta: the tower's flat buffer; weights: theta or its shadow
+ *          (src/model/shadow.h); `pooled` [n_sequences], for each the
  *          row of its pooled token among all rows, or NULL: its first token.
  * Memory   Device pointers, borrowed until the stream passes.
  * Timing   Enqueued.
  */
 mm_status mm_blocks_forward(mm_blocks *blocks, const float *theta,
-                            const int64_t *pooled, int64_t n_sequences,
-                            int64_t n_tokens);
+                            const mm_act *weights, const int64_t *pooled,
+                            int64_t n_sequences, int64_t n_tokens);
 
 /**
  * One block's part of the backward pass of the last forward pass, which pooled
@@ -64,11 +65,12 @@ mm_status mm_blocks_forward(mm_blocks *blocks, const float *theta,
  *
  * Timing   Enqueued.
  */
-mm_status mm_blocks_backward(mm_blocks *blocks, const float *theta, float *grad,
-                             int64_t layer, bool accumulate);
+mm_status mm_blocks_backward(mm_blocks *blocks, const float *theta,
+                             const mm_act *weights, float *grad, int64_t layer,
+                             bool accumulate);
 
 /** For tests: what block `layer` received (training). */
-const float *mm_blocks_input(const mm_blocks *blocks, int64_t layer);
+const mm_act *mm_blocks_input(const mm_blocks *blocks, int64_t layer);
 
 /** Multiply-adds times two of the products and attention over one sequence of
  * `n_tokens`, as usually counted: every token in every block. */

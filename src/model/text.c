@@ -15,7 +15,8 @@ struct mm_text {
 
     mm_blocks *blocks;
     mm_blocks_ports ports;
-    float *pooled;   /* [B,C] */
+    mm_act *normed;  /* [B,C] after ln_final */
+    float *pooled;   /* the same in fp32     */
     float *features; /* [B,E] */
 };
 
@@ -25,6 +26,8 @@ static void lay_out(mm_text *t, mm_arena *arena)
     const mm_model_config *c = t->config;
     mm_blocks_lay_out(t->blocks, arena);
     t->ports = mm_blocks_ports_of(t->blocks);
+    t->normed = mm_arena_take(arena, t->max_tokens * c->text.width *
+                                         mm_device_act_bytes(t->device));
     t->pooled = mm_arena_floats(arena, t->max_tokens * c->text.width);
     t->features = mm_arena_floats(arena, t->max_tokens * c->embed_dim);
 }
@@ -45,7 +48,7 @@ mm_status mm_text_create(mm_device *device, mm_stream *stream,
     t->max_tokens = max_tokens;
     mm_status st;
     MM_TRY_GOTO(st, fail,
-                mm_blocks_create(t->ops, stream, config, MM_TEXT_TOWER, false,
+                mm_blocks_create(device, stream, config, MM_TEXT_TOWER, false,
                                  max_tokens, max_tokens, &t->blocks));
     mm_arena arena = {0};
     lay_out(t, &arena);
@@ -77,8 +80,9 @@ void mm_text_destroy(mm_text **text)
 }
 
 mm_status mm_text_forward(mm_text *text, const float *theta,
-                          const int32_t *tokens, const int64_t *ends,
-                          int64_t n_texts, int64_t n_tokens, float **features)
+                          const mm_act *weights, const int32_t *tokens,
+                          const int64_t *ends, int64_t n_texts,
+                          int64_t n_tokens, float **features)
 {
     const mm_model_config *c = text->config;
     const mm_ops *ops = text->ops;
@@ -90,10 +94,14 @@ mm_status mm_text_forward(mm_text *text, const float *theta,
     MM_TRY(ops->embed_text(text->stream, text->ports.x, tokens,
                            p.token_embedding, p.positional_embedding, n_texts,
                            n_tokens, w));
-    MM_TRY(mm_blocks_forward(text->blocks, theta, ends, n_texts, n_tokens));
-    MM_TRY(ops->layernorm(text->stream, text->pooled, NULL, NULL,
+    MM_TRY(mm_blocks_forward(text->blocks, theta, weights, ends, n_texts,
+                             n_tokens));
+    MM_TRY(ops->layernorm(text->stream, text->normed, NULL, NULL,
                           text->ports.out, w, p.ln_final_weight,
                           p.ln_final_bias, mm_norm_eps, n_texts, w));
+    /* A row a text: from here on fp32. */
+    MM_TRY(ops->act_to_float(text->stream, text->pooled, text->normed,
+                             n_texts * w));
     MM_TRY(ops->gemm(text->stream, text->features, text->pooled,
                      p.text_projection, false, false, n_texts, c->embed_dim, w,
                      0));

@@ -1,6 +1,7 @@
 #ifndef MAGMAX_SRC_MODEL_TEXT_H
 #define MAGMAX_SRC_MODEL_TEXT_H
 
+#include "kernels/ops.h"
 #include "src/model/config.h"
 #include "src/model/params.h"
 
@@ -31,7 +32,8 @@ void mm_text_destroy(mm_text **text);
 /**
  * Features of texts, before normalising.
  *
- * Shapes   theta [mm_params_text_table's n_elems]; tokens [B,T], each in
+ * Shapes   theta [mm_params_text_table's n_elems]; weights: theta or its
+ *          shadow (src/model/shadow.h); tokens [B,T], each in
  *          [0, vocab_size), T at most the context length; ends [B]: for each
  *          text b * T + the place of its end token; *features [B, embed_dim],
  *          owned by the text tower, valid until the next forward.
@@ -43,8 +45,9 @@ void mm_text_destroy(mm_text **text);
  *          agree to rounding whatever else is in the batch.
  */
 mm_status mm_text_forward(mm_text *text, const float *theta,
-                          const int32_t *tokens, const int64_t *ends,
-                          int64_t n_texts, int64_t n_tokens, float **features);
+                          const mm_act *weights, const int32_t *tokens,
+                          const int64_t *ends, int64_t n_texts,
+                          int64_t n_tokens, float **features);
 
 /** Multiply-adds times two of the products and attention that a forward pass
  * over one text of `n_tokens` computes. */

@@ -2,6 +2,7 @@
 
 #include "src/base/arena.h"
 #include "src/model/blocks.h"
+#include "src/model/shadow.h"
 
 #include <stdlib.h>
 
@@ -22,11 +23,13 @@ struct mm_vit {
 
     mm_blocks *blocks;
     mm_blocks_ports ports;
-    float *columns;  /* [B, T-1, 3PP] */
-    float *embedded; /* [B,T,C] before ln_pre */
+    mm_act *columns;  /* [B, T-1, 3PP] */
+    mm_act *embedded; /* [B,T,C] before ln_pre */
     float *pre_mean, *pre_rstd;
     float *post_mean, *post_rstd;
-    float *pooled;   /* [B,C] */
+    mm_act *normed; /* [B,C] after ln_post */
+    float *pooled;  /* the same in fp32 */
+    float *dpooled;
     float *features; /* [B,E] */
 };
 
@@ -42,16 +45,20 @@ static void lay_out(mm_vit *vit, mm_arena *arena)
 {
     const mm_model_config *c = vit->config;
     int64_t b = vit->max_images, t = c->image.n_tokens, w = c->image.width;
-    vit->columns = mm_arena_floats(arena, b * (t - 1) * patch_elems(c));
-    vit->embedded = mm_arena_floats(arena, b * t * w);
+    int64_t act_bytes = mm_device_act_bytes(vit->device);
+    vit->columns =
+        mm_arena_take(arena, b * (t - 1) * patch_elems(c) * act_bytes);
+    vit->embedded = mm_arena_take(arena, b * t * w * act_bytes);
     if (vit->use == MM_VIT_TRAINING) {
         vit->pre_mean = mm_arena_floats(arena, b * t);
         vit->pre_rstd = mm_arena_floats(arena, b * t);
         vit->post_mean = mm_arena_floats(arena, b);
         vit->post_rstd = mm_arena_floats(arena, b);
+        vit->dpooled = mm_arena_floats(arena, b * w);
     }
     mm_blocks_lay_out(vit->blocks, arena);
     vit->ports = mm_blocks_ports_of(vit->blocks);
+    vit->normed = mm_arena_take(arena, b * w * act_bytes);
     vit->pooled = mm_arena_floats(arena, b * w);
     vit->features = mm_arena_floats(arena, b * c->embed_dim);
 }
@@ -71,7 +78,7 @@ mm_status mm_vit_create(mm_device *device, mm_stream *stream,
     v->max_images = max_images;
     mm_status st;
     MM_TRY_GOTO(st, fail,
-                mm_blocks_create(v->ops, stream, config, MM_IMAGE_TOWER,
+                mm_blocks_create(device, stream, config, MM_IMAGE_TOWER,
                                  use == MM_VIT_TRAINING, max_images,
                                  max_images * config->image.n_tokens,
                                  &v->blocks));
@@ -113,16 +120,17 @@ int64_t mm_vit_n_bytes(const mm_vit *vit)
 
 /* ---- forward ----------------------------------------------------------- */
 
-static mm_status embed(mm_vit *v, const mm_vit_params *p, const uint8_t *images)
+static mm_status embed(mm_vit *v, const mm_vit_params *p,
+                       const mm_act *conv1_weight, const uint8_t *images)
 {
     const mm_model_config *c = v->config;
     const mm_ops *ops = v->ops;
     int64_t b = v->n_images, t = c->image.n_tokens, w = c->image.width;
-    float *patches = v->ports.spare;
+    mm_act *patches = v->ports.spare;
     MM_TRY(ops->patchify(v->stream, v->columns, images, b, c->image_size,
                          c->patch_size, mm_pixel_mean, mm_pixel_deviation));
-    MM_TRY(ops->linear(v->stream, patches, v->columns, p->conv1_weight, NULL,
-                       NULL, b * (t - 1), patch_elems(c), w));
+    MM_TRY(ops->linear(v->stream, patches, v->columns, conv1_weight, NULL, NULL,
+                       b * (t - 1), patch_elems(c), w));
     MM_TRY(ops->embed_tokens(v->stream, v->embedded, patches,
                              p->class_embedding, p->positional_embedding, b, t,
                              w));
@@ -131,8 +139,9 @@ static mm_status embed(mm_vit *v, const mm_vit_params *p, const uint8_t *images)
                           mm_norm_eps, b * t, w);
 }
 
-mm_status mm_vit_forward(mm_vit *vit, const float *theta, const uint8_t *images,
-                         int64_t n_images, float **features)
+mm_status mm_vit_forward(mm_vit *vit, const float *theta, const mm_act *weights,
+                         const uint8_t *images, int64_t n_images,
+                         float **features)
 {
     MM_ASSERT(n_images >= 0 && n_images <= vit->max_images);
     const mm_model_config *c = vit->config;
@@ -142,12 +151,18 @@ mm_status mm_vit_forward(mm_vit *vit, const float *theta, const uint8_t *images,
      * read. */
     mm_vit_params p = mm_params_vit(c, (float *)theta);
     vit->n_images = n_images;
-    MM_TRY(embed(vit, &p, images));
-    MM_TRY(mm_blocks_forward(vit->blocks, theta, NULL, n_images,
+    MM_TRY(embed(vit, &p,
+                 mm_shadow_at(weights, mm_device_act_bytes(vit->device), theta,
+                              p.conv1_weight),
+                 images));
+    MM_TRY(mm_blocks_forward(vit->blocks, theta, weights, NULL, n_images,
                              c->image.n_tokens));
-    MM_TRY(ops->layernorm(vit->stream, vit->pooled, vit->post_mean,
+    MM_TRY(ops->layernorm(vit->stream, vit->normed, vit->post_mean,
                           vit->post_rstd, vit->ports.out, w, p.ln_post_weight,
                           p.ln_post_bias, mm_norm_eps, n_images, w));
+    /* A row an image: from here on fp32. */
+    MM_TRY(
+        ops->act_to_float(vit->stream, vit->pooled, vit->normed, n_images * w));
     MM_TRY(ops->gemm(vit->stream, vit->features, vit->pooled, p.proj, false,
                      false, n_images, c->embed_dim, w, 0));
     *features = vit->features;
@@ -173,7 +188,7 @@ static mm_status backward_embed(mm_vit *v, const mm_vit_params *p,
     const mm_ops *ops = v->ops;
     int64_t b = v->n_images, t = c->image.n_tokens, w = c->image.width;
     mm_stream *s = v->stream;
-    float *dembedded = v->ports.dspare[0], *dpatches = v->ports.dspare[1];
+    mm_act *dembedded = v->ports.dspare[0], *dpatches = v->ports.dspare[1];
     MM_TRY(ops->layernorm_grad(s, dembedded, d->ln_pre_weight, d->ln_pre_bias,
                                NULL, v->ports.dx, v->embedded, w, v->pre_mean,
                                v->pre_rstd, p->ln_pre_weight, accumulate, b * t,
@@ -186,7 +201,8 @@ static mm_status backward_embed(mm_vit *v, const mm_vit_params *p,
                                    patch_elems(c), w);
 }
 
-mm_status mm_vit_backward(mm_vit *vit, const float *theta, float *grad,
+mm_status mm_vit_backward(mm_vit *vit, const float *theta,
+                          const mm_act *weights, float *grad,
                           const float *dfeatures, bool accumulate,
                           const mm_grad_listener *listener)
 {
@@ -197,17 +213,19 @@ mm_status mm_vit_backward(mm_vit *vit, const float *theta, float *grad,
     mm_stream *s = vit->stream;
     mm_vit_params p = mm_params_vit(c, (float *)theta);
     mm_vit_params d = mm_params_vit(c, grad);
-    float *dpooled = vit->ports.dspare[0];
+    mm_act *dnormed = vit->ports.dspare[0];
     MM_TRY(ops->gemm(s, d.proj, vit->pooled, dfeatures, true, false, w,
                      c->embed_dim, b, accumulate));
-    MM_TRY(ops->gemm(s, dpooled, dfeatures, p.proj, false, true, b, w,
+    MM_TRY(ops->gemm(s, vit->dpooled, dfeatures, p.proj, false, true, b, w,
                      c->embed_dim, 0));
+    MM_TRY(ops->float_to_act(s, dnormed, vit->dpooled, b * w));
     MM_TRY(ops->layernorm_grad(s, vit->ports.dout, d.ln_post_weight,
-                               d.ln_post_bias, NULL, dpooled, vit->ports.out, w,
+                               d.ln_post_bias, NULL, dnormed, vit->ports.out, w,
                                vit->post_mean, vit->post_rstd, p.ln_post_weight,
                                accumulate, b, w));
     for (int64_t layer = c->image.n_layers - 1; layer >= 0; layer--) {
-        MM_TRY(mm_blocks_backward(vit->blocks, theta, grad, layer, accumulate));
+        MM_TRY(mm_blocks_backward(vit->blocks, theta, weights, grad, layer,
+                                  accumulate));
         MM_TRY(tell(listener, c, layer, grad));
     }
     MM_TRY(backward_embed(vit, &p, &d, accumulate));
@@ -221,12 +239,19 @@ mm_status mm_vit_copy_activation(mm_vit *vit, int64_t layer, float *host)
     const mm_model_config *c = vit->config;
     MM_ASSERT(vit->use == MM_VIT_TRAINING && layer < c->image.n_layers);
     bool last = layer == c->image.n_layers - 1;
-    const float *x =
+    const mm_act *x =
         last ? vit->ports.out : mm_blocks_input(vit->blocks, layer + 1);
     int64_t rows = last ? vit->n_images : vit->n_images * c->image.n_tokens;
-    MM_TRY(mm_copy_to_host(vit->stream, host, x,
-                           rows * c->image.width * (int64_t)sizeof *host));
-    return mm_stream_sync(vit->stream);
+    int64_t n = rows * c->image.width, n_bytes = n * (int64_t)sizeof *host;
+    void *floats;
+    MM_TRY(mm_device_alloc(vit->device, n_bytes, &floats));
+    mm_status st = vit->ops->act_to_float(vit->stream, floats, x, n);
+    if (st == MM_OK)
+        st = mm_copy_to_host(vit->stream, host, floats, n_bytes);
+    if (st == MM_OK)
+        st = mm_stream_sync(vit->stream);
+    mm_device_release(vit->device, &floats);
+    return st;
 }
 
 double mm_vit_forward_flop(const mm_model_config *config)

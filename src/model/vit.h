@@ -1,6 +1,7 @@
 #ifndef MAGMAX_SRC_MODEL_VIT_H
 #define MAGMAX_SRC_MODEL_VIT_H
 
+#include "kernels/ops.h"
 #include "src/model/config.h"
 #include "src/model/params.h"
 
@@ -39,7 +40,8 @@ int64_t mm_vit_n_bytes(const mm_vit *vit);
 /**
  * Features of images, before normalising.
  *
- * Shapes   theta [mm_params_table's n_elems]; images uint8 [B, S, S, 3];
+ * Shapes   theta [mm_params_table's n_elems]; weights: theta or its shadow
+ *          (src/model/shadow.h); images uint8 [B, S, S, 3];
  *          *features [B, embed_dim], owned by the vit, valid until the next
  *          forward. 0 <= n_images <= max_images.
  * Memory   Device pointers, borrowed until the stream passes; images until the
@@ -47,8 +49,9 @@ int64_t mm_vit_n_bytes(const mm_vit *vit);
  * Ranks    Local.
  * Timing   Enqueued.
  */
-mm_status mm_vit_forward(mm_vit *vit, const float *theta, const uint8_t *images,
-                         int64_t n_images, float **features);
+mm_status mm_vit_forward(mm_vit *vit, const float *theta, const mm_act *weights,
+                         const uint8_t *images, int64_t n_images,
+                         float **features);
 
 /** What CLIP subtracts from, and divides by, a pixel's red, green and blue. */
 extern const float mm_pixel_mean[3], mm_pixel_deviation[3];
@@ -68,12 +71,13 @@ typedef struct mm_grad_listener {
  * Ranks    Local (the listener may be collective).
  * Timing   Enqueued.
  */
-mm_status mm_vit_backward(mm_vit *vit, const float *theta, float *grad,
+mm_status mm_vit_backward(mm_vit *vit, const float *theta,
+                          const mm_act *weights, float *grad,
                           const float *dfeatures, bool accumulate,
                           const mm_grad_listener *listener);
 
 /** Activations for tests: after ln_pre (layer -1) or after block `layer`, host
- * copy of [B, T, C]; for the last block [B, C], its class tokens. */
+ * copy of [B, T, C]; for the last block [B, C], its class tokens. Allocates. */
 mm_status mm_vit_copy_activation(mm_vit *vit, int64_t layer, float *host);
 
 /** Multiply-adds times two of the products and attention that one image's

@@ -20,6 +20,7 @@ enum {
 typedef struct slot {
     int64_t n, epoch;
     int64_t n_taken, n_done; /* of n; guarded by the feed's lock */
+    void *memory; /* of its images; NULL where another slot's are used */
     uint8_t *images;
     int64_t *samples;
     mm_status *status; /* [n] of each image        */
@@ -165,13 +166,17 @@ static void wait_for(mm_feed *f, const slot *s)
 static mm_status create_slot(mm_feed *f, slot *s)
 {
     size_t n = (size_t)f->plan.most_images + 1; /* never an empty block */
-    s->images = f->plan.n_workers || s == f->slots
-                    ? malloc(n * (size_t)f->image_bytes)
-                    : f->slots[0].images;
+    if (f->plan.n_workers || s == f->slots) {
+        MM_TRY(mm_host_alloc(f->plan.device, (int64_t)n * f->image_bytes,
+                             &s->memory));
+        s->images = s->memory;
+    } else {
+        s->images = f->slots[0].images;
+    }
     s->samples = malloc(n * sizeof *s->samples);
     s->status = malloc(n * sizeof *s->status);
     s->bad = malloc(n * sizeof *s->bad);
-    return s->images && s->samples && s->status && s->bad
+    return s->samples && s->status && s->bad
                ? MM_OK
                : mm_fail(MM_E_MEMORY, "no memory for batches of %lld images",
                          (long long)f->plan.most_images);
@@ -257,8 +262,7 @@ void mm_feed_destroy(mm_feed **feed)
     }
     free(f->hands);
     for (int i = 0; i < f->n_slots; i++) {
-        if (f->plan.n_workers || i == 0)
-            free(f->slots[i].images);
+        mm_host_release(f->plan.device, &f->slots[i].memory);
         free(f->slots[i].samples);
         free(f->slots[i].status);
         free(f->slots[i].bad);

@@ -2,10 +2,12 @@
 #define MAGMAX_SRC_TASKS_FEED_H
 
 #include "io/dataset_file.h"
+#include "kernels/device.h"
 
 /** What a feed prepares, and how. */
 typedef struct mm_feed_plan {
     const mm_split *split;
+    mm_device *device; /* that the images will be copied to */
     int64_t image_size;
     int64_t most_images; /* of a batch */
     int n_workers;       /* threads of its own that read ahead; 0: none    */
@@ -24,7 +26,7 @@ typedef struct mm_bad_image {
 /** Prepared images, in the order that was asked for. */
 typedef struct mm_fed {
     int64_t n_images;       /* without the bad ones    */
-    const uint8_t *images;  /* [n_images, S, S, 3]     */
+    const uint8_t *images;  /* [n_images, S, S, 3] of mm_host_alloc */
     const int64_t *samples; /* [n_images]              */
     int64_t n_bad;
     const mm_bad_image *bad; /* [n_bad] */
@@ -41,9 +43,9 @@ typedef struct mm_fed {
 typedef struct mm_feed mm_feed;
 
 /** Memory  Gives *feed, freed by mm_feed_destroy, which ends its threads; keeps
- *          plan->split. All memory is taken here, but for what an image needs
- *          that is larger than any before. Ranks: local. Errors: MM_E_MEMORY;
- *          MM_E_IO where the system refuses a thread. */
+ *          plan->split and plan->device. All memory is taken here, but for what
+ * an image needs that is larger than any before. Ranks: local. Errors:
+ * MM_E_MEMORY; MM_E_IO where the system refuses a thread. */
 mm_status mm_feed_create(const mm_feed_plan *plan, mm_feed **feed);
 void mm_feed_destroy(mm_feed **feed);
 

@@ -10,6 +10,7 @@ struct mm_loader {
     mm_loader_plan plan;
     int64_t most_images;
     mm_feed *feed;
+    void *label_memory;
     int32_t *labels;
     const mm_task *task;
     int64_t task_number, n_epochs;
@@ -23,17 +24,22 @@ struct mm_loader {
 mm_status mm_loader_create(const mm_loader_plan *plan, mm_loader **loader)
 {
     mm_loader *l = calloc(1, sizeof *l);
-    mm_status st = mm_fail(MM_E_MEMORY, "no memory for batches of %lld images",
-                           (long long)plan->batch_size);
+    mm_status st;
     *loader = l;
     if (!l)
-        return st;
+        return mm_fail(MM_E_MEMORY, "no memory for batches of %lld images",
+                       (long long)plan->batch_size);
     l->plan = *plan;
     mm_range share = mm_partition(plan->batch_size, 0, plan->n_ranks);
     l->most_images = share.hi - share.lo; /* rank 0 has the largest share */
-    l->labels = malloc((size_t)l->most_images * sizeof *l->labels);
+    MM_TRY_GOTO(st, fail,
+                mm_host_alloc(plan->device,
+                              l->most_images * (int64_t)sizeof *l->labels,
+                              &l->label_memory));
+    l->labels = l->label_memory;
     mm_feed_plan feed = {
         .split = plan->split,
+        .device = plan->device,
         .image_size = plan->image_size,
         .most_images = l->most_images,
         .n_workers = plan->n_workers,
@@ -42,10 +48,10 @@ mm_status mm_loader_create(const mm_loader_plan *plan, mm_loader **loader)
         .seed = plan->seed,
         .skip_bad = plan->skip_bad,
     };
-    if (l->labels)
-        st = mm_feed_create(&feed, &l->feed);
-    if (st != MM_OK)
-        mm_loader_destroy(loader);
+    MM_TRY_GOTO(st, fail, mm_feed_create(&feed, &l->feed));
+    return MM_OK;
+fail:
+    mm_loader_destroy(loader);
     return st;
 }
 
@@ -55,7 +61,7 @@ void mm_loader_destroy(mm_loader **loader)
     if (!l)
         return;
     mm_feed_destroy(&l->feed);
-    free(l->labels);
+    mm_host_release(l->plan.device, &l->label_memory);
     free(l->order);
     free(l);
     *loader = NULL;

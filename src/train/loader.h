@@ -9,6 +9,7 @@
 /** What a loader draws from, and how. */
 typedef struct mm_loader_plan {
     const mm_split *split;
+    mm_device *device; /* that batches will be copied to */
     int64_t image_size;
     int64_t batch_size; /* global */
     int rank, n_ranks;
@@ -19,7 +20,8 @@ typedef struct mm_loader_plan {
     bool skip_bad;
 } mm_loader_plan;
 
-/** This rank's share of one global batch. */
+/** This rank's share of one global batch; a loader's in mm_host_alloc's memory.
+ */
 typedef struct mm_batch {
     int64_t n_images;      /* here; may be 0               */
     int64_t n_global;      /* over all ranks, with bad ones */
@@ -43,7 +45,8 @@ typedef struct mm_batch {
  */
 typedef struct mm_loader mm_loader;
 
-/** Memory  Gives *loader, freed by mm_loader_destroy; keeps plan->split. All
+/** Memory  Gives *loader, freed by mm_loader_destroy; keeps plan->split and
+ *          plan->device. All
  *          memory that batches need is taken here, but for the index of a
  *          larger task and what mm_feed needs. Ranks: local. */
 mm_status mm_loader_create(const mm_loader_plan *plan, mm_loader **loader);

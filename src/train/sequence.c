@@ -8,6 +8,7 @@
 #include "src/train/step.h"
 
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,8 @@ typedef struct sequence {
     float *theta_0; /* kept where tasks do not follow each other */
     mm_loader *loader;
     mm_stepper *stepper;
+    mm_step_record under_way; /* of the step whose result is not known yet */
+    double last_loss;
 } sequence;
 
 static int64_t warmup_steps(const mm_sequence_plan *plan, int64_t n_steps)
@@ -50,26 +53,61 @@ static mm_status agree_on_batch(const sequence *s, mm_status st,
                        : MM_OK;
 }
 
+static bool is_finite(const mm_step_result *result)
+{
+    return isfinite(result->loss) && isfinite(result->grad_norm);
+}
+
+/**
+ * Log the step that was under way, if there was one. `st` is how waiting for it
+ * went; what it says of values is of that step where the result shows it, else
+ * of `record`'s.
+ */
+static mm_status take_result(sequence *s, mm_status st,
+                             const mm_step_result *result,
+                             const mm_step_record *record)
+{
+    mm_step_record *r = &s->under_way;
+    bool known = result->n_images > 0 && is_finite(result);
+    if (known) {
+        r->loss = s->last_loss = result->loss;
+        r->grad_norm = result->grad_norm;
+        mm_run_dir_log_step(s->plan->dir, r);
+    } else if (result->n_images > 0) {
+        record = r;
+    }
+    return st != MM_E_VALUE
+               ? st
+               : mm_fail_within(st, "task %d, epoch %lld, step %lld",
+                                record->task, (long long)record->epoch,
+                                (long long)record->step);
+}
+
+static mm_status finish_step(sequence *s)
+{
+    mm_step_result last = {0};
+    mm_status st = mm_stepper_finish(s->stepper, &last);
+    return take_result(s, st, &last, &s->under_way);
+}
+
 /** One step; one whose images are all skipped changes nothing, and has neither
  * loss nor gradient. */
 static mm_status train_step(sequence *s, int64_t step, mm_step_record *record)
 {
     mm_batch batch;
-    mm_step_result result = {0};
+    mm_step_result last = {0};
     mm_status st = mm_loader_batch(s->loader, step, &batch);
     if (s->plan->bad)
         MM_TRY(agree_on_batch(s, st, &batch, &record->n_skipped));
-    if (batch.n_global > 0)
-        MM_TRY(mm_stepper_step(s->stepper, &batch, st, record->lr, &result));
-    record->loss = result.loss;
-    record->grad_norm = result.grad_norm;
     record->n_images = batch.n_global;
-    return MM_OK;
+    if (batch.n_global == 0)
+        return finish_step(s);
+    st = mm_stepper_step(s->stepper, &batch, st, record->lr, &last);
+    return take_result(s, st, &last, record);
 }
 
 static mm_status train_epoch(sequence *s, int task, int64_t epoch,
-                             int64_t n_steps, int64_t *n_seen,
-                             double *last_loss)
+                             int64_t n_steps, int64_t *n_seen)
 {
     const mm_sequence_plan *plan = s->plan;
     int64_t in_epoch = mm_loader_n_steps(s->loader);
@@ -82,21 +120,18 @@ static mm_status train_epoch(sequence *s, int task, int64_t epoch,
         record.step = epoch * in_epoch + i;
         record.lr = mm_schedule_lr(plan->lr, record.step, n_steps,
                                    warmup_steps(plan, n_steps));
-        mm_status st = train_step(s, i, &record);
-        if (st == MM_E_VALUE)
-            return mm_fail_within(st, "task %d, epoch %lld, step %lld", task,
-                                  (long long)epoch, (long long)record.step);
-        MM_TRY(st);
+        MM_TRY(train_step(s, i, &record));
         record.images_per_s =
             (double)record.n_images / (mm_clock_s() - begin_s);
         record.wait_s = mm_stepper_wait_s(s->stepper) - waited_s;
         record.input_s = mm_loader_wait_s(s->loader) - fed_s;
-        mm_run_dir_log_step(plan->dir, &record);
         if (record.n_images > 0)
-            *last_loss = record.loss;
+            s->under_way = record;
+        else
+            mm_run_dir_log_step(plan->dir, &record);
         *n_seen += record.n_images + record.n_skipped;
         char note[32];
-        snprintf(note, sizeof note, "loss %.4f", *last_loss);
+        snprintf(note, sizeof note, "loss %.4f", s->last_loss);
         mm_progress_update(plan->log, *n_seen, note);
     }
     return MM_OK;
@@ -173,16 +208,17 @@ static mm_status train_task(sequence *s, int task)
 
     int64_t n_steps = plan->epochs * mm_loader_n_steps(s->loader);
     int64_t n_seen = 0;
-    double last_loss = 0;
+    s->last_loss = 0;
     char what[64];
     snprintf(what, sizeof what, "task %d of %d", task + 1,
              plan->tasks->n_tasks);
     mm_progress_begin(plan->log, what, "images", plan->epochs * t->n_train);
     for (int64_t epoch = 0; epoch < plan->epochs; epoch++)
-        MM_TRY(train_epoch(s, task, epoch, n_steps, &n_seen, &last_loss));
+        MM_TRY(train_epoch(s, task, epoch, n_steps, &n_seen));
+    MM_TRY(finish_step(s));
     mm_progress_end(plan->log);
     MM_TRY(mm_run_dir_flush(plan->dir));
-    return save_task(s, task, n_steps, last_loss);
+    return save_task(s, task, n_steps, s->last_loss);
 }
 
 /* ---- all tasks --------------------------------------------------------- */
@@ -247,6 +283,7 @@ static mm_status prepare_local(sequence *s)
     int n_threads = mm_comm_n_threads(plan->comm);
     mm_loader_plan loader = {
         .split = &plan->dataset->train,
+        .device = plan->device,
         .image_size = s->model->config.image_size,
         .batch_size = plan->batch_size,
         .rank = mm_comm_rank(plan->comm),
@@ -273,15 +310,24 @@ static mm_status prepare(sequence *s)
                        mm_comm_n_ranks(plan->comm),
                        (long long)plan->batch_size);
     MM_TRY(mm_comm_agree(plan->comm, prepare_local(s)));
+    int64_t most_images = mm_loader_most_images(s->loader);
+    if (plan->accumulate > most_images)
+        return mm_fail(MM_E_ARG,
+                       "--accumulate %lld: a rank has %lld images of a batch, "
+                       "which cannot be cut into more parts than that",
+                       (long long)plan->accumulate, (long long)most_images);
     mm_step_plan step = {
         .comm = plan->comm,
         .device = plan->device,
         .config = &s->model->config,
-        .most_images = mm_loader_most_images(s->loader),
+        .most_images = most_images,
+        .accumulate = plan->accumulate,
         .most_classes = most_classes(plan->tasks),
         .weight_decay = plan->weight_decay,
         .clip = plan->clip,
         .label_smoothing = plan->label_smoothing,
+        .rank_timeout_s = plan->rank_timeout_s,
+        .reduce_bf16 = plan->reduce_bf16,
     };
     return mm_stepper_create(&step, &s->stepper);
 }

@@ -21,9 +21,13 @@ typedef struct mm_sequence_plan {
     const char *provenance; /* JSON object text for the checkpoints */
     bool sequential; /* start from the last task's weights, not theta_0 */
     int64_t epochs, batch_size;
+    int64_t accumulate; /* parts that a rank's images of a batch go through the
+                           model in */
     double lr, weight_decay, label_smoothing, clip;
     int64_t warmup_length;
     double warmup_ratio; /* of a task's steps; negative: warmup_length counts */
+    double rank_timeout_s; /* these two are mm_step_plan's */
+    bool reduce_bf16;
     uint64_t seed;
     bool shuffle, augment;
     int n_workers;      /* threads that read ahead on each rank; 0: none,
@@ -40,7 +44,8 @@ typedef struct mm_sequence_plan {
  * Ranks    Collective, same plan.
  * Repeat   Same bits on reruns with as many ranks and threads; the same samples
  *          in the same batches whatever their number.
- * Errors   MM_E_ARG for more ranks than images in a batch; MM_E_VALUE for a
+ * Errors   MM_E_ARG for more ranks than images in a batch, or more parts than
+ *          images of a rank; MM_E_VALUE for a
  *          loss that is not finite, naming task, epoch and step; MM_E_IO, ...
  *          as mm_feed_next for an image. A task that failed leaves no
  *          checkpoint; finished ones stay.

@@ -3,7 +3,9 @@
 #include "comm/reducer.h"
 #include "src/base/arena.h"
 #include "src/model/params.h"
+#include "src/model/shadow.h"
 #include "src/model/vit.h"
+#include "src/tasks/upload.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -22,43 +24,64 @@ struct mm_stepper {
     mm_stream *stream;
     mm_vit *vit;
     mm_reducer *reducer;
+    mm_reducer_wire bf16; /* of the reducer, where asked for */
     int64_t n_params;
-    int64_t n_classes; /* of the current task */
-    int64_t n_done;    /* steps of the current task */
-    float *host_head;  /* [most_classes, E] the task's rows, gathered */
+    int64_t n_classes;   /* of the current task */
+    int64_t n_done;      /* steps of the current task */
+    int64_t part_images; /* most that go through the model at once */
+    float *host_head;    /* [most_classes, E] the task's rows, gathered */
+    mm_upload *upload;
+
+    /* The step under way. */
+    int64_t n_global; /* 0: there is none */
+    int64_t n_parts;
+    mm_event *done; /* its outcome is on the host */
+    void *host_memory;
+    double *host_outcome;
 
     void *memory; /* device */
     int64_t n_bytes;
     float *theta, *grad, *m, *v; /* [n_params] */
+    mm_act *shadow;              /* of theta, or NULL */
     float *head;                 /* [most_classes, E] */
-    uint8_t *images;
-    int32_t *labels;
-    float *logits, *dlogits; /* [B, most_classes] */
-    float *inv_norm;         /* [B] */
-    float *dfeatures;        /* [B, E] */
-    double *loss_sum;        /* 1 */
-    double *grad_squares;    /* 1 */
+    float *logits, *dlogits;     /* [part_images, most_classes] */
+    float *inv_norm;             /* [part_images] */
+    float *dfeatures;            /* [part_images, E] */
+    double *outcome; /* the gradient's squared norm, parts' loss sums */
 };
 
 /* ---- memory ------------------------------------------------------------ */
 
+static int64_t outcome_bytes(int64_t n_parts)
+{
+    return (1 + n_parts) * (int64_t)sizeof(double);
+}
+
 static void lay_out(mm_stepper *s, mm_arena *arena)
 {
     const mm_model_config *c = s->plan.config;
-    int64_t b = s->plan.most_images, classes = s->plan.most_classes;
+    int64_t b = s->part_images, classes = s->plan.most_classes;
     s->theta = mm_arena_floats(arena, s->n_params);
     s->grad = mm_arena_floats(arena, s->n_params);
     s->m = mm_arena_floats(arena, s->n_params);
     s->v = mm_arena_floats(arena, s->n_params);
+    s->shadow = mm_shadow_take(arena, s->plan.device, s->n_params);
     s->head = mm_arena_floats(arena, classes * c->embed_dim);
-    s->images = mm_arena_take(arena, b * c->image_size * c->image_size * 3);
-    s->labels = mm_arena_take(arena, b * (int64_t)sizeof *s->labels);
     s->logits = mm_arena_floats(arena, b * classes);
     s->dlogits = mm_arena_floats(arena, b * classes);
     s->inv_norm = mm_arena_floats(arena, b);
     s->dfeatures = mm_arena_floats(arena, b * c->embed_dim);
-    s->loss_sum = mm_arena_take(arena, (int64_t)sizeof *s->loss_sum);
-    s->grad_squares = mm_arena_take(arena, (int64_t)sizeof *s->grad_squares);
+    s->outcome = mm_arena_take(arena, outcome_bytes(s->plan.accumulate));
+}
+
+static int64_t image_bytes(const mm_stepper *s)
+{
+    return s->plan.config->image_size * s->plan.config->image_size * 3;
+}
+
+static int64_t batch_bytes(const mm_stepper *s)
+{
+    return s->plan.most_images * (image_bytes(s) + (int64_t)sizeof(int32_t));
 }
 
 static mm_status count_params(const mm_model_config *config, int64_t *n)
@@ -73,25 +96,58 @@ static mm_status count_params(const mm_model_config *config, int64_t *n)
 static mm_status create_local(mm_stepper *s)
 {
     const mm_step_plan *p = &s->plan;
-    if (mm_comm_n_ranks(p->comm) > 1 && mm_device_has_own_memory(p->device))
-        return mm_fail(MM_E_ARG,
-                       "several ranks cannot train on GPUs yet: give --device "
-                       "cpu, or start one rank");
     MM_TRY(count_params(p->config, &s->n_params));
     MM_TRY(mm_stream_create(p->device, &s->stream));
     MM_TRY(mm_vit_create(p->device, s->stream, p->config, MM_VIT_TRAINING,
-                         p->most_images, &s->vit));
-    MM_TRY(mm_reducer_create(p->comm, BUCKET_ELEMS, &s->reducer));
+                         s->part_images, &s->vit));
+    MM_TRY(mm_upload_create(p->device, batch_bytes(s), &s->upload));
+    MM_TRY(mm_event_create(p->device, &s->done));
+    MM_TRY(mm_host_alloc(p->device, outcome_bytes(p->accumulate),
+                         &s->host_memory));
+    s->host_outcome = s->host_memory;
     mm_arena arena = {0};
     lay_out(s, &arena);
-    s->n_bytes = arena.used;
-    MM_TRY(mm_device_alloc(p->device, s->n_bytes, &s->memory));
+    s->n_bytes = arena.used + mm_upload_n_bytes(p->device, batch_bytes(s));
+    MM_TRY(mm_device_alloc(p->device, arena.used, &s->memory));
     arena = (mm_arena){.base = s->memory};
     lay_out(s, &arena);
     s->host_head = malloc((size_t)(p->most_classes * p->config->embed_dim) *
                           sizeof *s->host_head);
     if (!s->host_head)
         return mm_fail(MM_E_MEMORY, "no memory for a task's head");
+    return MM_OK;
+}
+
+/** bf16 on the way between GPUs: the ops' casts to activations and back. */
+static mm_status pack(void *context, mm_stream *stream, void *wire,
+                      const float *values, int64_t n)
+{
+    const mm_stepper *s = context;
+    return s->ops->float_to_act(stream, wire, values, n);
+}
+
+static mm_status unpack(void *context, mm_stream *stream, float *values,
+                        const void *wire, int64_t n)
+{
+    const mm_stepper *s = context;
+    return s->ops->act_to_float(stream, values, wire, n);
+}
+
+static mm_status connect(mm_stepper *s)
+{
+    const mm_step_plan *p = &s->plan;
+    mm_reducer_plan plan = {
+        .comm = p->comm,
+        .device = p->device,
+        .stream = s->stream,
+        .bucket_elems = BUCKET_ELEMS,
+        .limit_s = p->rank_timeout_s,
+        .bf16 = p->reduce_bf16 ? &s->bf16 : NULL,
+    };
+    s->bf16 = (mm_reducer_wire){pack, unpack, s};
+    if (p->reduce_bf16 && mm_device_act_bytes(p->device) != 2)
+        return mm_fail(MM_E_ARG, "--reduce-dtype bf16 needs --precision bf16");
+    MM_TRY(mm_reducer_create(&plan, &s->reducer));
     if (mm_comm_n_ranks(p->comm) > 1)
         mm_stream_set_poll(s->stream, mm_reducer_poll, s->reducer);
     return MM_OK;
@@ -103,10 +159,14 @@ mm_status mm_stepper_create(const mm_step_plan *plan, mm_stepper **stepper)
     mm_status st = mm_fail(MM_E_MEMORY, "no memory for a training step");
     if (s) {
         s->plan = *plan;
+        s->part_images =
+            (plan->most_images + plan->accumulate - 1) / plan->accumulate;
         s->ops = mm_device_ops(plan->device);
         st = create_local(s);
     }
     st = mm_comm_agree(plan->comm, st);
+    if (st == MM_OK)
+        st = connect(s);
     if (st != MM_OK)
         mm_stepper_destroy(&s);
     *stepper = s;
@@ -119,8 +179,13 @@ void mm_stepper_destroy(mm_stepper **stepper)
     if (!s)
         return;
     free(s->host_head);
-    mm_device_release(s->plan.device, &s->memory);
     mm_reducer_destroy(&s->reducer);
+    if (s->stream)
+        (void)mm_stream_sync(s->stream);
+    mm_upload_destroy(&s->upload);
+    mm_event_destroy(&s->done);
+    mm_host_release(s->plan.device, &s->host_memory);
+    mm_device_release(s->plan.device, &s->memory);
     mm_vit_destroy(&s->vit);
     mm_stream_destroy(&s->stream);
     free(s);
@@ -149,8 +214,10 @@ mm_status mm_stepper_begin_task(mm_stepper *s, const float *theta,
                (size_t)e * sizeof *s->host_head);
     s->n_classes = task->n_classes;
     s->n_done = 0;
+    s->n_global = 0;
     int64_t n_bytes = s->n_params * (int64_t)sizeof *theta;
     MM_TRY(mm_copy_to_device(s->stream, s->theta, theta, n_bytes));
+    MM_TRY(mm_shadow_fill(s->ops, s->stream, s->shadow, s->theta, s->n_params));
     MM_TRY(mm_copy_to_device(s->stream, s->head, s->host_head,
                              s->n_classes * e * (int64_t)sizeof *s->host_head));
     MM_TRY(s->ops->fill(s->stream, s->m, 0, s->n_params));
@@ -173,46 +240,70 @@ static mm_status range_ready(void *context, float *grad, int64_t lo, int64_t hi)
     return mm_reducer_ready(s->reducer, grad, lo, hi);
 }
 
-/** Forward, loss, backward: this rank's part of the summed gradient. */
-static mm_status compute_gradient(mm_stepper *s, const mm_batch *batch,
-                                  int64_t n_images)
+/** Forward, loss and backward of one part of a batch. */
+static mm_status compute_part(mm_stepper *s, const mm_batch *part,
+                              double *loss_sum, bool first, bool last)
 {
     const mm_model_config *c = s->plan.config;
     const mm_ops *ops = s->ops;
-    int64_t image_bytes = c->image_size * c->image_size * 3;
+    const mm_act *weights = mm_shadow_or_theta(s->shadow, s->theta);
+    int64_t n = part->n_images;
     float *features;
-    MM_TRY(mm_copy_to_device(s->stream, s->images, batch->images,
-                             n_images * image_bytes));
-    MM_TRY(mm_copy_to_device(s->stream, s->labels, batch->labels,
-                             n_images * (int64_t)sizeof *s->labels));
-    MM_TRY(mm_vit_forward(s->vit, s->theta, s->images, n_images, &features));
+    MM_TRY(
+        mm_vit_forward(s->vit, s->theta, weights, part->images, n, &features));
     MM_TRY(ops->normalized_logits(s->stream, s->logits, s->inv_norm, features,
-                                  s->head, n_images, c->embed_dim,
-                                  s->n_classes));
+                                  s->head, n, c->embed_dim, s->n_classes));
     MM_TRY(ops->softmax_cross_entropy(
-        s->stream, s->loss_sum, s->dlogits, s->logits, s->labels,
-        (float)s->plan.label_smoothing, (float)(1.0 / (double)batch->n_global),
-        n_images, s->n_classes));
+        s->stream, loss_sum, s->dlogits, s->logits, part->labels,
+        (float)s->plan.label_smoothing, (float)(1.0 / (double)part->n_global),
+        n, s->n_classes));
     MM_TRY(ops->normalized_logits_grad(s->stream, s->dfeatures, s->dlogits,
-                                       features, s->inv_norm, s->head, n_images,
+                                       features, s->inv_norm, s->head, n,
                                        c->embed_dim, s->n_classes));
+    /* Other ranks hear of sums that are whole. */
     mm_grad_listener listener = {range_ready, s};
-    MM_TRY(mm_vit_backward(s->vit, s->theta, s->grad, s->dfeatures, false,
-                           &listener));
+    return mm_vit_backward(s->vit, s->theta, weights, s->grad, s->dfeatures,
+                           !first, last ? &listener : NULL);
+}
+
+/** Parts have one size, but for the last; no images are one part. */
+static int64_t parts_of(const mm_stepper *s, int64_t n_images)
+{
+    return n_images > 0 ? (n_images + s->part_images - 1) / s->part_images : 1;
+}
+
+/** This rank's share of the summed gradient. */
+static mm_status compute_gradient(mm_stepper *s, const mm_batch *batch,
+                                  int64_t n_images)
+{
+    int64_t size = s->part_images, n_bytes = image_bytes(s);
+    int64_t n_parts = parts_of(s, n_images);
+    mm_upload_part parts[] = {
+        {.host = batch->images, .n_bytes = n_images * n_bytes},
+        {.host = batch->labels, .n_bytes = n_images * (int64_t)sizeof(int32_t)},
+    };
+    MM_TRY(mm_upload_start(s->upload, s->stream, parts, 2));
+    /* What is left to do of the step before keeps the device busy meanwhile. */
+    MM_TRY(mm_reducer_wait(s->reducer));
+    for (int64_t i = 0, at = 0; i < n_parts; i++, at += size) {
+        mm_batch part = {
+            .n_images = n_images - at < size ? n_images - at : size,
+            .n_global = batch->n_global,
+            .images = (const uint8_t *)parts[0].device + at * n_bytes,
+            .labels = (const int32_t *)parts[1].device + at,
+        };
+        MM_TRY(compute_part(s, &part, &s->outcome[1 + i], i == 0,
+                            i == n_parts - 1));
+    }
+    MM_TRY(mm_upload_used(s->upload, s->stream));
     return mm_reducer_finish(s->reducer);
 }
 
-static mm_status read_scalar(mm_stepper *s, const double *device, double *host)
-{
-    MM_TRY(mm_copy_to_host(s->stream, host, device, (int64_t)sizeof *host));
-    return mm_stream_sync(s->stream);
-}
-
-static mm_status update(mm_stepper *s, double lr, double grad_norm)
+/** Clip, update, and have the step's outcome brought to the host. The factor
+ * is the device's own business: the host does not wait for the norm. */
+static mm_status update(mm_stepper *s, const mm_batch *batch, double lr)
 {
     double step = (double)++s->n_done;
-    double clip = s->plan.clip;
-    double scale = clip > 0 ? fmin(1.0, clip / (grad_norm + 1e-6)) : 1.0;
     mm_adamw adamw = {
         .lr = (float)lr,
         .beta1 = (float)beta1,
@@ -221,10 +312,17 @@ static mm_status update(mm_stepper *s, double lr, double grad_norm)
         .weight_decay = (float)s->plan.weight_decay,
         .bias1 = (float)(1.0 - pow(beta1, step)),
         .bias2 = (float)(1.0 - pow(beta2, step)),
-        .grad_scale = (float)scale,
+        .clip = s->plan.clip,
+        .grad_squares = s->outcome,
     };
-    return s->ops->adamw(s->stream, s->theta, s->m, s->v, s->grad, &adamw,
-                         s->n_params);
+    s->n_global = batch->n_global;
+    s->n_parts = parts_of(s, batch->n_images);
+    MM_TRY(s->ops->sum_squares(s->stream, s->outcome, s->grad, s->n_params));
+    MM_TRY(s->ops->adamw(s->stream, s->theta, s->m, s->v, s->shadow, s->grad,
+                         &adamw, s->n_params));
+    MM_TRY(mm_copy_to_host(s->stream, s->host_outcome, s->outcome,
+                           outcome_bytes(s->n_parts)));
+    return mm_event_record(s->done, s->stream);
 }
 
 /** A rank that fails where others are in the middle of summing gradients can
@@ -232,34 +330,63 @@ static mm_status update(mm_stepper *s, double lr, double grad_norm)
 static mm_status fatal(const mm_stepper *s, mm_status st)
 {
     bool alone = mm_comm_n_ranks(s->plan.comm) == 1;
-    return st == MM_OK || alone
+    return st == MM_OK || st == MM_E_COMM || alone
                ? st
                : mm_fail(MM_E_COMM, "rank %d: %s", mm_comm_rank(s->plan.comm),
                          mm_fail_message());
 }
 
+/** Wait for the step under way; this rank's share of its loss. */
+static mm_status wait_for_outcome(mm_stepper *s, double *loss_sum)
+{
+    *loss_sum = 0;
+    if (s->n_global == 0)
+        return MM_OK;
+    MM_TRY(mm_reducer_wait(s->reducer));
+    MM_TRY(mm_event_sync(s->done));
+    for (int64_t i = 0; i < s->n_parts; i++)
+        *loss_sum += s->host_outcome[1 + i];
+    return MM_OK;
+}
+
+/** What the step under way came to, its loss summed over ranks. */
+static mm_status tell(mm_stepper *s, double loss_sum, mm_step_result *last)
+{
+    *last = (mm_step_result){.n_images = s->n_global};
+    if (s->n_global == 0)
+        return MM_OK;
+    last->loss = loss_sum / (double)s->n_global;
+    last->grad_norm = sqrt(s->host_outcome[0]);
+    s->n_global = 0;
+    if (isfinite(last->loss) && isfinite(last->grad_norm))
+        return MM_OK;
+    MM_TRY(mm_stream_sync(s->stream)); /* knows more, if an op complained */
+    return mm_fail(MM_E_VALUE, "the loss is %g and the gradient's norm %g",
+                   last->loss, last->grad_norm);
+}
+
 mm_status mm_stepper_step(mm_stepper *s, const mm_batch *batch,
                           mm_status batch_status, double lr,
-                          mm_step_result *result)
+                          mm_step_result *last)
 {
     /* A rank without a batch joins in with no images, and says so with the
      * loss, so that agreeing costs no message of its own. */
     int64_t n_images = batch_status == MM_OK ? batch->n_images : 0;
     double told[2] = {0, batch_status == MM_OK ? 0 : 1};
     MM_TRY(fatal(s, compute_gradient(s, batch, n_images)));
-    MM_TRY(fatal(s, read_scalar(s, s->loss_sum, &told[0])));
-    MM_TRY(mm_comm_sum_double(s->plan.comm, told, 2));
+    MM_TRY(fatal(s, mm_upload_wait(s->upload)));
+    MM_TRY(fatal(s, wait_for_outcome(s, &told[0])));
+    MM_TRY(mm_reducer_sum_host(s->reducer, told, 2));
+    MM_TRY(tell(s, told[0], last));
     if (told[1] > 0)
         return mm_comm_agree(s->plan.comm, batch_status);
+    return fatal(s, update(s, batch, lr));
+}
 
-    double squares;
-    MM_TRY(
-        s->ops->sum_squares(s->stream, s->grad_squares, s->grad, s->n_params));
-    MM_TRY(read_scalar(s, s->grad_squares, &squares));
-    result->loss = told[0] / (double)batch->n_global;
-    result->grad_norm = sqrt(squares);
-    if (!isfinite(result->loss) || !isfinite(result->grad_norm))
-        return mm_fail(MM_E_VALUE, "the loss is %g and the gradient's norm %g",
-                       result->loss, result->grad_norm);
-    return update(s, lr, result->grad_norm);
+mm_status mm_stepper_finish(mm_stepper *s, mm_step_result *last)
+{
+    double loss_sum;
+    MM_TRY(fatal(s, wait_for_outcome(s, &loss_sum)));
+    MM_TRY(mm_reducer_sum_host(s->reducer, &loss_sum, 1));
+    return tell(s, loss_sum, last);
 }

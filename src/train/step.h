@@ -12,11 +12,15 @@ typedef struct mm_step_plan {
     mm_comm *comm;
     mm_device *device;
     const mm_model_config *config;
-    int64_t most_images;  /* of a batch on this rank */
+    int64_t most_images; /* of a batch on this rank */
+    int64_t accumulate;  /* parts that they go through the model in, at least 1;
+                            at most most_images */
     int64_t most_classes; /* of a task              */
     double weight_decay;
     double clip; /* largest gradient norm; 0: no clipping */
     double label_smoothing;
+    double rank_timeout_s; /* mm_reducer_plan's limit_s */
+    bool reduce_bf16;      /* gradients travel between GPUs as bf16 */
 } mm_step_plan;
 
 /**
@@ -28,6 +32,7 @@ typedef struct mm_stepper mm_stepper;
 
 /** What a step reports, the same on every rank. */
 typedef struct mm_step_result {
+    int64_t n_images; /* of its global batch; 0: there was no step */
     double loss;      /* mean over the global batch            */
     double grad_norm; /* before clipping                       */
 } mm_step_result;
@@ -40,7 +45,7 @@ typedef struct mm_step_result {
 mm_status mm_stepper_create(const mm_step_plan *plan, mm_stepper **stepper);
 void mm_stepper_destroy(mm_stepper **stepper);
 
-/** Device bytes: weights, gradient, moments and activations. */
+/** Device bytes: weights, their shadow, gradient, moments and activations. */
 int64_t mm_stepper_n_bytes(const mm_stepper *stepper);
 
 /** Seconds that steps have waited for other ranks' gradients so far. */
@@ -59,19 +64,29 @@ mm_status mm_stepper_begin_task(mm_stepper *stepper, const float *theta,
 /**
  * One step: forward, loss (DESIGN: cross-entropy with label smoothing over the
  * task's classes, mean over the global batch), backward with gradients summed
- * over ranks meanwhile, clipping, AdamW.
+ * over ranks meanwhile, clipping, AdamW. With `accumulate`, forward to backward
+ * go part by part, which changes the result by rounding only.
+ *
+ * A device runs behind: *last is what the step *before* this one came to, so
+ * that there is work for it while the host prepares the next batch.
  *
  * Memory   batch borrowed for the call.
  * Ranks    Collective. `batch_status` is how this rank's batch came about: a
  *          failure is told to every rank, and no weight changes.
- * Repeat   Same bits on every rank and on reruns with as many ranks.
- * Errors   MM_E_VALUE for a loss or norm that is NaN or infinite (no weight
- *          changes); MM_E_COMM when the transport failed, or when this rank
- *          cannot go on in a way that others would notice.
+ * Timing   Waits for the step before; this one is enqueued.
+ * Repeat   Same bits on every rank and on reruns with as many ranks and parts.
+ * Errors   MM_E_VALUE where the loss or the norm of the step before was NaN or
+ *          infinite: neither that step nor this one changes a weight, and *last
+ *          is set; MM_E_COMM when the transport failed, when a rank is stuck
+ *          (as mm_watch_wait), or when this one cannot go on in a way that
+ *          others would notice.
  */
 mm_status mm_stepper_step(mm_stepper *stepper, const mm_batch *batch,
                           mm_status batch_status, double lr,
-                          mm_step_result *result);
+                          mm_step_result *last);
+
+/** Wait for the step that is under way. Ranks, Errors: as mm_stepper_step. */
+mm_status mm_stepper_finish(mm_stepper *stepper, mm_step_result *last);
 
 /** Copy the weights to the host, [n parameters]. Ranks: local. */
 mm_status mm_stepper_read(mm_stepper *stepper, float *theta);

@@ -1,6 +1,6 @@
 /*
- * cuBLASLt's products through oneDNN, in fp32 on factors rounded as the compute
- * type says. Column-major, as the library's.
+ * cuBLASLt's products through oneDNN, in fp32, on bf16 factors or on fp32 ones
+ * rounded as the compute type says. Column-major, as the library's.
  */
 #include "tests/cuda_on_cpu/include/cublasLt.h"
 #include "tests/cuda_on_cpu/include/cuda_bf16.h"
@@ -20,7 +20,7 @@ struct mm_emu_desc {
     cublasOperation_t of_a = CUBLAS_OP_N, of_b = CUBLAS_OP_N;
     cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
     void *vector = nullptr;
-    std::int32_t vector_type = CUDA_R_32F;
+    std::int32_t vector_type = -1; /* that of D */
 };
 
 struct mm_emu_layout {
@@ -62,8 +62,6 @@ float load(const void *from, cudaDataType_t type, std::size_t i)
 
 float rounded(float x, cublasComputeType_t compute)
 {
-    if (compute == CUBLAS_COMPUTE_32F_FAST_16BF)
-        return __bfloat162float(__float2bfloat16(x));
     if (compute == CUBLAS_COMPUTE_32F_FAST_TF32) {
         std::uint32_t bits = __float_as_uint(x);
         if ((bits & 0x7F800000u) != 0x7F800000u)
@@ -88,18 +86,19 @@ std::vector<float> factor(const void *from, const mm_emu_layout &layout,
     return packed;
 }
 
-/** The vector that an epilogue reads or writes. */
+/** The vector that an epilogue reads or writes: of the type of D. */
 void finish(const problem &p, std::int64_t k, const std::vector<float> &b,
             std::vector<float> &sums)
 {
     const std::int64_t m = p.of_d.rows, n = p.of_d.cols;
+    const mm_emu_layout bias = {p.of_d.type, m, 1, m};
     float *vector = static_cast<float *>(p.desc.vector);
     if (p.desc.epilogue == CUBLASLT_EPILOGUE_BIAS) {
-        require_device_memory("bias", vector,
-                              static_cast<std::size_t>(m) * sizeof(float));
+        require_device_memory("bias", p.desc.vector, extent(bias));
         for (std::int64_t j = 0; j < n; j++)
             for (std::int64_t i = 0; i < m; i++)
-                sums[static_cast<std::size_t>(j * m + i)] += vector[i];
+                sums[static_cast<std::size_t>(j * m + i)] +=
+                    load(p.desc.vector, bias.type, static_cast<std::size_t>(i));
     }
     if (p.desc.epilogue == CUBLASLT_EPILOGUE_BGRADB) {
         require_device_memory("bias gradient", vector,
@@ -289,8 +288,17 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(
         (a_turned ? a->rows : a->cols) == (b_turned ? b->cols : b->rows) &&
         c->rows == d->rows && c->cols == d->cols && a->ld >= a->rows &&
         b->ld >= b->rows && d->ld >= d->rows;
-    if (!agree || desc->vector_type != CUDA_R_32F)
+    if (!agree || a->type != b->type || c->type != d->type)
         return CUBLAS_STATUS_INVALID_VALUE;
+    if (a->type == CUDA_R_16BF && desc->compute != CUBLAS_COMPUTE_32F)
+        return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (a->type == CUDA_R_32F && d->type != CUDA_R_32F)
+        return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (desc->epilogue != CUBLASLT_EPILOGUE_DEFAULT &&
+        desc->vector_type != static_cast<std::int32_t>(d->type))
+        return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (desc->epilogue == CUBLASLT_EPILOGUE_BGRADB && d->type != CUDA_R_32F)
+        return CUBLAS_STATUS_NOT_SUPPORTED;
     if (desc->epilogue == CUBLASLT_EPILOGUE_BGRADB &&
         std::getenv("MAGMAX_CUDA_ON_CPU_NO_BGRADB"))
         return CUBLAS_STATUS_NOT_SUPPORTED;
@@ -313,6 +321,9 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
         if (!is_aligned(pointers[i], static_cast<std::uint32_t>(algo->data[i])))
             die("cublasLtMatmul: a matrix is aligned less than its algorithm "
                 "was chosen for");
+    if (desc->epilogue != CUBLASLT_EPILOGUE_DEFAULT &&
+        !is_aligned(desc->vector, 16))
+        die("cublasLtMatmul: the vector of an epilogue is not 16-byte aligned");
     problem p = {*desc, 0, 0, a, b, c, d, *of_a, *of_b, *of_d};
     std::memcpy(&p.alpha, alpha, sizeof p.alpha);
     std::memcpy(&p.beta, beta, sizeof p.beta);

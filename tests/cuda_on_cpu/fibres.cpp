@@ -8,8 +8,10 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <memory>
 #include <vector>
 
@@ -21,14 +23,28 @@ __thread thread_view *self;
 namespace
 {
 
-enum : unsigned { LANES = 32, MAX_THREADS = 1024, CANARY_BYTES = 64 };
+enum : unsigned {
+    LANES = 32,
+    MAX_THREADS = 1024,
+    CANARY_BYTES = 64,
+    COPY_BYTES = 16
+};
 
 enum class state { ready, in_warp, at_barrier, done };
+
+struct copy {
+    void *to;
+    const void *from;
+    bool there;
+    unsigned group;
+};
 
 struct gpu_thread : thread_view {
     state now = state::done;
     unsigned index;
     fibre context;
+    std::deque<copy> copies; /* under way */
+    unsigned group = 0;      /* of the next copy */
     gpu_thread(unsigned index_, void (*main)(void *))
         : index(index_), context(main, this)
     {
@@ -65,6 +81,13 @@ class block_runner
     const slot *wait_for_warp(const char *what, unsigned mask,
                               const void *shown, std::size_t n_bytes);
     void *array_of(const void *tag, std::size_t n_bytes);
+    void start_copy(const copy &what);
+    void close_copies()
+    {
+        current->group++;
+    }
+    void wait_for_copies(unsigned n_left);
+    bool running(const char **kernel, dim3 *block, dim3 *thread) const;
     unsigned lane_index() const
     {
         return current->index % LANES;
@@ -102,6 +125,9 @@ void block_runner::thread_main(void *argument)
     gpu_thread *me = static_cast<gpu_thread *>(argument);
     for (;;) {
         (*runner->body)();
+        if (!me->copies.empty())
+            die("kernel %s: thread %u ends while it copies", runner->name,
+                me->index);
         me->now = state::done;
         fibre_switch(&me->context, &runner->scheduler);
     }
@@ -163,6 +189,7 @@ bool block_runner::run_warp(unsigned index, bool backwards)
             current = t;
             self = t;
             fibre_switch(&scheduler, &t->context);
+            current = nullptr;
         }
     }
     return ran;
@@ -236,6 +263,47 @@ void *block_runner::array_of(const void *tag, std::size_t n_bytes)
     return memory;
 }
 
+void block_runner::start_copy(const copy &what)
+{
+    const std::uintptr_t to = reinterpret_cast<std::uintptr_t>(what.to);
+    const std::uintptr_t from = reinterpret_cast<std::uintptr_t>(what.from);
+    if (to % COPY_BYTES != 0 || from % COPY_BYTES != 0)
+        die("kernel %s: an asynchronous copy that is not aligned", name);
+    const char *at = static_cast<const char *>(what.to);
+    const bool shared =
+        std::any_of(arrays.begin(), arrays.end(), [at](const array &a) {
+            return at >= a.memory && at + COPY_BYTES <= a.memory + a.n_bytes;
+        });
+    if (!shared)
+        die("kernel %s: an asynchronous copy not to shared memory", name);
+    poison(what.to, COPY_BYTES);
+    current->copies.push_back(what);
+    current->copies.back().group = current->group;
+}
+
+void block_runner::wait_for_copies(unsigned n_left)
+{
+    std::deque<copy> &copies = current->copies;
+    for (; !copies.empty() && copies.front().group + n_left < current->group;
+         copies.pop_front()) {
+        const copy &c = copies.front();
+        if (c.there)
+            std::memcpy(c.to, c.from, COPY_BYTES);
+        else
+            std::memset(c.to, 0, COPY_BYTES);
+    }
+}
+
+bool block_runner::running(const char **kernel, dim3 *block, dim3 *thread) const
+{
+    if (!current)
+        return false;
+    *kernel = name;
+    *block = current->block;
+    *thread = current->thread;
+    return true;
+}
+
 void block_runner::check_canaries()
 {
     for (const array &a : arrays)
@@ -302,6 +370,26 @@ void *dynamic_shared()
     return runner->array_of(&dynamic_tag, 0);
 }
 
+void copy_async(void *to_shared, const void *from, bool there)
+{
+    runner->start_copy({to_shared, from, there, 0});
+}
+
+void close_copies()
+{
+    runner->close_copies();
+}
+
+void wait_copies(unsigned n_left)
+{
+    runner->wait_for_copies(n_left);
+}
+
+bool running(const char **kernel, dim3 *block, dim3 *thread)
+{
+    return runner && runner->running(kernel, block, thread);
+}
+
 void run_grid(const char *name, dim3 grid, dim3 block, std::size_t shared_bytes,
               const std::function<void()> &body)
 {
@@ -310,6 +398,7 @@ void run_grid(const char *name, dim3 grid, dim3 block, std::size_t shared_bytes,
     const long long n_blocks = static_cast<long long>(grid.x) * grid.y * grid.z;
 #pragma omp parallel if (n_blocks > 1)
     {
+        name_faults();
         static thread_local std::unique_ptr<block_runner> own;
         if (!own)
             own = std::make_unique<block_runner>();

@@ -51,6 +51,13 @@ const slot *meet(const char *what, unsigned mask, const void *shown,
                  std::size_t n_bytes);
 int lane();
 
+/** Asynchronous copies of 16 bytes to shared memory, as
+ * kernels/cuda/async_copy.cuh has them: carried out when they are waited for,
+ * and until then the place that they go to holds NaN. */
+void copy_async(void *to_shared, const void *from, bool there);
+void close_copies();
+void wait_copies(unsigned n_left);
+
 /** The block's array of that tag; poisoned when the block starts. */
 void *shared_array(const void *tag, std::size_t n_bytes);
 void *dynamic_shared();
@@ -61,8 +68,17 @@ void *dynamic_shared();
 void run_grid(const char *name, dim3 grid, dim3 block, std::size_t shared_bytes,
               const std::function<void()> &body);
 
-/** Put work into a stream. */
+/** The kernel and thread that the calling thread of the operating system runs;
+ * false if none. */
+bool running(const char **kernel, dim3 *block, dim3 *thread);
+
+/** Have this thread's faults name the kernel and thread that runs. */
+void name_faults();
+
+/** Put work into a stream; with `bool`, work that is tried again until it gives
+ * true, while what comes after it in the stream waits. */
 void enqueue(cudaStream_t stream, std::function<void()> work);
+void enqueue_until(cudaStream_t stream, std::function<bool()> work);
 
 /** Remember for cudaGetLastError. */
 void set_error(cudaError_t error);

@@ -12,6 +12,7 @@
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <set>
 #include <sys/mman.h>
 
 #ifdef __SANITIZE_ADDRESS__
@@ -40,6 +41,7 @@ struct allocation {
 
 std::mutex lock;
 std::map<const char *, allocation> live; /* by the address given out */
+std::set<const void *> pinned;
 int n_open;
 
 std::size_t round_up(std::size_t n, std::size_t to)
@@ -174,12 +176,23 @@ cudaError_t cudaFree(void *memory)
 
 cudaError_t cudaHostAlloc(void **memory, size_t n_bytes, unsigned)
 {
-    *memory = std::malloc(n_bytes);
-    return *memory ? cudaSuccess : cudaErrorMemoryAllocation;
+    *memory = nullptr;
+    if (n_bytes > std::size_t{1} << 46 ||
+        posix_memalign(memory, PAGE, n_bytes) != 0)
+        return cudaErrorMemoryAllocation;
+    poison(*memory, n_bytes);
+    std::lock_guard<std::mutex> hold(lock);
+    pinned.insert(*memory);
+    return cudaSuccess;
 }
 
 cudaError_t cudaFreeHost(void *memory)
 {
+    {
+        std::lock_guard<std::mutex> hold(lock);
+        if (memory && pinned.erase(memory) == 0)
+            die("cudaFreeHost of %p, which is no pinned memory", memory);
+    }
     std::free(memory);
     return cudaSuccess;
 }

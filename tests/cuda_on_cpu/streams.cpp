@@ -1,17 +1,27 @@
 /*
  * Streams keep what is enqueued until someone waits, so that a host which
  * reads a result, or changes an input, too early does not get away with it.
+ *
+ * Nor does a stream that does not wait for another one: of two streams, every
+ * second time the other one runs as late as events allow, and every other time
+ * as early.
  */
 #include "tests/cuda_on_cpu/launch.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <map>
+#include <memory>
+#include <mutex>
+#include <sched.h>
+#include <set>
 
 struct mm_emu_stream {
-    std::deque<std::function<void()>> work;
+    std::deque<std::function<bool()>> work;
+    bool runs = false;
 };
 
 namespace mm_emu
@@ -20,9 +30,94 @@ namespace mm_emu
 namespace
 {
 
-constexpr std::size_t SHARED_BYTES = 48 << 10, MOST_SHARED_BYTES = 227 << 10;
+/** Where in a stream an event was recorded. */
+struct place {
+    mm_emu_stream *stream;
+    bool past = false;
+};
+
+} // namespace
+
+} // namespace mm_emu
+
+struct mm_emu_event {
+    std::shared_ptr<mm_emu::place> last;
+};
+
+namespace mm_emu
+{
+
+namespace
+{
+
+std::recursive_mutex lock; /* of all streams and events */
+using holding = std::lock_guard<std::recursive_mutex>;
+
+std::set<mm_emu_stream *> &all_streams()
+{
+    static std::set<mm_emu_stream *> streams;
+    return streams;
+}
+
+/** Run what the stream has, until `enough`; false where it has to wait for
+ * something, or for itself. */
+template <typename Condition>
+bool advance(mm_emu_stream *stream, Condition enough)
+{
+    while (!enough()) {
+        if (stream->runs || stream->work.empty())
+            return false;
+        stream->runs = true;
+        bool done = stream->work.front()();
+        stream->runs = false;
+        if (!done)
+            return false;
+        stream->work.pop_front();
+    }
+    return true;
+}
+
+bool advance_to(const std::shared_ptr<place> &to)
+{
+    return advance(to->stream, [&]() { return to->past; });
+}
+
+bool advance_to_end(mm_emu_stream *stream)
+{
+    return advance(stream, [&]() { return stream->work.empty(); });
+}
+
+/** Run what it takes; every second time, what other streams have first. */
+template <typename Advance>
+bool try_to(const mm_emu_stream *stream, Advance run)
+{
+    static bool others_first;
+    holding hold(lock);
+    if (stream->work.empty())
+        return true;
+    open_device_memory();
+    others_first = !others_first;
+    if (others_first)
+        for (mm_emu_stream *other : all_streams())
+            if (other != stream)
+                advance_to_end(other);
+    bool done = run();
+    close_device_memory();
+    return done;
+}
+
+constexpr std::size_t SHARED_BYTES = 48 << 10;
+
+/* MAGMAX_CUDA_ON_CPU_SHARED_KIB: what a block may ask for; an H100's without
+ * it. */
+std::size_t most_shared_bytes()
+{
+    const char *wanted = std::getenv("MAGMAX_CUDA_ON_CPU_SHARED_KIB");
+    return static_cast<std::size_t>(wanted ? std::atoi(wanted) : 227) << 10;
+}
 
 thread_local cudaError_t last_error = cudaSuccess;
+thread_local int current_device;
 
 std::map<const void *, std::size_t> &allowed_shared()
 {
@@ -51,11 +146,20 @@ void set_error(cudaError_t error)
     last_error = error;
 }
 
-void enqueue(cudaStream_t stream, std::function<void()> work)
+void enqueue_until(cudaStream_t stream, std::function<bool()> work)
 {
     if (!stream)
         die("the default stream is not for use");
+    holding hold(lock);
     stream->work.push_back(std::move(work));
+}
+
+void enqueue(cudaStream_t stream, std::function<void()> work)
+{
+    enqueue_until(stream, [work = std::move(work)]() {
+        work();
+        return true;
+    });
 }
 
 void launch(const char *name, const void *kernel, dim3 grid, dim3 block,
@@ -77,7 +181,7 @@ void launch(const char *name, const void *kernel, dim3 grid, dim3 block,
 
 cudaError_t allow_shared(const void *kernel, int n_bytes)
 {
-    if (n_bytes < 0 || static_cast<std::size_t>(n_bytes) > MOST_SHARED_BYTES)
+    if (n_bytes < 0 || static_cast<std::size_t>(n_bytes) > most_shared_bytes())
         return cudaErrorInvalidValue;
     allowed_shared()[kernel] = static_cast<std::size_t>(n_bytes);
     return cudaSuccess;
@@ -104,6 +208,8 @@ const char *cudaGetErrorString(cudaError_t error)
         return "no CUDA-capable device is detected";
     case cudaErrorInvalidDevice:
         return "invalid device ordinal";
+    case cudaErrorNotReady:
+        return "device not ready";
     }
     return "unrecognized error code";
 }
@@ -115,13 +221,19 @@ cudaError_t cudaGetLastError(void)
     return error;
 }
 
-/* MAGMAX_CUDA_ON_CPU_DEVICES: how many GPUs to show; 1 without it. */
+/* MAGMAX_CUDA_ON_CPU_DEVICES: how many GPUs there are; 1 without it. As with
+ * the vendor's runtime, CUDA_VISIBLE_DEVICES may choose among them. */
 cudaError_t cudaGetDeviceCount(int *count)
 {
     const char *wanted = std::getenv("MAGMAX_CUDA_ON_CPU_DEVICES");
+    const char *visible = std::getenv("CUDA_VISIBLE_DEVICES");
     *count = wanted ? std::atoi(wanted) : 1;
     if (*count < 0)
         return cudaErrorInsufficientDriver;
+    if (visible)
+        *count = *visible ? 1 + static_cast<int>(std::count(
+                                    visible, std::strchr(visible, 0), ','))
+                          : 0;
     return *count > 0 ? cudaSuccess : cudaErrorNoDevice;
 }
 
@@ -131,8 +243,16 @@ cudaError_t cudaSetDevice(int device)
     cudaError_t error = cudaGetDeviceCount(&n_devices);
     if (error != cudaSuccess)
         return error;
-    return device >= 0 && device < n_devices ? cudaSuccess
-                                             : cudaErrorInvalidDevice;
+    if (device < 0 || device >= n_devices)
+        return cudaErrorInvalidDevice;
+    current_device = device;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDevice(int *device)
+{
+    *device = current_device;
+    return cudaSuccess;
 }
 
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int)
@@ -140,7 +260,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int)
     *prop = cudaDeviceProp{};
     std::snprintf(prop->name, sizeof prop->name, "CUDA on CPU");
     prop->totalGlobalMem = std::size_t{1} << 34;
-    prop->sharedMemPerBlockOptin = MOST_SHARED_BYTES;
+    prop->sharedMemPerBlockOptin = most_shared_bytes();
     prop->major = 8;
     prop->multiProcessorCount = 3;
     return cudaSuccess;
@@ -148,29 +268,70 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int)
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned)
 {
+    holding hold(lock);
     *stream = new mm_emu_stream;
+    all_streams().insert(*stream);
     return cudaSuccess;
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
-    if (stream->work.empty())
-        return cudaSuccess;
-    open_device_memory();
-    while (!stream->work.empty()) {
-        std::function<void()> next = std::move(stream->work.front());
-        stream->work.pop_front();
-        next();
-    }
-    close_device_memory();
+    while (!try_to(stream, [=]() { return advance_to_end(stream); }))
+        sched_yield();
     return cudaSuccess;
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream)
 {
     cudaError_t error = cudaStreamSynchronize(stream);
+    holding hold(lock);
+    all_streams().erase(stream);
     delete stream;
     return error;
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned)
+{
+    *event = new mm_emu_event;
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event)
+{
+    delete event;
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
+{
+    auto here = std::make_shared<place>();
+    here->stream = stream;
+    enqueue(stream, [here]() { here->past = true; });
+    event->last = here;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event,
+                                unsigned)
+{
+    if (event->last)
+        enqueue_until(stream, [at = event->last]() { return advance_to(at); });
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventQuery(cudaEvent_t event)
+{
+    std::shared_ptr<place> at = event->last;
+    bool past =
+        !at || at->past || try_to(at->stream, [&]() { return advance_to(at); });
+    return past ? cudaSuccess : cudaErrorNotReady;
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t event)
+{
+    while (cudaEventQuery(event) == cudaErrorNotReady)
+        sched_yield();
+    return cudaSuccess;
 }
 
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n_bytes,

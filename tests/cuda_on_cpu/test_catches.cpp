@@ -2,7 +2,7 @@
  * Does the emulation notice what it is there for? Each mistake is made in a
  * child process, which must end the way that the mistake should.
  */
-#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/async_copy.cuh"
 
 #include <csetjmp>
 #include <csignal>
@@ -86,7 +86,10 @@ static void store_just_past_the_end()
 
 static void a_store_past_an_allocation_is_caught(void **)
 {
-    assert_non_null(how_it_failed(store_past_the_end));
+    const char *said = how_it_failed(store_past_the_end);
+    assert_non_null(said);
+    assert_non_null(strstr(said, "store_at_kernel"));
+    assert_non_null(strstr(said, "block (0, 0, 0), thread (0, 0, 0)"));
     assert_non_null(how_it_failed(store_just_past_the_end));
 }
 
@@ -192,6 +195,94 @@ static void a_missing_barrier_shows_in_some_block(void **)
     cudaFree(out);
 }
 
+__global__ void copy_kernel(float *out, const float *in, bool wait)
+{
+    MM_SHARED(float, tile, 4 * MM_WARP);
+    float *mine = tile + 4 * threadIdx.x;
+    mm_copy_async(mine, in, threadIdx.x % 2 == 0);
+    mm_close_copies();
+    if (wait)
+        mm_wait_copies<0>();
+    out[threadIdx.x] = mine[3];
+    mm_wait_copies<0>();
+}
+
+static void a_copy_that_is_not_waited_for_shows(void **)
+{
+    float *in = device_floats(4), *out = device_floats(MM_WARP);
+    const float four[4] = {1.0f, 2.0f, 3.0f, 4.0f};
+    cudaMemcpyAsync(in, four, sizeof four, cudaMemcpyHostToDevice, stream);
+    MM_LAUNCH(copy_kernel, 1, MM_WARP, 0, stream, out, in, true);
+    for (int i = 0; i < MM_WARP; i++)
+        assert_true(fetch(out + i) == (i % 2 ? 0.0f : 4.0f));
+    MM_LAUNCH(copy_kernel, 1, MM_WARP, 0, stream, out, in, false);
+    for (int i = 0; i < MM_WARP; i++) {
+        const float got = fetch(out + i);
+        assert_true(got != got);
+    }
+    cudaFree(in);
+    cudaFree(out);
+}
+
+/* Waits for the older of two groups and reads the younger. */
+__global__ void two_copies_kernel(float *out, const float *in)
+{
+    MM_SHARED(float, tile, 8 * MM_WARP);
+    float *mine = tile + 8 * threadIdx.x;
+    mm_copy_async(mine, in, true);
+    mm_close_copies();
+    mm_copy_async(mine + 4, in, true);
+    mm_close_copies();
+    mm_wait_copies<1>();
+    if (threadIdx.x == 0) {
+        out[0] = mine[0];
+        out[1] = mine[4];
+    }
+    mm_wait_copies<0>();
+}
+
+static void groups_of_copies_are_waited_for_in_order(void **)
+{
+    float *in = device_floats(4), *out = device_floats(2);
+    const float four[4] = {1.0f, 2.0f, 3.0f, 4.0f};
+    cudaMemcpyAsync(in, four, sizeof four, cudaMemcpyHostToDevice, stream);
+    MM_LAUNCH(two_copies_kernel, 1, MM_WARP, 0, stream, out, in);
+    assert_true(fetch(out) == 1.0f);
+    const float got = fetch(out + 1);
+    assert_true(got != got);
+    cudaFree(in);
+    cudaFree(out);
+}
+
+__global__ void leave_copying_kernel(const float *in, int shift)
+{
+    MM_SHARED(float, tile, 8 * MM_WARP);
+    mm_copy_async(tile + 4 * threadIdx.x + shift, in, true);
+    mm_close_copies();
+}
+
+static void end_while_copying()
+{
+    MM_LAUNCH(leave_copying_kernel, 1, MM_WARP, 0, stream, device_floats(4), 0);
+    cudaStreamSynchronize(stream);
+}
+
+static void copy_to_odd_places()
+{
+    MM_LAUNCH(leave_copying_kernel, 1, MM_WARP, 0, stream, device_floats(4), 1);
+    cudaStreamSynchronize(stream);
+}
+
+static void copies_that_are_left_or_not_aligned_are_caught(void **)
+{
+    const char *said = how_it_failed(end_while_copying);
+    assert_non_null(said);
+    assert_non_null(strstr(said, "ends while it copies"));
+    said = how_it_failed(copy_to_odd_places);
+    assert_non_null(said);
+    assert_non_null(strstr(said, "not aligned"));
+}
+
 static void memory_starts_as_nan(void **)
 {
     float *x = device_floats(1);
@@ -209,6 +300,79 @@ static void results_are_there_only_after_waiting(void **)
     cudaStreamSynchronize(stream);
     assert_true(got == 1.0f);
     cudaFree(x);
+}
+
+__global__ void increase_kernel(float *to, const float *from)
+{
+    if (threadIdx.x == 0)
+        *to = *from + 1.0f;
+}
+
+/* Rounds of: `stream` increases *x, `other` makes *y of it, `stream` reads *y.
+ * How many rounds were wrong, when some of the waiting is left out. */
+static int count_wrong_rounds(bool other_waits, bool reader_waits)
+{
+    cudaStream_t other;
+    cudaEvent_t event;
+    cudaStreamCreateWithFlags(&other, cudaStreamNonBlocking);
+    cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
+    float *x = device_floats(1), *y = device_floats(1);
+    float zero = 0.0f;
+    cudaMemcpyAsync(x, &zero, sizeof zero, cudaMemcpyHostToDevice, stream);
+    cudaMemcpyAsync(y, &zero, sizeof zero, cudaMemcpyHostToDevice, stream);
+    cudaStreamSynchronize(stream);
+    int n_wrong = 0;
+    for (int round = 1; round <= 6; round++) {
+        MM_LAUNCH(increase_kernel, 1, 32, 0, stream, x, x);
+        cudaEventRecord(event, stream);
+        if (other_waits)
+            cudaStreamWaitEvent(other, event, 0);
+        MM_LAUNCH(increase_kernel, 1, 32, 0, other, y, x);
+        cudaEventRecord(event, other);
+        if (reader_waits)
+            cudaStreamWaitEvent(stream, event, 0);
+        n_wrong += fetch(y) != static_cast<float>(round + 1);
+        cudaStreamSynchronize(other);
+    }
+    cudaEventDestroy(event);
+    cudaStreamDestroy(other);
+    cudaFree(x);
+    cudaFree(y);
+    return n_wrong;
+}
+
+static void a_missing_wait_between_streams_shows(void **)
+{
+    assert_int_equal(count_wrong_rounds(true, true), 0);
+    assert_int_not_equal(count_wrong_rounds(false, true), 0);
+    assert_int_not_equal(count_wrong_rounds(true, false), 0);
+}
+
+static void
+a_host_that_changes_pinned_memory_too_early_gets_wrong_numbers(void **)
+{
+    void *pinned = nullptr;
+    float *x = device_floats(1);
+    assert_int_equal(cudaHostAlloc(&pinned, sizeof *x, cudaHostAllocDefault),
+                     cudaSuccess);
+    float *from = static_cast<float *>(pinned);
+    *from = 1.0f;
+    cudaMemcpyAsync(x, from, sizeof *x, cudaMemcpyHostToDevice, stream);
+    *from = 2.0f;
+    assert_true(fetch(x) == 2.0f);
+    cudaFreeHost(pinned);
+    cudaFree(x);
+}
+
+static void free_what_is_not_pinned()
+{
+    static float x;
+    cudaFreeHost(&x);
+}
+
+static void freeing_what_is_not_pinned_is_caught(void **)
+{
+    assert_non_null(how_it_failed(free_what_is_not_pinned));
 }
 
 static void launches_that_a_gpu_refuses_are_refused(void **)
@@ -233,8 +397,15 @@ int main()
         cmocka_unit_test(diverging_threads_are_caught_with_the_kernels_name),
         cmocka_unit_test(a_store_past_shared_memory_is_caught),
         cmocka_unit_test(a_missing_barrier_shows_in_some_block),
+        cmocka_unit_test(a_copy_that_is_not_waited_for_shows),
+        cmocka_unit_test(groups_of_copies_are_waited_for_in_order),
+        cmocka_unit_test(copies_that_are_left_or_not_aligned_are_caught),
         cmocka_unit_test(memory_starts_as_nan),
         cmocka_unit_test(results_are_there_only_after_waiting),
+        cmocka_unit_test(a_missing_wait_between_streams_shows),
+        cmocka_unit_test(
+            a_host_that_changes_pinned_memory_too_early_gets_wrong_numbers),
+        cmocka_unit_test(freeing_what_is_not_pinned_is_caught),
         cmocka_unit_test(launches_that_a_gpu_refuses_are_refused),
     };
     return cmocka_run_group_tests(tests, nullptr, nullptr);

@@ -1,6 +1,6 @@
 /* The sharded engine over real files: golden parity, plain loops, failures of
- * one rank.
- * ctest: ranks=1,2,3,4,5 */
+ * one rank. On MAGMAX_TEST_DEVICE, the CPU without it; ranks share a GPU.
+ * ctest: ranks=1,2,3,4,5 cuda */
 #include "src/merge/merge.h"
 
 #include "comm/comm.h"
@@ -25,6 +25,7 @@
 enum { MOST_TASKS = 4 };
 
 static mm_comm *comm;
+static mm_device *device;
 static char folder[64];
 
 /** A path in the test's folder, in one of four buffers. */
@@ -81,7 +82,8 @@ static mm_merge_request golden_request(const mm_merge_method *method)
                                 .output = in_folder("merged.h5"),
                                 .method = method,
                                 .coef = method->default_coef,
-                                .seed = 5};
+                                .seed = 5,
+                                .device = device};
     return request;
 }
 
@@ -309,7 +311,8 @@ static void fewer_elements_than_ranks_merge(void **state)
                                 .n_inputs = 1,
                                 .output = in_folder("small.h5"),
                                 .method = &mm_merge_magmax,
-                                .coef = 0.5};
+                                .coef = 0.5,
+                                .device = device};
     int64_t n_won[1];
     mm_merge_result result = {.n_won = n_won};
     assert_int_equal(mm_merge(comm, NULL, &request, &result), MM_OK);
@@ -329,7 +332,7 @@ static void fewer_elements_than_ranks_merge(void **state)
 static void other_tensors_and_the_configuration_are_copied(void **state)
 {
     (void)state;
-    enum { LARGE = 150001 };
+    enum { LARGE = 1200001 };
     const shape whole[] = {{"logit_scale", 1},
                            {"visual.proj", LARGE},
                            {"text_projection", 70001},
@@ -348,7 +351,8 @@ static void other_tensors_and_the_configuration_are_copied(void **state)
                                 .n_inputs = 2,
                                 .output = in_folder("whole.h5"),
                                 .method = &mm_merge_task_arithmetic,
-                                .coef = 1};
+                                .coef = 1,
+                                .device = device};
     int64_t n_won[2];
     mm_merge_result result = {.n_won = n_won};
     assert_int_equal(mm_merge(comm, NULL, &request, &result), MM_OK);
@@ -433,7 +437,8 @@ static void ranks_that_see_other_files_are_told_apart(void **state)
                                 .n_inputs = 1,
                                 .output = in_folder("none.h5"),
                                 .method = &mm_merge_magmax,
-                                .coef = 0.5};
+                                .coef = 0.5,
+                                .device = device};
     assert_fails(&request, "different content");
 }
 
@@ -461,7 +466,8 @@ static void requests_that_cannot_be_meant_are_refused(void **state)
                             .n_inputs = 1,
                             .output = h5_inputs[0],
                             .method = &mm_merge_magmax,
-                            .coef = 0.5};
+                            .coef = 0.5,
+                            .device = device};
     assert_fails(&own, "overwrite");
 }
 
@@ -480,7 +486,8 @@ static void a_result_beyond_fp32_is_refused(void **state)
                                 .n_inputs = 1,
                                 .output = in_folder("none.h5"),
                                 .method = &mm_merge_magmax,
-                                .coef = 0.5};
+                                .coef = 0.5,
+                                .device = device};
     assert_fails(&request, "visual.proj");
 }
 
@@ -500,7 +507,16 @@ int main(int argc, char **argv)
     };
     if (mm_comm_create(&argc, &argv, &comm) != MM_OK)
         return 1;
+    char gpu[32];
+    snprintf(gpu, sizeof gpu, "cuda:shared:%d", mm_comm_node_rank(comm));
+    mm_status st =
+        mm_device_open(getenv("MAGMAX_TEST_DEVICE") ? gpu : "cpu", 1, &device);
+    if (mm_comm_agree(comm, st) != MM_OK) {
+        fprintf(stderr, "%s\n", mm_fail_message());
+        return 1;
+    }
     int n_failed = cmocka_run_group_tests(tests, setup, teardown);
+    mm_device_close(&device);
     mm_comm_destroy(&comm);
     return n_failed != 0;
 }

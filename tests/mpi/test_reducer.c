@@ -1,4 +1,8 @@
-/* Gradients summed over 1 to 4 ranks, range by range. */
+/* Gradients summed over 1 to 4 ranks, range by range, in the memory of the
+ * device that MAGMAX_TEST_DEVICE names.
+ *
+ * ctest: cuda
+ */
 #include "comm/reducer.h"
 
 #include <setjmp.h>
@@ -14,7 +18,10 @@ enum { N = 4000 };
 typedef struct scene {
     mm_comm *comm;
     int rank, n_ranks;
-    float grad[N];
+    mm_device *device;
+    mm_stream *stream;
+    float *memory; /* [N] of the device: what is summed */
+    float grad[N]; /* what goes there, and comes back */
 } scene;
 
 static int build_scene(void **state)
@@ -25,12 +32,24 @@ static int build_scene(void **state)
         return 1;
     s->rank = mm_comm_rank(s->comm);
     s->n_ranks = mm_comm_n_ranks(s->comm);
+    const char *name = getenv("MAGMAX_TEST_DEVICE");
+    void *memory = NULL;
+    if (mm_device_choose(name ? name : "cpu", 1, mm_comm_node_rank(s->comm),
+                         &s->device) != MM_OK ||
+        mm_stream_create(s->device, &s->stream) != MM_OK ||
+        mm_device_alloc(s->device, sizeof s->grad, &memory) != MM_OK)
+        return 1;
+    s->memory = memory;
     return 0;
 }
 
 static int clear_scene(void **state)
 {
     scene *s = *state;
+    void *memory = s->memory;
+    mm_device_release(s->device, &memory);
+    mm_stream_destroy(&s->stream);
+    mm_device_close(&s->device);
     mm_comm_destroy(&s->comm);
     free(s);
     return 0;
@@ -38,9 +57,33 @@ static int clear_scene(void **state)
 
 static mm_reducer *create(const scene *s, int64_t bucket_elems)
 {
+    const mm_reducer_plan plan = {
+        .comm = s->comm,
+        .device = s->device,
+        .stream = s->stream,
+        .bucket_elems = bucket_elems,
+        .limit_s = 60,
+    };
     mm_reducer *reducer = NULL;
-    assert_int_equal(mm_reducer_create(s->comm, bucket_elems, &reducer), MM_OK);
+    assert_int_equal(mm_reducer_create(&plan, &reducer), MM_OK);
     return reducer;
+}
+
+static void put(const scene *s)
+{
+    assert_int_equal(
+        mm_copy_to_device(s->stream, s->memory, s->grad, sizeof s->grad),
+        MM_OK);
+}
+
+/** End the round, and see what has become of it. */
+static void finish(scene *s, mm_reducer *reducer)
+{
+    assert_int_equal(mm_reducer_finish(reducer), MM_OK);
+    assert_int_equal(
+        mm_copy_to_host(s->stream, s->grad, s->memory, sizeof s->grad), MM_OK);
+    assert_int_equal(mm_reducer_wait(reducer), MM_OK);
+    assert_int_equal(mm_stream_sync(s->stream), MM_OK);
 }
 
 /** This rank's part of element i; small enough that sums are exact. */
@@ -53,6 +96,7 @@ static void fill(scene *s, int round)
 {
     for (int i = 0; i < N; i++)
         s->grad[i] = part(s->rank, i, round);
+    put(s);
 }
 
 static void assert_summed(const scene *s, int lo, int hi, int round)
@@ -88,14 +132,15 @@ static void give_last_to_first(mm_reducer *reducer, float *grad)
 static void ranges_from_last_to_first_are_summed(void **state)
 {
     scene *s = *state;
-    /* From one message an element, more than are kept waiting at a time, to
-     * one message for all. */
-    const int64_t buckets[] = {1, 3, 64, 700, N, 10 * N};
-    for (int b = 0; b < 6; b++) {
+    /* From one message for all to one an element, more than MPI's transport
+     * keeps waiting at a time. */
+    const int64_t buckets[] = {N, 10 * N, 700, 64, 3, 1};
+    int n_buckets = mm_device_has_own_memory(s->device) ? 4 : 6;
+    for (int b = 0; b < n_buckets; b++) {
         mm_reducer *reducer = create(s, buckets[b]);
         fill(s, 0);
-        give_last_to_first(reducer, s->grad);
-        assert_int_equal(mm_reducer_finish(reducer), MM_OK);
+        give_last_to_first(reducer, s->memory);
+        finish(s, reducer);
         assert_summed(s, 0, N, 0);
         mm_reducer_destroy(&reducer);
         assert_null(reducer);
@@ -110,8 +155,8 @@ static void one_reducer_serves_many_rounds(void **state)
     assert_true(waited_s == 0);
     for (int round = 0; round < 20; round++) {
         fill(s, round);
-        give_last_to_first(reducer, s->grad);
-        assert_int_equal(mm_reducer_finish(reducer), MM_OK);
+        give_last_to_first(reducer, s->memory);
+        finish(s, reducer);
         assert_summed(s, 0, N, round);
         assert_true(mm_reducer_wait_s(reducer) >= waited_s);
         waited_s = mm_reducer_wait_s(reducer);
@@ -125,9 +170,9 @@ static void ranges_from_first_to_last_are_summed(void **state)
     mm_reducer *reducer = create(s, 1000);
     fill(s, 3);
     for (int lo = 0; lo < N; lo += 400)
-        assert_int_equal(mm_reducer_ready(reducer, s->grad, lo, lo + 400),
+        assert_int_equal(mm_reducer_ready(reducer, s->memory, lo, lo + 400),
                          MM_OK);
-    assert_int_equal(mm_reducer_finish(reducer), MM_OK);
+    finish(s, reducer);
     assert_summed(s, 0, N, 3);
     mm_reducer_destroy(&reducer);
 }
@@ -139,12 +184,14 @@ static void what_lies_between_ranges_is_left_alone(void **state)
     for (int b = 0; b < 2; b++) {
         mm_reducer *reducer = create(s, buckets[b]);
         fill(s, 1);
-        assert_int_equal(mm_reducer_ready(reducer, s->grad, 3000, 3100), MM_OK);
-        assert_int_equal(mm_reducer_ready(reducer, s->grad, 100, 200), MM_OK);
-        assert_int_equal(mm_reducer_ready(reducer, s->grad, 50, 100), MM_OK);
-        assert_int_equal(mm_reducer_ready(reducer, s->grad, 200, 230), MM_OK);
-        assert_int_equal(mm_reducer_ready(reducer, s->grad, 1000, 1001), MM_OK);
-        assert_int_equal(mm_reducer_finish(reducer), MM_OK);
+        assert_int_equal(mm_reducer_ready(reducer, s->memory, 3000, 3100),
+                         MM_OK);
+        assert_int_equal(mm_reducer_ready(reducer, s->memory, 100, 200), MM_OK);
+        assert_int_equal(mm_reducer_ready(reducer, s->memory, 50, 100), MM_OK);
+        assert_int_equal(mm_reducer_ready(reducer, s->memory, 200, 230), MM_OK);
+        assert_int_equal(mm_reducer_ready(reducer, s->memory, 1000, 1001),
+                         MM_OK);
+        finish(s, reducer);
         assert_untouched(s, 0, 50, 1);
         assert_summed(s, 50, 230, 1);
         assert_untouched(s, 230, 1000, 1);
@@ -162,9 +209,9 @@ static void a_round_without_ranges_does_nothing(void **state)
     mm_reducer *reducer = create(s, 100);
     fill(s, 2);
     mm_reducer_poll(reducer);
-    assert_int_equal(mm_reducer_finish(reducer), MM_OK);
-    assert_int_equal(mm_reducer_ready(reducer, s->grad, 70, 70), MM_OK);
-    assert_int_equal(mm_reducer_finish(reducer), MM_OK);
+    finish(s, reducer);
+    assert_int_equal(mm_reducer_ready(reducer, s->memory, 70, 70), MM_OK);
+    finish(s, reducer);
     mm_reducer_poll(reducer);
     assert_untouched(s, 0, N, 2);
     mm_reducer_destroy(&reducer);
@@ -175,15 +222,16 @@ static void sum_fractions(scene *s, int64_t bucket_elems)
     mm_reducer *reducer = create(s, bucket_elems);
     for (int i = 0; i < N; i++)
         s->grad[i] = 1.0f / (float)(3 + 7 * i + 11 * s->rank);
-    give_last_to_first(reducer, s->grad);
-    assert_int_equal(mm_reducer_finish(reducer), MM_OK);
+    put(s);
+    give_last_to_first(reducer, s->memory);
+    finish(s, reducer);
     mm_reducer_destroy(&reducer);
 }
 
 static void sums_are_the_same_bits_on_every_rank(void **state)
 {
     scene *s = *state;
-    const int64_t buckets[] = {37, 10 * N};
+    const int64_t buckets[] = {370, 10 * N};
     float *all = calloc((size_t)s->n_ranks, sizeof s->grad);
     for (int b = 0; b < 2; b++) {
         sum_fractions(s, buckets[b]);
@@ -209,6 +257,45 @@ static void sums_are_the_same_bits_when_done_again(void **state)
     }
 }
 
+static void numbers_of_the_host_are_summed_meanwhile(void **state)
+{
+    scene *s = *state;
+    mm_reducer *reducer = create(s, 100);
+    double n = s->n_ranks, below = n * (n - 1) / 2;
+    for (int round = 0; round < 3; round++) {
+        double told[3] = {1.0 + 0x1p-40 * s->rank, s->rank, 5};
+        fill(s, round);
+        assert_int_equal(mm_reducer_wait(reducer), MM_OK);
+        assert_int_equal(mm_reducer_ready(reducer, s->memory, 0, N), MM_OK);
+        assert_int_equal(mm_reducer_sum_host(reducer, told, 2), MM_OK);
+        finish(s, reducer);
+        assert_summed(s, 0, N, round);
+        assert_true(told[0] == n + 0x1p-40 * below);
+        assert_true(told[1] == below);
+        assert_true(told[2] == 5);
+    }
+    mm_reducer_destroy(&reducer);
+}
+
+static void bf16_is_for_gpus(void **state)
+{
+    scene *s = *state;
+    const mm_reducer_wire wire = {0};
+    const mm_reducer_plan plan = {
+        .comm = s->comm,
+        .device = s->device,
+        .stream = s->stream,
+        .bucket_elems = N,
+        .bf16 = &wire,
+    };
+    mm_reducer *reducer = NULL;
+    if (s->n_ranks == 1 || mm_device_has_own_memory(s->device))
+        skip();
+    assert_int_equal(mm_reducer_create(&plan, &reducer), MM_E_ARG);
+    assert_null(reducer);
+    assert_non_null(strstr(mm_fail_message(), "bf16"));
+}
+
 int main(void)
 {
     const struct CMUnitTest cases[] = {
@@ -219,6 +306,8 @@ int main(void)
         cmocka_unit_test(a_round_without_ranges_does_nothing),
         cmocka_unit_test(sums_are_the_same_bits_on_every_rank),
         cmocka_unit_test(sums_are_the_same_bits_when_done_again),
+        cmocka_unit_test(numbers_of_the_host_are_summed_meanwhile),
+        cmocka_unit_test(bf16_is_for_gpus),
     };
     return cmocka_run_group_tests(cases, build_scene, clear_scene);
 }

@@ -98,6 +98,62 @@ void op_get(op_env *env, const void *buffer, void *host, int64_t n_bytes)
     fail_msg("not a buffer of this device");
 }
 
+/* ---- activations -------------------------------------------------------- */
+
+static bool has_bf16(void)
+{
+    return strstr(device_name, ":bf16") != NULL;
+}
+
+/** To nearest, ties to even; NaN stays NaN. */
+static uint16_t bf16_of(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    if (isnan(x))
+        return 0x7FFF;
+    return (uint16_t)((bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16);
+}
+
+static float float_of(uint16_t bf16)
+{
+    uint32_t bits = (uint32_t)bf16 << 16;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+float op_act_of(float x)
+{
+    return has_bf16() ? float_of(bf16_of(x)) : x;
+}
+
+mm_act *op_put_acts(op_env *env, const float *host, int64_t n)
+{
+    if (!has_bf16())
+        return op_put(env, host, n * (int64_t)sizeof *host);
+    assert_int_equal(mm_device_act_bytes(env->device), 2);
+    uint16_t *acts = op_host(n * (int64_t)sizeof *acts);
+    for (int64_t i = 0; host && i < n; i++)
+        acts[i] = bf16_of(host[i]);
+    void *buffer = op_put(env, host ? acts : NULL, n * (int64_t)sizeof *acts);
+    free(acts);
+    return buffer;
+}
+
+void op_get_acts(op_env *env, const mm_act *buffer, float *host, int64_t n)
+{
+    if (!has_bf16()) {
+        op_get(env, buffer, host, n * (int64_t)sizeof *host);
+        return;
+    }
+    uint16_t *acts = op_host(n * (int64_t)sizeof *acts);
+    op_get(env, buffer, acts, n * (int64_t)sizeof *acts);
+    for (int64_t i = 0; i < n; i++)
+        host[i] = float_of(acts[i]);
+    free(acts);
+}
+
 void op_reserve(op_env *env, int64_t n_tokens, int64_t width, int64_t n_heads)
 {
     int64_t n_bytes = 0;
@@ -123,14 +179,29 @@ float *op_random(uint64_t seed, int64_t n)
     return x;
 }
 
+float *op_random_acts(uint64_t seed, int64_t n)
+{
+    float *x = op_random(seed, n);
+    for (int64_t i = 0; i < n; i++)
+        x[i] = op_act_of(x[i]);
+    return x;
+}
+
 /** The largest relative error of a factor that the device rounds first. */
 static double factor_error(void)
 {
-    if (strstr(device_name, ":tf32"))
-        return 0x1p-11;
-    if (strstr(device_name, ":bf16"))
-        return 0x1p-8;
-    return 0.0;
+    return strstr(device_name, ":tf32") ? 0x1p-11 : 0.0;
+}
+
+double op_act_error(void)
+{
+    return has_bf16() ? 0x1p-8 : 0.0;
+}
+
+double op_act_scale(double want, int64_t n_terms)
+{
+    return op_act_error() * (1.0 + op_act_error()) * fabs(want) /
+           op_tolerance(n_terms);
 }
 
 double op_tolerance(int64_t n_terms)

@@ -62,6 +62,11 @@ static inline void op_get_floats(op_env *env, const float *buffer, float *host,
     op_get(env, buffer, host, n * (int64_t)sizeof *host);
 }
 
+/** Likewise activations, in the device's type for them; `host` holds numbers
+ * that it has, such as op_random_acts's. */
+mm_act *op_put_acts(op_env *env, const float *host, int64_t n);
+void op_get_acts(op_env *env, const mm_act *buffer, float *host, int64_t n);
+
 /** Reserve scratch for a model of these sizes. */
 void op_reserve(op_env *env, int64_t n_tokens, int64_t width, int64_t n_heads);
 
@@ -71,6 +76,13 @@ void *op_host(int64_t n_bytes);
 /** `n` numbers in [-1, 1), the same for the same seed; freed with free(). */
 float *op_random(uint64_t seed, int64_t n);
 
+/** Such numbers rounded to the device's type of activations: what a test puts
+ * there, its reference computes from. */
+float *op_random_acts(uint64_t seed, int64_t n);
+
+/** x rounded to that type. */
+float op_act_of(float x);
+
 /** The call succeeded; prints its message if not. */
 #define op_ok(call) op_check((call), #call, __FILE__, __LINE__)
 void op_check(mm_status status, const char *call, const char *file, int line);
@@ -78,16 +90,28 @@ void op_check(mm_status status, const char *call, const char *file, int line);
 /**
  * Relative error allowed for a result that adds up `n_terms` fp32 products: a
  * few roundings, plus a random walk over the sum; where the device rounds the
- * factors (cuda:tf32, cuda:bf16), also that of both. Relative to the size of
- * the terms, which callers give as the scale.
+ * factors (cuda:tf32), also that of both. Relative to the size of the terms,
+ * which callers give as the scale.
  */
 double op_tolerance(int64_t n_terms);
+
+/** Half a unit in the last place of an activation, relative to it: what one
+ * rounding to that type costs; 0 where activations are fp32, whose rounding is
+ * in op_tolerance. */
+double op_act_error(void);
 
 /** |got - want| <= op_tolerance(n_terms) * scale. */
 #define op_close_to(got, want, scale, n_terms) \
     op_compare((got), (want), (scale), (n_terms), __FILE__, __LINE__)
 void op_compare(double got, double want, double scale, int64_t n_terms,
                 const char *file, int line);
+
+/** Likewise of an activation, which has been rounded after the sum: that
+ * rounding on top, of a number as large as `want` or what it comes from. */
+#define op_act_close_to(got, want, scale, n_terms)                       \
+    op_compare((got), (want), (scale) + op_act_scale((want), (n_terms)), \
+               (n_terms), __FILE__, __LINE__)
+double op_act_scale(double want, int64_t n_terms);
 
 /**
  * Call compute(env, context, out) on devices with 1, 2 and 3 threads and check

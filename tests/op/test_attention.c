@@ -24,7 +24,7 @@ static float *make_qkv(const attention_case *c)
 {
     float *qkv = op_random(1, 3 * n_elems_of(c));
     for (int64_t i = 0; i < 3 * n_elems_of(c); i++)
-        qkv[i] *= c->scale;
+        qkv[i] = op_act_of(qkv[i] * c->scale);
     return qkv;
 }
 
@@ -33,20 +33,20 @@ static void compute(op_env *env, const void *context, float *out)
 {
     const attention_case *c = context;
     int64_t n = n_elems_of(c), width = c->n_heads * c->head_width;
-    float *qkv = make_qkv(c), *dout = op_random(2, n);
-    float *d_qkv = op_put_floats(env, qkv, 3 * n);
-    float *d_out = op_put_floats(env, NULL, n);
+    float *qkv = make_qkv(c), *dout = op_random_acts(2, n);
+    mm_act *d_qkv = op_put_acts(env, qkv, 3 * n);
+    mm_act *d_out = op_put_acts(env, NULL, n);
     float *lse = op_put_floats(env, NULL, n_rows_of(c));
-    float *dqkv = op_put_floats(env, NULL, 3 * n);
+    mm_act *dqkv = op_put_acts(env, NULL, 3 * n);
     op_reserve(env, c->n_tokens, width, c->n_heads);
     op_ok(env->ops->attention(env->stream, d_out, lse, d_qkv, c->causal,
                               c->n_images, c->n_tokens, width, c->n_heads));
-    op_ok(env->ops->attention_grad(
-        env->stream, dqkv, op_put_floats(env, dout, n), d_out, lse, d_qkv,
-        c->causal, c->n_images, c->n_tokens, width, c->n_heads));
-    op_get_floats(env, d_out, out, n);
+    op_ok(env->ops->attention_grad(env->stream, dqkv, op_put_acts(env, dout, n),
+                                   d_out, lse, d_qkv, c->causal, c->n_images,
+                                   c->n_tokens, width, c->n_heads));
+    op_get_acts(env, d_out, out, n);
     op_get_floats(env, lse, out + n, n_rows_of(c));
-    op_get_floats(env, dqkv, out + n + n_rows_of(c), 3 * n);
+    op_get_acts(env, dqkv, out + n + n_rows_of(c), 3 * n);
     free(qkv);
     free(dout);
 }
@@ -125,13 +125,19 @@ static void check_head(const attention_case *c, int64_t b, int64_t h,
         int64_t token = b * n_tokens + i / n_d, col = h * n_d + i % n_d;
         const float *grad = dqkv + token * 3 * width + col;
         double size = score * c->scale;
-        op_close_to(out[token * width + col], r.o[i], size, terms);
-        /* Differences of sums of D, then sums of T, each of size one or so. */
+        /* Probabilities may be rounded to activations before they are summed
+         * with v, as large as c->scale. */
+        op_act_close_to(out[token * width + col], r.o[i],
+                        size + op_act_scale(c->scale, terms), terms);
+        /* Differences of sums of D, then sums of T, each of size one or so. So
+         * are what ds and, in its delta, out may lose by rounding. */
         size *= 1.0 + score;
-        op_close_to(grad[0], r.dq[i], size, terms);
-        op_close_to(grad[width], r.dk[i], size * sqrt((double)n_tokens), terms);
-        op_close_to(grad[2 * width], r.dv[i], size * sqrt((double)n_tokens),
-                    terms);
+        size += 2.0 * op_act_scale(size, terms);
+        op_act_close_to(grad[0], r.dq[i], size, terms);
+        op_act_close_to(grad[width], r.dk[i], size * sqrt((double)n_tokens),
+                        terms);
+        op_act_close_to(grad[2 * width], r.dv[i], size * sqrt((double)n_tokens),
+                        terms);
     }
     free(memory);
 }
@@ -139,7 +145,7 @@ static void check_head(const attention_case *c, int64_t b, int64_t h,
 static void check(const attention_case *c)
 {
     int64_t n = n_elems_of(c);
-    float *qkv = make_qkv(c), *dout = op_random(2, n);
+    float *qkv = make_qkv(c), *dout = op_random_acts(2, n);
     float *out = op_host((4 * n + n_rows_of(c)) * (int64_t)sizeof *out);
     op_env env;
     op_open(&env, 2);
@@ -161,6 +167,8 @@ static void attention_and_its_gradient_match_double_precision(void **state)
         {3, 17, 4, 16, false, 1.0f},  {2, 50, 3, 64, false, 1.0f},
         {1, 73, 2, 33, false, 1.0f},  {1, 197, 2, 64, false, 1.0f},
         {1, 257, 1, 80, false, 1.0f}, {1, 577, 2, 64, false, 1.0f},
+        {3, 1, 2, 64, false, 1.0f},   {1, 17, 2, 64, false, 1.0f},
+        {1, 77, 1, 64, false, 1.0f},  {1, 257, 1, 64, false, 1.0f},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
         check(&cases[i]);
@@ -170,9 +178,9 @@ static void causal_attention_sees_no_later_token(void **state)
 {
     (void)state;
     const attention_case cases[] = {
-        {1, 1, 1, 8, true, 1.0f},
-        {2, 16, 2, 8, true, 1.0f},
-        {2, 77, 2, 64, true, 1.0f},
+        {1, 1, 1, 8, true, 1.0f},    {2, 16, 2, 8, true, 1.0f},
+        {1, 50, 1, 64, true, 1.0f},  {2, 77, 2, 64, true, 1.0f},
+        {1, 197, 1, 64, true, 1.0f}, {1, 257, 1, 64, true, 1.0f},
         {1, 150, 1, 12, true, 1.0f},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
@@ -197,18 +205,18 @@ static void attention_keeps_lse_only_where_wanted(void **state)
 {
     (void)state;
     enum { T = 5, C = 4 };
-    float *qkv = op_random(1, T * 3 * C);
+    float *qkv = op_random_acts(1, T * 3 * C);
     float with[T * C], without[T * C];
     op_env env;
     op_open(&env, 1);
     op_reserve(&env, T, C, 1);
-    float *d_qkv = op_put_floats(&env, qkv, T * 3 * C);
-    float *out = op_put(&env, NULL, sizeof with);
+    mm_act *d_qkv = op_put_acts(&env, qkv, T * 3 * C);
+    mm_act *out = op_put_acts(&env, NULL, T * C);
     float *lse = op_put(&env, NULL, T * 4);
     op_ok(env.ops->attention(env.stream, out, lse, d_qkv, false, 1, T, C, 1));
-    op_get_floats(&env, out, with, T * C);
+    op_get_acts(&env, out, with, T * C);
     op_ok(env.ops->attention(env.stream, out, NULL, d_qkv, false, 1, T, C, 1));
-    op_get_floats(&env, out, without, T * C);
+    op_get_acts(&env, out, without, T * C);
     assert_memory_equal(with, without, sizeof with);
     op_close(&env);
     free(qkv);
@@ -217,15 +225,16 @@ static void attention_keeps_lse_only_where_wanted(void **state)
 static void attention_refuses_too_little_scratch(void **state)
 {
     (void)state;
-    float x[64] = {0};
+    float lse[64] = {0};
+    mm_act *x = (mm_act *)lse;
     op_env env;
     op_open(&env, 1);
     if (!strncmp(op_device_name(), "cpu", 3)) /* others need none */
         assert_int_equal(
-            env.ops->attention(env.stream, x, x, x, false, 1, 4, 4, 1),
+            env.ops->attention(env.stream, x, lse, x, false, 1, 4, 4, 1),
             MM_E_ARG);
-    assert_int_equal(env.ops->attention(env.stream, x, x, x, false, 1, 4, 4, 3),
-                     MM_E_ARG);
+    assert_int_equal(
+        env.ops->attention(env.stream, x, lse, x, false, 1, 4, 4, 3), MM_E_ARG);
     op_close(&env);
 }
 

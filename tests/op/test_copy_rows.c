@@ -13,15 +13,16 @@ static void copy_rows_moves_rows_and_nothing_between_them(void **state)
         int64_t n_rows = cases[c][0], width = cases[c][1];
         int64_t to_stride = cases[c][2], from_stride = cases[c][3];
         int64_t n_to = n_rows * to_stride, n_from = n_rows * from_stride;
-        float *to = op_random(1, n_to), *from = op_random(2, n_from);
+        float *to = op_random_acts(1, n_to);
+        float *from = op_random_acts(2, n_from);
         float *out = op_host(n_to * 4);
         op_env env;
         op_open(&env, 2);
-        float *d_to = op_put_floats(&env, to, n_to);
+        mm_act *d_to = op_put_acts(&env, to, n_to);
         op_ok(env.ops->copy_rows(env.stream, d_to, to_stride,
-                                 op_put_floats(&env, from, n_from), from_stride,
+                                 op_put_acts(&env, from, n_from), from_stride,
                                  n_rows, width));
-        op_get_floats(&env, d_to, out, n_to);
+        op_get_acts(&env, d_to, out, n_to);
         for (int64_t i = 0; i < n_to; i++) {
             int64_t row = i / to_stride, j = i % to_stride;
             assert_true(out[i] ==

@@ -24,13 +24,13 @@ static void compute(op_env *env, const void *context, float *out)
     int32_t *tokens = make_tokens(c);
     float *table = op_random(1, N_TABLE * c->width);
     float *pos = op_random(2, c->n_tokens * c->width);
-    float *x = op_put_floats(env, NULL, n);
+    mm_act *x = op_put_acts(env, NULL, n);
     op_ok(env->ops->embed_text(
         env->stream, x, op_put(env, tokens, n_tokens * (int64_t)sizeof *tokens),
         op_put_floats(env, table, N_TABLE * c->width),
         op_put_floats(env, pos, c->n_tokens * c->width), c->n_texts,
         c->n_tokens, c->width));
-    op_get_floats(env, x, out, n);
+    op_get_acts(env, x, out, n);
     free(tokens);
     free(table);
     free(pos);
@@ -56,7 +56,7 @@ static void embed_text_adds_positions_to_looked_up_tokens(void **state)
             int64_t row = at / c->width, j = at % c->width;
             float want = table[tokens[row] * c->width + j] +
                          pos[row % c->n_tokens * c->width + j];
-            assert_true(out[at] == want); /* one rounding */
+            assert_true(out[at] == op_act_of(want)); /* exactly rounded */
         }
         free(out);
         free(tokens);

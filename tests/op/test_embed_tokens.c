@@ -29,21 +29,22 @@ static void compute(op_env *env, const void *context, float *out)
     const embed_case *c = context;
     int64_t n = n_elems_of(c), n_patches = n_patch_elems_of(c);
     int64_t n_pos = c->n_tokens * c->width;
-    float *patches = op_random(1, n_patches), *class = op_random(2, c->width);
-    float *pos = op_random(3, n_pos), *dx = op_random(4, n);
-    float *x = op_put_floats(env, NULL, n);
-    float *dpatches = op_put_floats(env, NULL, n_patches);
+    float *patches = op_random_acts(1, n_patches),
+          *class = op_random(2, c->width);
+    float *pos = op_random(3, n_pos), *dx = op_random_acts(4, n);
+    mm_act *x = op_put_acts(env, NULL, n);
+    mm_act *dpatches = op_put_acts(env, NULL, n_patches);
     float *dclass = op_put_floats(env, class, c->width);
     float *dpos = op_put_floats(env, pos, n_pos);
     op_ok(env->ops->embed_tokens(
-        env->stream, x, op_put_floats(env, patches, n_patches),
+        env->stream, x, op_put_acts(env, patches, n_patches),
         op_put_floats(env, class, c->width), op_put_floats(env, pos, n_pos),
         c->n_images, c->n_tokens, c->width));
     op_ok(env->ops->embed_tokens_grad(env->stream, dpatches, dclass, dpos,
-                                      op_put_floats(env, dx, n), c->accumulate,
+                                      op_put_acts(env, dx, n), c->accumulate,
                                       c->n_images, c->n_tokens, c->width));
-    op_get_floats(env, x, out, n);
-    op_get_floats(env, dpatches, out + n, n_patches);
+    op_get_acts(env, x, out, n);
+    op_get_acts(env, dpatches, out + n, n_patches);
     op_get_floats(env, dclass, out + n + n_patches, c->width);
     op_get_floats(env, dpos, out + n + n_patches + c->width, n_pos);
     free(patches);
@@ -55,8 +56,10 @@ static void compute(op_env *env, const void *context, float *out)
 static void check(const embed_case *c)
 {
     int64_t n = n_elems_of(c), n_patches = n_patch_elems_of(c);
-    float *patches = op_random(1, n_patches), *class = op_random(2, c->width);
-    float *pos = op_random(3, c->n_tokens * c->width), *dx = op_random(4, n);
+    float *patches = op_random_acts(1, n_patches),
+          *class = op_random(2, c->width);
+    float *pos = op_random(3, c->n_tokens * c->width),
+          *dx = op_random_acts(4, n);
     float *out = op_host(n_out_of(c) * (int64_t)sizeof *out);
     const float *dpatches = out + n, *dclass = dpatches + n_patches;
     const float *dpos = dclass + c->width;
@@ -69,7 +72,7 @@ static void check(const embed_case *c)
         int64_t t = at / c->width % c->n_tokens;
         int64_t patch = (b * (c->n_tokens - 1) + t - 1) * c->width + j;
         float from = t == 0 ? class[j] : patches[patch];
-        assert_true(out[at] == from + pos[t * c->width + j]);
+        assert_true(out[at] == op_act_of(from + pos[t * c->width + j]));
         if (t > 0)
             assert_true(dpatches[patch] == dx[at]);
     }

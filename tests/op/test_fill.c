@@ -20,6 +20,24 @@ static void fill_sets_every_element_and_no_other(void **state)
     }
 }
 
+static void fill_act_sets_every_activation_and_no_other(void **state)
+{
+    (void)state;
+    static const int64_t sizes[] = {0, 1, 7, 8, 33, 100003};
+    for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++) {
+        float *out = op_host(sizes[s] * 4);
+        op_env env;
+        op_open(&env, 2);
+        mm_act *x = op_put_acts(&env, NULL, sizes[s]);
+        op_ok(env.ops->fill_act(env.stream, x, -2.5f, sizes[s]));
+        op_get_acts(&env, x, out, sizes[s]);
+        for (int64_t i = 0; i < sizes[s]; i++)
+            assert_true(out[i] == -2.5f);
+        op_close(&env);
+        free(out);
+    }
+}
+
 static void fill_refuses_null_and_negative_counts(void **state)
 {
     (void)state;
@@ -28,11 +46,13 @@ static void fill_refuses_null_and_negative_counts(void **state)
     op_open(&env, 1);
     assert_int_equal(env.ops->fill(env.stream, NULL, 0.0f, 1), MM_E_ARG);
     assert_int_equal(env.ops->fill(env.stream, &x, 0.0f, -1), MM_E_ARG);
+    assert_int_equal(env.ops->fill_act(env.stream, NULL, 0.0f, 1), MM_E_ARG);
     op_close(&env);
 }
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(fill_sets_every_element_and_no_other),
+    cmocka_unit_test(fill_act_sets_every_activation_and_no_other),
     cmocka_unit_test(fill_refuses_null_and_negative_counts),
 };
 OP_MAIN(tests)

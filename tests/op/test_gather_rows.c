@@ -11,18 +11,18 @@ static void gather_rows_picks_rows_by_their_index(void **state)
         {1, 1}, {5, 3}, {0, 4}, {4, 0}, {300, 130}};
     for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
         int64_t n_rows = cases[c][0], width = cases[c][1], n = n_rows * width;
-        float *from = op_random(2, N_FROM * width), *out = op_host(n * 4);
+        float *from = op_random_acts(2, N_FROM * width), *out = op_host(n * 4);
         int64_t *index = op_host(n_rows * (int64_t)sizeof *index);
         for (int64_t i = 0; i < n_rows; i++)
             index[i] = (i * 23 + 36) % N_FROM; /* the last row first */
         op_env env;
         op_open(&env, 2);
-        float *to = op_put_floats(&env, NULL, n);
+        mm_act *to = op_put_acts(&env, NULL, n);
         op_ok(env.ops->gather_rows(
-            env.stream, to, op_put_floats(&env, from, N_FROM * width),
+            env.stream, to, op_put_acts(&env, from, N_FROM * width),
             op_put(&env, index, n_rows * (int64_t)sizeof *index), n_rows,
             width));
-        op_get_floats(&env, to, out, n);
+        op_get_acts(&env, to, out, n);
         for (int64_t i = 0; i < n; i++)
             assert_true(out[i] == from[index[i / width] * width + i % width]);
         op_close(&env);

@@ -14,7 +14,7 @@ static float *make_x(const norm_case *c)
 {
     float *x = op_random(1, c->n_rows * c->stride);
     for (int64_t i = 0; i < c->n_rows * c->stride; i++)
-        x[i] += c->offset;
+        x[i] = op_act_of(x[i] + c->offset);
     return x;
 }
 
@@ -23,32 +23,33 @@ static void compute(op_env *env, const void *context, float *out)
 {
     const norm_case *c = context;
     int64_t n_x = c->n_rows * c->stride, n_y = c->n_rows * c->width;
-    float *x = make_x(c), *dy = op_random(2, n_y), *res = op_random(3, n_x);
+    float *x = make_x(c), *dy = op_random_acts(2, n_y);
+    float *res = op_random_acts(3, n_x);
     float *gamma = op_random(4, c->width), *beta = op_random(5, c->width);
-    float *d_x = op_put_floats(env, x, n_x);
+    mm_act *d_x = op_put_acts(env, x, n_x);
     float *d_gamma = op_put_floats(env, gamma, c->width);
-    float *y = op_put_floats(env, NULL, n_y);
+    mm_act *y = op_put_acts(env, NULL, n_y);
     float *mean = op_put_floats(env, NULL, c->n_rows);
     float *rstd = op_put_floats(env, NULL, c->n_rows);
     op_reserve(env, 4, c->width, 1);
     op_ok(env->ops->layernorm(env->stream, y, mean, rstd, d_x, c->stride,
                               d_gamma, op_put_floats(env, beta, c->width),
                               1e-5f, c->n_rows, c->width));
-    float *residual = c->residual ? op_put_floats(env, res, n_x) : NULL;
-    float *dx = c->in_place ? residual : op_put_floats(env, res, n_x);
+    mm_act *residual = c->residual ? op_put_acts(env, res, n_x) : NULL;
+    mm_act *dx = c->in_place ? residual : op_put_acts(env, res, n_x);
     float *dgamma = op_put_floats(env, gamma, c->width);
     float *dbeta = op_put_floats(env, beta, c->width);
     op_ok(env->ops->layernorm_grad(env->stream, dx, dgamma, dbeta, residual,
-                                   op_put_floats(env, dy, n_y), d_x, c->stride,
+                                   op_put_acts(env, dy, n_y), d_x, c->stride,
                                    mean, rstd, d_gamma, c->accumulate,
                                    c->n_rows, c->width));
-    op_get_floats(env, y, out, n_y);
+    op_get_acts(env, y, out, n_y);
     op_get_floats(env, mean, out + n_y, c->n_rows);
     op_get_floats(env, rstd, out + n_y + c->n_rows, c->n_rows);
     out += n_y + 2 * c->n_rows;
     op_get_floats(env, dgamma, out, c->width);
     op_get_floats(env, dbeta, out + c->width, c->width);
-    op_get_floats(env, dx, out + 2 * c->width, n_x);
+    op_get_acts(env, dx, out + 2 * c->width, n_x);
     free(x);
     free(dy);
     free(res);
@@ -65,7 +66,8 @@ static void check_row(const norm_case *c, int64_t i, const float *out,
                       double *dgamma, double *dbeta)
 {
     int64_t n = c->width, n_y = c->n_rows * n, n_x = c->n_rows * c->stride;
-    float *x = make_x(c), *dy = op_random(2, n_y), *res = op_random(3, n_x);
+    float *x = make_x(c), *dy = op_random_acts(2, n_y);
+    float *res = op_random_acts(3, n_x);
     float *gamma = op_random(4, n), *beta = op_random(5, n);
     const float *dx = out + n_y + 2 * c->n_rows + 2 * n + i * c->stride;
     const float *row = x + i * c->stride;
@@ -82,7 +84,7 @@ static void check_row(const norm_case *c, int64_t i, const float *out,
     for (int64_t j = 0; j < n; j++) {
         double g = (double)dy[i * n + j] * gamma[j];
         double xhat = (row[j] - mean) * rstd;
-        op_close_to(out[i * n + j], xhat * gamma[j] + beta[j], scale, n);
+        op_act_close_to(out[i * n + j], xhat * gamma[j] + beta[j], scale, n);
         mean_g += g / (double)n;
         mean_gx += g * xhat / (double)n;
         dgamma[j] += dy[i * n + j] * xhat;
@@ -97,8 +99,8 @@ static void check_row(const norm_case *c, int64_t i, const float *out,
         double g = (double)dy[i * n + j] * gamma[j];
         double xhat = (row[j] - mean) * rstd;
         double want = rstd * (g - mean_g - xhat * mean_gx);
-        op_close_to(dx[j], want + (c->residual ? old : 0.0),
-                    scale * (1.0 + rstd), n);
+        op_act_close_to(dx[j], want + (c->residual ? old : 0.0),
+                        scale * (1.0 + rstd), n);
     }
     free(x);
     free(dy);
@@ -159,12 +161,12 @@ static void layernorm_needs_no_statistics(void **state)
     float y[4];
     op_env env;
     op_open(&env, 1);
-    float *dy = op_put(&env, NULL, sizeof y);
+    mm_act *dy = op_put_acts(&env, NULL, 4);
     op_ok(env.ops->layernorm(env.stream, dy, NULL, NULL,
-                             op_put_floats(&env, x, 4), 4,
+                             op_put_acts(&env, x, 4), 4,
                              op_put_floats(&env, gamma, 4),
                              op_put_floats(&env, beta, 4), 0.0f, 1, 4));
-    op_get_floats(&env, dy, y, 4);
+    op_get_acts(&env, dy, y, 4);
     assert_memory_equal(x, y, sizeof y);
     op_close(&env);
 }
@@ -172,11 +174,12 @@ static void layernorm_needs_no_statistics(void **state)
 static void layernorm_gradient_refuses_too_little_scratch(void **state)
 {
     (void)state;
-    float x[4] = {0};
+    float f[4] = {0};
+    mm_act *x = (mm_act *)f;
     op_env env;
     op_open(&env, 1);
-    assert_int_equal(env.ops->layernorm_grad(env.stream, x, x, x, NULL, x, x, 2,
-                                             x, x, x, false, 1, 2),
+    assert_int_equal(env.ops->layernorm_grad(env.stream, x, f, f, NULL, x, x, 2,
+                                             f, f, f, false, 1, 2),
                      MM_E_ARG);
     op_close(&env);
 }

@@ -27,11 +27,11 @@ static void compute(op_env *env, const void *context, float *out)
 {
     const patch_case *c = context;
     uint8_t *images = make_images(c);
-    float *columns = op_put_floats(env, NULL, n_elems_of(c));
+    mm_act *columns = op_put_acts(env, NULL, n_elems_of(c));
     op_ok(env->ops->patchify(env->stream, columns,
                              op_put(env, images, n_elems_of(c)), c->n_images,
                              c->image_size, c->patch_size, mean, deviation));
-    op_get_floats(env, columns, out, n_elems_of(c));
+    op_get_acts(env, columns, out, n_elems_of(c));
     free(images);
 }
 
@@ -55,7 +55,7 @@ static void patchify_puts_every_normalised_pixel_in_its_place(void **state)
             int64_t patch = (b * grid + y / side) * grid + x / side;
             int64_t col = c * side * side + y % side * side + x % side;
             float want = ((float)images[at] / 255.0f - mean[c]) / deviation[c];
-            op_close_to(out[patch * 3 * side * side + col], want, 2.0, 0);
+            op_act_close_to(out[patch * 3 * side * side + col], want, 2.0, 0);
         }
         free(images);
         free(out);
@@ -65,7 +65,8 @@ static void patchify_puts_every_normalised_pixel_in_its_place(void **state)
 static void patchify_refuses_patches_that_do_not_tile_the_image(void **state)
 {
     (void)state;
-    float out[48];
+    float floats[48];
+    mm_act *out = (mm_act *)floats;
     uint8_t image[48] = {0};
     op_env env;
     op_open(&env, 1);

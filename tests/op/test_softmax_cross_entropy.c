@@ -105,6 +105,36 @@ static void loss_refuses_a_label_that_is_no_class(void **state)
     op_close(&env);
 }
 
+static void a_loss_that_is_not_finite_leaves_nan_in_the_gradient(void **state)
+{
+    (void)state;
+    const float inf = INFINITY;
+    /* The label's probability is 0; a NaN; an infinite mean beside a finite
+     * loss of the label; an infinite logit. */
+    const float logits[4][3] = {
+        {-inf, 0, 0}, {0, NAN, 0}, {0, -inf, 0}, {0, inf, 0}};
+    const int32_t label = 0;
+    for (int i = 0; i < 4; i++) {
+        double loss;
+        float dlogits[3];
+        bool has_nan = false;
+        op_env env;
+        op_open(&env, 1);
+        double *d_loss = op_put(&env, NULL, sizeof loss);
+        float *d_dlogits = op_put_floats(&env, NULL, 3);
+        op_ok(env.ops->softmax_cross_entropy(
+            env.stream, d_loss, d_dlogits, op_put_floats(&env, logits[i], 3),
+            op_put(&env, &label, sizeof label), 0.1f, 1.0f, 1, 3));
+        op_get(&env, d_loss, &loss, sizeof loss);
+        op_get_floats(&env, d_dlogits, dlogits, 3);
+        for (int c = 0; c < 3; c++)
+            has_nan = has_nan || isnan(dlogits[c]);
+        assert_false(isfinite(loss));
+        assert_true(has_nan);
+        op_close(&env);
+    }
+}
+
 static void loss_has_the_same_bits_for_any_number_of_threads(void **state)
 {
     (void)state;
@@ -116,6 +146,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(loss_and_gradient_match_double_precision),
     cmocka_unit_test(loss_of_no_images_is_zero),
     cmocka_unit_test(loss_refuses_a_label_that_is_no_class),
+    cmocka_unit_test(a_loss_that_is_not_finite_leaves_nan_in_the_gradient),
     cmocka_unit_test(loss_has_the_same_bits_for_any_number_of_threads),
 };
 OP_MAIN(tests)

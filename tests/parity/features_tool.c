@@ -48,7 +48,8 @@ static mm_status encode_images(mm_device *device, mm_stream *stream,
     const mm_model_config *c = &model->config;
     int64_t n = (int64_t)n_bytes / (3 * c->image_size * c->image_size);
     MM_TRY(mm_vit_create(device, stream, c, MM_VIT_INFERENCE, n, &vit));
-    MM_TRY(mm_vit_forward(vit, model->theta, images, n, &features));
+    MM_TRY(mm_vit_forward(vit, model->theta, (const mm_act *)model->theta,
+                          images, n, &features));
     MM_TRY(mm_stream_sync(stream));
     write_raw(out, features, (size_t)(n * c->embed_dim));
     mm_vit_destroy(&vit);
@@ -81,8 +82,8 @@ static mm_status encode_texts(mm_device *device, mm_stream *stream,
     for (int64_t i = 0; i < n; i++)
         ends[i] = i * length + find_end(tokens + i * length, length);
     MM_TRY(mm_text_create(device, stream, c, n * length, &text));
-    MM_TRY(mm_text_forward(text, model->theta, tokens, ends, n, length,
-                           &features));
+    MM_TRY(mm_text_forward(text, model->theta, (const mm_act *)model->theta,
+                           tokens, ends, n, length, &features));
     MM_TRY(mm_stream_sync(stream));
     write_raw(out, features, (size_t)(n * c->embed_dim));
     mm_text_destroy(&text);

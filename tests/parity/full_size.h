@@ -79,12 +79,13 @@ static inline void assert_gradient(mm_weights *golden, const mm_tensor *tensor,
  * this takes patchify's place and lets them in. */
 static const float *normalised_images;
 
-static inline mm_status patchify_floats(mm_stream *stream, float *columns,
+static inline mm_status patchify_floats(mm_stream *stream, mm_act *acts,
                                         const uint8_t *images, int64_t n_images,
                                         int64_t size, int64_t patch,
                                         const float *mean, const float *std)
 {
     (void)stream, (void)images, (void)mean, (void)std;
+    float *columns = (float *)acts; /* on the CPU they are floats */
     int64_t grid = size / patch;
     for (int64_t b = 0; b < n_images; b++)
         for (int64_t g = 0; g < grid * grid; g++)

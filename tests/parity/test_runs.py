@@ -55,16 +55,19 @@ class Rig(cli.Case):
             "--head", cls.data / "head.safetensors",
             "--n-splits", 3, "--split-strategy", "class"]
 
-    def train(self, save, *more, n_ranks):
+    def train_arguments(self, save, *more, lr=None):
         hyper = self.runs["hyperparameters"]
+        return [*self.common,
+                "--load", TINY / "weights.safetensors", "--epochs", 1,
+                "--batch-size", hyper["batch"], "--lr", lr or hyper["lr"],
+                "--wd", hyper["wd"], "--clip", hyper["clip"],
+                "--warmup-length", hyper["warmup"], "--no-shuffle",
+                "--no-augment", "--save", save, *more]
+
+    def train(self, save, *more, n_ranks, lr=None):
         return cli.run_ok(
-            "magmax_train", *self.common,
-            "--load", TINY / "weights.safetensors", "--epochs", 1,
-            "--batch-size", hyper["batch"], "--lr", hyper["lr"],
-            "--wd", hyper["wd"], "--clip", hyper["clip"],
-            "--warmup-length", hyper["warmup"], "--no-shuffle", "--no-augment",
-            "--save", save, *self.device, *more, n_ranks=n_ranks,
-            env=self.env, timeout=120)
+            "magmax_train", *self.train_arguments(save, *more, lr=lr),
+            *self.device, n_ranks=n_ranks, env=self.env, timeout=120)
 
     def evaluate(self, load, *more, n_ranks=2):
         return cli.run_ok("magmax_eval", *self.common, "--load", load, "--json",
@@ -111,6 +114,15 @@ class Runs(Rig):
                                       "--sequential-finetuning")
                 self.check_accuracy(save, n_ranks)
                 save.rename(self.dir / f"seq{n_ranks}")
+
+    def test_batches_in_parts_follow_pytorch_as_whole_ones_do(self):
+        # Parts of 4; of 3, 3 and 2; of one image; on three ranks, which have 3,
+        # 3 and 2 images, of 2 and 1, or of 2.
+        for n_ranks, n_parts in (1, 2), (1, 3), (1, 8), (2, 3), (3, 2):
+            with self.subTest(n_ranks=n_ranks, n_parts=n_parts):
+                save = self.check_run("seq", n_ranks, "--sequential-finetuning",
+                                      "--accumulate", n_parts)
+                save.rename(self.dir / f"seq{n_ranks}{n_parts}")
 
     def test_independent_run_follows_pytorch_with_one_to_four_ranks(self):
         for n_ranks in (1, 2, 3, 4):

@@ -69,8 +69,8 @@ static float *forward(rig *r, const int32_t *tokens, int64_t n_texts,
     must(mm_text_create(r->device, stream, &r->model.config, n_texts * n_tokens,
                         &text));
     float *features, *copy = malloc((size_t)(n_texts * EMBED) * sizeof *copy);
-    must(mm_text_forward(text, r->model.theta, cut, ends, n_texts, n_tokens,
-                         &features));
+    must(mm_text_forward(text, r->model.theta, (const mm_act *)r->model.theta,
+                         cut, ends, n_texts, n_tokens, &features));
     must(mm_copy_to_host(stream, copy, features,
                          n_texts * EMBED * (int64_t)sizeof *copy));
     must(mm_stream_sync(stream));

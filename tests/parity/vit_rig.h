@@ -3,10 +3,11 @@
 
 #include "kernels/backend.h"
 #include "src/model/params.h"
+#include "src/model/shadow.h"
 #include "src/model/vit.h"
 #include "tests/parity/golden.h"
 
-typedef mm_status patchify_op(mm_stream *, float *, const uint8_t *, int64_t,
+typedef mm_status patchify_op(mm_stream *, mm_act *, const uint8_t *, int64_t,
                               int64_t, int64_t, const float *, const float *);
 
 /** An image tower with a head, as a training step uses them, on the device that
@@ -20,6 +21,7 @@ typedef struct rig {
     mm_tensor_table table;
     mm_vit *vit;
     float *theta, *grad, *head;
+    mm_act *shadow; /* of theta, or NULL */
     int64_t n_images, n_classes;
     float *features; /* of the last pass */
     float *logits, *inv_norm, *dlogits, *dfeatures;
@@ -68,6 +70,27 @@ static inline float *fetch(rig *r, const float *device, int64_t n)
     return host;
 }
 
+/**
+ * What an activation or, when `backward`, a gradient may be off by because of
+ * the device's precision, as a part of the largest of its tensor.
+ *
+ * On its way through a tower a number passes 2 roundings before the blocks
+ * (pixels, patches), 2 more with the tokens and their norm, 14 a block (9
+ * results: two norms, qkv, probabilities, attention, two sums of the residual
+ * stream, the MLP before and after its activation; 5 tensors of weights) and 2
+ * behind them; as many again backwards. Each changes it by at most one unit, up
+ * or down: a random walk. tf32 rounds the factors of products only.
+ */
+static inline double rig_bound(const rig *r, double fp32_bound, bool backward)
+{
+    const char *precision = mm_device_precision(r->device);
+    double unit = strcmp(precision, "bf16") == 0   ? 0x1p-8
+                  : strcmp(precision, "tf32") == 0 ? 0x1p-11
+                                                   : 0;
+    double n = 6 + 14 * (double)r->config.image.n_layers;
+    return fp32_bound + unit * sqrt(backward ? 2 * n : n);
+}
+
 static inline void rig_open(rig *r, const char *model, int64_t n_images,
                             int64_t n_classes, patchify_op *patchify)
 {
@@ -86,6 +109,9 @@ static inline void rig_open(rig *r, const char *model, int64_t n_images,
     r->n_images = n_images;
     r->n_classes = n_classes;
     r->theta = device_floats(r, r->table.n_elems);
+    int64_t act_bytes = mm_device_act_bytes(r->device);
+    if (act_bytes < (int64_t)sizeof(float))
+        r->shadow = device_bytes(r, r->table.n_elems * act_bytes);
     r->grad = device_floats(r, r->table.n_elems);
     r->head = device_floats(r, n_classes * r->config.embed_dim);
     r->logits = device_floats(r, n_images * n_classes);
@@ -102,7 +128,7 @@ static inline void rig_close(rig *r)
 {
     void *buffers[] = {r->theta,   r->grad,     r->head,      r->logits,
                        r->dlogits, r->inv_norm, r->dfeatures, r->images,
-                       r->labels,  r->loss_sum};
+                       r->labels,  r->loss_sum, r->shadow};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
         mm_device_release(r->device, &buffers[i]);
     mm_vit_destroy(&r->vit);
@@ -122,8 +148,11 @@ static inline double rig_loss(rig *r, const uint8_t *images,
     if (images)
         upload(r, r->images, images, r->n_images * size * size * 3);
     upload(r, r->labels, labels, r->n_images * (int64_t)sizeof *labels);
-    must(
-        mm_vit_forward(r->vit, r->theta, r->images, r->n_images, &r->features));
+    must(mm_shadow_fill(r->ops, r->stream, r->shadow, r->theta,
+                        r->table.n_elems));
+    must(mm_vit_forward(r->vit, r->theta,
+                        mm_shadow_or_theta(r->shadow, r->theta), r->images,
+                        r->n_images, &r->features));
     must(r->ops->normalized_logits(r->stream, r->logits, r->inv_norm,
                                    r->features, r->head, r->n_images,
                                    r->config.embed_dim, r->n_classes));
@@ -139,8 +168,9 @@ static inline void rig_backward(rig *r, bool accumulate)
     must(r->ops->normalized_logits_grad(
         r->stream, r->dfeatures, r->dlogits, r->features, r->inv_norm, r->head,
         r->n_images, r->config.embed_dim, r->n_classes));
-    must(mm_vit_backward(r->vit, r->theta, r->grad, r->dfeatures, accumulate,
-                         NULL));
+    must(mm_vit_backward(r->vit, r->theta,
+                         mm_shadow_or_theta(r->shadow, r->theta), r->grad,
+                         r->dfeatures, accumulate, NULL));
 }
 
 #endif

@@ -47,6 +47,21 @@ typedef struct epoch {
     int32_t labels[N_MINE];
 } epoch;
 
+static mm_device *device;
+
+static int open_device(void **state)
+{
+    (void)state;
+    return mm_device_open("cpu", 1, &device) != MM_OK;
+}
+
+static int close_device(void **state)
+{
+    (void)state;
+    mm_device_close(&device);
+    return 0;
+}
+
 static void fill(fixture *f)
 {
     memset(f, 0, sizeof *f);
@@ -81,6 +96,7 @@ static void fill(fixture *f)
                         .n_train = N_MINE,
                         .train = f->train};
     f->plan = (mm_loader_plan){.split = &f->split,
+                               .device = device,
                                .image_size = SIZE,
                                .batch_size = BATCH,
                                .n_ranks = 1,
@@ -397,5 +413,5 @@ int main(void)
         cmocka_unit_test(a_larger_task_can_follow),
         cmocka_unit_test(an_image_without_pixels_fails_with_its_index),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, open_device, close_device);
 }

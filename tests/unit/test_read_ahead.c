@@ -47,6 +47,21 @@ typedef struct seen {
     int64_t bad[N_EPOCHS * N_IMAGES];
 } seen;
 
+static mm_device *device;
+
+static int open_device(void **state)
+{
+    (void)state;
+    return mm_device_open("cpu", 1, &device) != MM_OK;
+}
+
+static int close_device(void **state)
+{
+    (void)state;
+    mm_device_close(&device);
+    return 0;
+}
+
 static void fill(fixture *f)
 {
     memset(f, 0, sizeof *f);
@@ -75,6 +90,7 @@ static void fill(fixture *f)
                         .n_train = N_IMAGES,
                         .train = f->train};
     f->plan = (mm_loader_plan){.split = &f->split,
+                               .device = device,
                                .image_size = SIZE,
                                .batch_size = BATCH,
                                .n_ranks = 1,
@@ -322,5 +338,5 @@ int main(void)
         cmocka_unit_test(what_was_read_ahead_can_be_given_up),
         cmocka_unit_test(only_encoded_images_get_workers_by_themselves),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, open_device, close_device);
 }

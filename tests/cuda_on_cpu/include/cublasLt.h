@@ -28,7 +28,6 @@ typedef enum cublasOperation_t {
 
 typedef enum cublasComputeType_t {
     CUBLAS_COMPUTE_32F = 68,
-    CUBLAS_COMPUTE_32F_FAST_16BF = 75,
     CUBLAS_COMPUTE_32F_FAST_TF32 = 77
 } cublasComputeType_t;
 

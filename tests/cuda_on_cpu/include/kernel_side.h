@@ -12,6 +12,9 @@
 #include <cstdint>
 #include <cstring>
 
+using std::isfinite;
+using std::isnan;
+
 #define __global__
 #define __device__
 #define __host__
@@ -98,11 +101,12 @@ inline float __uint_as_float(std::uint32_t bits)
 
 /** Dynamic shared memory beyond 48 KiB has to be asked for, as on a GPU. */
 template <typename F>
-inline cudaError_t cudaFuncSetAttribute(F *kernel, cudaFuncAttribute,
-                                        int n_bytes)
+inline cudaError_t cudaFuncSetAttribute(F *kernel, cudaFuncAttribute what,
+                                        int value)
 {
-    return mm_emu::allow_shared(reinterpret_cast<const void *>(kernel),
-                                n_bytes);
+    if (what != cudaFuncAttributeMaxDynamicSharedMemorySize)
+        return cudaSuccess;
+    return mm_emu::allow_shared(reinterpret_cast<const void *>(kernel), value);
 }
 
 #endif

@@ -1,0 +1,103 @@
+"""Merging on a GPU and on the CPU, whole processes, inputs in the page cache.
+
+    gpu_merge.py BIN FOLDER ROUNDS [--quick]
+
+BIN holds magmax_merge; FOLDER takes 16 GB of files of ViT-L/14's image tower
+(theta_0 and ten tasks), removed at the end. Prints a JSON object a round and
+device. --quick: files of a few KB.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+N_TASKS = 10
+
+
+def tower(width, layers, tokens, patch, embed):
+    """Names and shapes, in open_clip's order."""
+    shapes = {"class_embedding": [width], "positional_embedding": [tokens, width],
+              "proj": [width, embed], "conv1.weight": [width, 3, patch, patch],
+              "ln_pre.weight": [width], "ln_pre.bias": [width]}
+    for layer in range(layers):
+        at = f"transformer.resblocks.{layer}."
+        shapes |= {
+            at + "ln_1.weight": [width], at + "ln_1.bias": [width],
+            at + "attn.in_proj_weight": [3 * width, width],
+            at + "attn.in_proj_bias": [3 * width],
+            at + "attn.out_proj.weight": [width, width],
+            at + "attn.out_proj.bias": [width],
+            at + "ln_2.weight": [width], at + "ln_2.bias": [width],
+            at + "mlp.c_fc.weight": [4 * width, width],
+            at + "mlp.c_fc.bias": [4 * width],
+            at + "mlp.c_proj.weight": [width, 4 * width],
+            at + "mlp.c_proj.bias": [width]}
+    shapes |= {"ln_post.weight": [width], "ln_post.bias": [width]}
+    return {"visual." + name: shape for name, shape in shapes.items()}
+
+
+def write_file(path, shapes, seed):
+    """A safetensors file of random weights; its data's bytes."""
+    rng = np.random.default_rng(seed)
+    header, at = {}, 0
+    for name, shape in shapes.items():
+        size = 4 * int(np.prod(shape))
+        header[name] = {"dtype": "F32", "shape": shape,
+                        "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for shape in shapes.values():
+            file.write(rng.standard_normal(int(np.prod(shape)),
+                                           np.float32).tobytes())
+    return at
+
+
+def main():
+    bin_folder, folder, rounds = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    quick = "--quick" in sys.argv
+    shapes = tower(64, 2, 17, 8, 32) if quick else tower(1024, 24, 257, 14, 768)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        inputs = [folder / f"{i}.safetensors" for i in range(N_TASKS + 1)]
+        with ProcessPoolExecutor(min(8, os.cpu_count())) as pool:
+            n_bytes = list(pool.map(write_file, inputs, [shapes] * len(inputs),
+                                    range(len(inputs))))[0]
+        os.sync()
+        merged = {}
+        for number in range(-1, rounds):  # the first warms up
+            for device in ("cuda", "cpu"):
+                output = folder / f"{device}.safetensors"
+                begin = time.perf_counter()
+                subprocess.run(
+                    [Path(bin_folder) / "magmax_merge", "--device", device,
+                     "-o", output, "--pretrained", *inputs], check=True,
+                    stdout=subprocess.DEVNULL)
+                seconds = time.perf_counter() - begin
+                if number >= 0:
+                    print(json.dumps({
+                        "merge": "tiny" if quick else "ViT-L-14",
+                        "tasks": N_TASKS, "device": device, "round": number,
+                        "bytes_read": n_bytes * len(inputs),
+                        "bytes_written": n_bytes, "seconds": seconds}),
+                        flush=True)
+                merged[device] = output.read_bytes()
+        print(json.dumps({"same bits": merged["cuda"] == merged["cpu"]}))
+        if merged["cuda"] != merged["cpu"]:
+            sys.exit("gpu_merge: the merged files differ")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

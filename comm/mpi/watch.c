@@ -1,0 +1,293 @@
+#include "comm/watch.h"
+#include "comm/mpi/mpi_comm.h"
+
+#include "src/base/log.h"
+
+#include <math.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Between looks for what other ranks ask. */
+static const double probe_s = 0.02;
+/* A rank that was itself suspended sees its clock jump. */
+static const double longest_tick_s = 0.5;
+static const double longest_grace_s = 5;
+
+enum { WATCH_TAG = 7 };
+
+/** What a rank says of itself. */
+typedef enum presence {
+    MISSING,   /* nothing */
+    COMPUTING, /* it has not come yet, but is well                        */
+    UNREADY,   /* it waits, and its own device has not finished its part  */
+    READY      /* it waits for others alone                               */
+} presence;
+
+/** A question asks every rank to tell; an answer repeats its number. */
+typedef struct note {
+    int64_t number; /* of the roll call of who asked */
+    int32_t is_question;
+    int32_t presence;
+} note;
+
+/** Who a rank is, for people. */
+typedef struct whereabouts {
+    char host[64];
+    int64_t pid;
+} whereabouts;
+
+struct mm_watch {
+    mm_comm *comm;
+    double limit_s, grace_s;
+    double probed_s;     /* when notes were last looked for */
+    int64_t n_calls;     /* of the roll, by this rank */
+    presence *heard;     /* [n_ranks] in the last roll call */
+    note *outbox;        /* [2 n_ranks] answers, questions that are leaving */
+    whereabouts *places; /* [n_ranks] */
+};
+
+mm_status mm_watch_create(mm_comm *comm, double limit_s, mm_watch **watch)
+{
+    mm_watch *w = calloc(1, sizeof *w);
+    mm_status st = MM_OK;
+    if (w) {
+        w->comm = comm;
+        w->limit_s = limit_s;
+        w->grace_s = fmin(limit_s / 2, longest_grace_s);
+        w->heard = calloc((size_t)comm->n_ranks, sizeof *w->heard);
+        w->outbox = calloc(2 * (size_t)comm->n_ranks, sizeof *w->outbox);
+        w->places = calloc((size_t)comm->n_ranks, sizeof *w->places);
+    }
+    if (!w || !w->heard || !w->outbox || !w->places)
+        st = mm_fail(MM_E_MEMORY, "no memory for a watch over ranks");
+    st = mm_comm_agree(comm, st);
+    if (st == MM_OK) {
+        whereabouts mine = {.pid = getpid()};
+        (void)gethostname(mine.host, sizeof mine.host - 1);
+        st = mm_comm_allgather(comm, &mine, sizeof mine, w->places);
+    }
+    if (st != MM_OK)
+        mm_watch_destroy(&w);
+    *watch = w;
+    return st;
+}
+
+void mm_watch_destroy(mm_watch **watch)
+{
+    if (!*watch)
+        return;
+    free((*watch)->heard);
+    free((*watch)->outbox);
+    free((*watch)->places);
+    free(*watch);
+    *watch = NULL;
+}
+
+/* ---- notes --------------------------------------------------------------- */
+
+static mm_status tell(mm_watch *w, int rank, note what)
+{
+    /* Nobody waits for it to leave: it may be for a rank that never takes it.
+     * One that is overtaken by a later one may as well carry its words. */
+    note *leaving = &w->outbox[2 * rank + what.is_question];
+    MPI_Request request;
+    *leaving = what;
+    MM_TRY(MM_MPI(MPI_Isend(leaving, sizeof *leaving, MPI_BYTE, rank, WATCH_TAG,
+                            w->comm->world, &request)));
+    return MM_MPI(MPI_Request_free(&request));
+}
+
+/** Take in what has come, and answer what was asked. */
+static mm_status take_notes(mm_watch *w, presence mine)
+{
+    w->probed_s = mm_clock_s();
+    for (;;) {
+        int there = 0;
+        MPI_Status from;
+        note what;
+        MM_TRY(MM_MPI(MPI_Iprobe(MPI_ANY_SOURCE, WATCH_TAG, w->comm->world,
+                                 &there, &from)));
+        if (!there)
+            return MM_OK;
+        int rank = from.MPI_SOURCE;
+        MM_TRY(MM_MPI(MPI_Recv(&what, sizeof what, MPI_BYTE, rank, WATCH_TAG,
+                               w->comm->world, MPI_STATUS_IGNORE)));
+        if (what.is_question || what.number == w->n_calls)
+            w->heard[rank] = (presence)what.presence;
+        if (what.is_question)
+            MM_TRY(
+                tell(w, rank, (note){.number = what.number, .presence = mine}));
+    }
+}
+
+mm_status mm_watch_poll(mm_watch *w)
+{
+    if (mm_clock_s() - w->probed_s < probe_s)
+        return MM_OK;
+    return take_notes(w, COMPUTING);
+}
+
+/* ---- waiting ------------------------------------------------------------- */
+
+static presence presence_of(const mm_watch_state *state)
+{
+    return state->is_own_ready ? READY : UNREADY;
+}
+
+/** Look, and exchange notes, for `limit_s` of this rank's own time, or until
+ * what is waited for has come. */
+static mm_status wait_for(mm_watch *w, double limit_s, mm_watch_look *look,
+                          void *context, mm_watch_state *state)
+{
+    double waited_s = 0, last_s = mm_clock_s();
+    while (limit_s == 0 || waited_s < limit_s) {
+        *state = (mm_watch_state){.is_own_ready = true};
+        MM_TRY(look(context, state));
+        if (state->is_done)
+            return MM_OK;
+        double now_s = mm_clock_s();
+        waited_s += fmin(now_s - last_s, longest_tick_s);
+        last_s = now_s;
+        if (now_s - w->probed_s > probe_s)
+            MM_TRY(take_notes(w, presence_of(state)));
+        sched_yield();
+    }
+    return MM_OK;
+}
+
+static mm_status ask_all(mm_watch *w, presence mine)
+{
+    note question = {.number = ++w->n_calls, .is_question = 1};
+    question.presence = (int32_t)mine;
+    for (int rank = 0; rank < w->comm->n_ranks; rank++)
+        w->heard[rank] = rank == w->comm->rank ? mine : MISSING;
+    for (int rank = 0; rank < w->comm->n_ranks; rank++)
+        if (rank != w->comm->rank)
+            MM_TRY(tell(w, rank, question));
+    return MM_OK;
+}
+
+static int count(const mm_watch *w, presence what)
+{
+    int n = 0;
+    for (int rank = 0; rank < w->comm->n_ranks; rank++)
+        n += w->heard[rank] == what;
+    return n;
+}
+
+/** "rank 3 (host a, process 17), rank 5 (...) and 2 more". */
+static void name_ranks(const mm_watch *w, presence what, char *text,
+                       size_t n_chars)
+{
+    enum { MOST_NAMED = 4 };
+    int n = 0, n_all = count(w, what);
+    size_t used = 0;
+    for (int rank = 0; rank < w->comm->n_ranks && n < MOST_NAMED; rank++)
+        if (w->heard[rank] == what)
+            used += (size_t)snprintf(
+                text + used, n_chars - used,
+                "%srank %d (host %s, process %lld)", n++ ? ", " : "", rank,
+                w->places[rank].host, (long long)w->places[rank].pid);
+    if (n_all > n)
+        snprintf(text + used, n_chars - used, " and %d more", n_all - n);
+}
+
+/** Who is there returns in order, so that one message is seen, and the others
+ * only if the first cannot end the job. */
+static void let_lower_ranks_speak(const mm_watch *w)
+{
+    bool is_first = true;
+    for (int rank = 0; rank < w->comm->rank; rank++)
+        is_first = is_first && w->heard[rank] == MISSING;
+    if (!is_first)
+        sleep(2 + (unsigned)ceil(w->grace_s));
+}
+
+static mm_status fail_naming(const mm_watch *w, presence who, const char *what,
+                             double waited_s)
+{
+    char names[640] = "";
+    name_ranks(w, who, names, sizeof names);
+    let_lower_ranks_speak(w);
+    return mm_fail(MM_E_COMM,
+                   "%s: %s, while others have waited %.0f s (--rank-timeout); "
+                   "the job is ended",
+                   names, what, waited_s);
+}
+
+/** The roll has been called: is there any use in waiting on? */
+static mm_status judge(const mm_watch *w, bool is_last_try, double waited_s)
+{
+    if (count(w, MISSING) > 0)
+        return fail_naming(w, MISSING, "stuck or dead", waited_s);
+    if (!is_last_try || count(w, COMPUTING) > 0)
+        return MM_OK;
+    if (count(w, UNREADY) > 0)
+        return fail_naming(w, UNREADY, "its device does not finish", waited_s);
+    return fail_naming(w, READY, "nothing moves between them", waited_s);
+}
+
+/** What failed here may come of a rank that is gone: then it is named too. */
+static mm_status blame(mm_watch *w, mm_status st)
+{
+    char why[1024];
+    if (st != MM_E_COMM || w->limit_s == 0)
+        return st;
+    snprintf(why, sizeof why, "%s", mm_fail_message());
+    MM_TRY(ask_all(w, READY));
+    double begin_s = mm_clock_s();
+    while (mm_clock_s() - begin_s < w->grace_s && count(w, MISSING) > 0) {
+        MM_TRY(take_notes(w, READY));
+        sched_yield();
+    }
+    char names[640] = "";
+    name_ranks(w, MISSING, names, sizeof names);
+    if (!*names)
+        return mm_fail(st, "rank %d: %s", w->comm->rank, why);
+    let_lower_ranks_speak(w);
+    return mm_fail(st, "%s: stuck or dead (rank %d says: %s)", names,
+                   w->comm->rank, why);
+}
+
+mm_status mm_watch_wait(mm_watch *w, mm_watch_look *look, void *context)
+{
+    mm_watch_state state;
+    double limit_s = w->limit_s, waited_s = 0;
+    for (int n_tries = 0;; n_tries++) {
+        mm_status st = wait_for(w, limit_s, look, context, &state);
+        if (st == MM_OK && state.is_done)
+            return MM_OK;
+        if (st == MM_OK)
+            st = ask_all(w, presence_of(&state));
+        if (st == MM_OK)
+            st = wait_for(w, w->grace_s, look, context, &state);
+        if (st != MM_OK)
+            return blame(w, st);
+        if (state.is_done)
+            return MM_OK;
+        waited_s += limit_s + w->grace_s;
+        MM_TRY(judge(w, n_tries > 0, waited_s));
+        /* Everyone is there: what was late comes soon, or never. */
+        limit_s = count(w, COMPUTING) > 0 ? w->limit_s : w->grace_s;
+    }
+}
+
+static mm_status look_at_request(void *context, mm_watch_state *state)
+{
+    int is_over;
+    MM_TRY(MM_MPI(MPI_Test(context, &is_over, MPI_STATUS_IGNORE)));
+    state->is_done = is_over;
+    return MM_OK;
+}
+
+mm_status mm_watch_sum_double(mm_watch *w, double *values, int64_t n)
+{
+    MPI_Request request;
+    MM_ASSERT(n <= INT32_MAX);
+    MM_TRY(MM_MPI(MPI_Iallreduce(MPI_IN_PLACE, values, (int)n, MPI_DOUBLE,
+                                 MPI_SUM, w->comm->world, &request)));
+    return mm_watch_wait(w, look_at_request, &request);
+}

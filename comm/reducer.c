@@ -1,0 +1,109 @@
+#include "comm/reducer.h"
+#include "comm/transport.h"
+
+#include <stdlib.h>
+
+struct mm_reducer {
+    mm_reducer_plan plan;
+    mm_watch *watch;
+    mm_transport *transport; /* NULL for one rank */
+    float *grad;
+    int64_t lo, hi; /* gathered, not yet sent */
+};
+
+static mm_status connect(mm_reducer *r)
+{
+    MM_TRY(mm_watch_create(r->plan.comm, r->plan.limit_s, &r->watch));
+    return mm_device_has_own_memory(r->plan.device)
+               ? mm_nccl_transport_create(&r->plan, r->watch, &r->transport)
+               : mm_mpi_transport_create(&r->plan, r->watch, &r->transport);
+}
+
+mm_status mm_reducer_create(const mm_reducer_plan *plan, mm_reducer **reducer)
+{
+    mm_reducer *r = calloc(1, sizeof *r);
+    mm_status st =
+        r ? MM_OK : mm_fail(MM_E_MEMORY, "no memory for a gradient reducer");
+    *reducer = NULL;
+    MM_TRY_GOTO(st, failed, mm_comm_agree(plan->comm, st));
+    r->plan = *plan;
+    if (mm_comm_n_ranks(plan->comm) > 1)
+        MM_TRY_GOTO(st, failed, connect(r));
+    *reducer = r;
+    return MM_OK;
+failed:
+    mm_reducer_destroy(&r);
+    return st;
+}
+
+void mm_reducer_destroy(mm_reducer **reducer)
+{
+    mm_reducer *r = *reducer;
+    if (!r)
+        return;
+    if (r->transport)
+        r->transport->table->destroy(r->transport);
+    mm_watch_destroy(&r->watch);
+    free(r);
+    *reducer = NULL;
+}
+
+static mm_status send_gathered(mm_reducer *r)
+{
+    for (int64_t at = r->lo; at < r->hi;) {
+        int64_t left = r->hi - at;
+        int64_t n = left < r->plan.bucket_elems ? left : r->plan.bucket_elems;
+        MM_TRY(r->transport->table->sum_floats(r->transport, r->grad + at, n));
+        at += n;
+    }
+    r->lo = r->hi = 0;
+    return MM_OK;
+}
+
+mm_status mm_reducer_ready(mm_reducer *r, float *grad, int64_t lo, int64_t hi)
+{
+    if (!r->transport || lo == hi)
+        return MM_OK;
+    bool touches = grad == r->grad && r->lo < r->hi;
+    if (touches && hi == r->lo) {
+        r->lo = lo;
+    } else if (touches && lo == r->hi) {
+        r->hi = hi;
+    } else {
+        MM_TRY(send_gathered(r));
+        r->grad = grad;
+        r->lo = lo;
+        r->hi = hi;
+    }
+    return r->hi - r->lo >= r->plan.bucket_elems ? send_gathered(r) : MM_OK;
+}
+
+void mm_reducer_poll(void *reducer)
+{
+    mm_reducer *r = reducer;
+    if (r->transport)
+        r->transport->table->poll(r->transport);
+}
+
+mm_status mm_reducer_finish(mm_reducer *r)
+{
+    if (!r->transport)
+        return MM_OK;
+    MM_TRY(send_gathered(r));
+    return r->transport->table->finish(r->transport);
+}
+
+mm_status mm_reducer_wait(mm_reducer *r)
+{
+    return r->transport ? r->transport->table->wait(r->transport) : MM_OK;
+}
+
+mm_status mm_reducer_sum_host(mm_reducer *r, double *values, int64_t n)
+{
+    return r->watch ? mm_watch_sum_double(r->watch, values, n) : MM_OK;
+}
+
+double mm_reducer_wait_s(const mm_reducer *r)
+{
+    return r->transport ? r->transport->table->wait_s(r->transport) : 0;
+}

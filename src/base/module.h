@@ -1,0 +1,52 @@
+#ifndef MAGMAX_SRC_BASE_MODULE_H
+#define MAGMAX_SRC_BASE_MODULE_H
+
+#include "src/base/status.h"
+
+#include <stdint.h>
+
+/*
+ * Modules: what needs a vendor's libraries is a library of its own, opened when
+ * it is first asked for, so that a program starts where those are missing. A
+ * module gives one table of functions. It is built from its own sources and
+ * src/base/module_side, which carries out status.h through the program.
+ */
+
+/** What the program lends the module: there is one failure message. */
+typedef struct mm_module_host {
+    const char *version; /* of the program, MAGMAX_VERSION */
+    mm_status (*fail)(mm_status status, const char *text);
+    const char *(*fail_message)(void);
+} mm_module_host;
+
+/** The module's one exported function: its table, NULL if it was built for
+ * another program or has structs of other sizes. The host is kept. */
+typedef const void *mm_module_enter_function(const mm_module_host *host,
+                                             int64_t table_bytes);
+#define MM_MODULE_ENTER "mm_module_enter"
+
+/** Defined by each module. */
+extern const void *const mm_module_table;
+extern const int64_t mm_module_table_bytes;
+
+typedef struct mm_module {
+    const char *file;        /* name of the library                        */
+    const char *variable;    /* environment's, may name another file       */
+    int64_t table_bytes;     /* size of what is shared; both must agree    */
+    mm_status (*look)(void); /* is what it needs there? Asked before it is
+                                loaded, unless the environment names it;
+                                may be NULL */
+} mm_module;
+
+/**
+ * Open a module: the file that the environment names, else ../lib/magmax/
+ * seen from the program's folder. Opening it again gives the same table.
+ *
+ * Memory   *table stays for as long as the program runs.
+ * Ranks    Local.
+ * Timing   Blocking; milliseconds where `look` says no.
+ * Errors   MM_E_DEVICE saying what is missing.
+ */
+mm_status mm_module_open(const mm_module *module, const void **table);
+
+#endif
