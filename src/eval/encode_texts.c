@@ -76,7 +76,7 @@ typedef struct encoder {
     mm_text *text;
 
     void *device_memory;
-    float *theta;
+    float *theta;   /* the model's own, or a copy */
     mm_act *shadow; /* of theta, or NULL */
     mm_upload *upload;
     void *host_memory;
@@ -136,7 +136,9 @@ static mm_status make_order(encoder *e)
 
 static void lay_out_device(encoder *e, mm_arena *arena)
 {
-    e->theta = mm_arena_floats(arena, e->plan->model->table.n_elems);
+    e->theta = e->plan->model->theta;
+    if (mm_device_has_own_memory(e->plan->device))
+        e->theta = mm_arena_floats(arena, e->plan->model->table.n_elems);
     e->shadow =
         mm_shadow_take(arena, e->plan->device, e->plan->model->table.n_elems);
 }
@@ -177,8 +179,10 @@ static mm_status prepare(encoder *e)
     MM_TRY(mm_upload_create(
         p->device, e->max_tokens * (int64_t)(sizeof(int32_t) + sizeof(int64_t)),
         &e->upload));
-    MM_TRY(mm_copy_to_device(e->stream, e->theta, model->theta,
-                             model->table.n_elems * (int64_t)sizeof *e->theta));
+    if (e->theta != model->theta)
+        MM_TRY(mm_copy_to_device(e->stream, e->theta, model->theta,
+                                 model->table.n_elems *
+                                     (int64_t)sizeof *e->theta));
     MM_TRY(mm_shadow_fill(mm_device_ops(p->device), e->stream, e->shadow,
                           e->theta, model->table.n_elems));
     return mm_stream_sync(e->stream);

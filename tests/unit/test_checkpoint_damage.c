@@ -1,5 +1,6 @@
 /* Whatever happens to a checkpoint's bytes, a reader gets what was written, or
- * an error. ctest: timeout=300 */
+ * an error.
+ * ctest: timeout=300 unwind */
 #include "io/checkpoint.h"
 #include "io/weights.h"
 
