@@ -39,8 +39,8 @@ void mm_watch_destroy(mm_watch **watch);
  *          missing, 15 s where all wait and nothing moves. Ranks that compute
  *          and answer are waited for.
  * Errors   MM_E_COMM naming who is missing, or whose device does not finish;
- *          what `look` fails with. The lowest rank that is there returns first,
- *          so that one message is seen.
+ *          what `look` fails with. One rank returns first, so that one message
+ * is seen, and the others only if it could not end the job.
  */
 mm_status mm_watch_wait(mm_watch *watch, mm_watch_look *look, void *context);
 

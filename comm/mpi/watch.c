@@ -26,10 +26,13 @@ typedef enum presence {
     READY      /* it waits for others alone                               */
 } presence;
 
-/** A question asks every rank to tell; an answer repeats its number. */
+/** Who asks wants every rank to answer; an answer repeats the question's
+ * number. A verdict says that its sender is about to end the job. */
+typedef enum note_kind { QUESTION, ANSWER, VERDICT, N_KINDS } note_kind;
+
 typedef struct note {
-    int64_t number; /* of the roll call of who asked */
-    int32_t is_question;
+    int64_t number;
+    int32_t kind;
     int32_t presence;
 } note;
 
@@ -41,13 +44,82 @@ typedef struct whereabouts {
 
 struct mm_watch {
     mm_comm *comm;
+    MPI_Comm notes;      /* apart from what the notes are about */
+    MPI_Request receipt; /* of the next note */
+    note incoming;
     double limit_s, grace_s;
     double probed_s;     /* when notes were last looked for */
     int64_t n_calls;     /* of the roll, by this rank */
     presence *heard;     /* [n_ranks] in the last roll call */
-    note *outbox;        /* [2 n_ranks] answers, questions that are leaving */
+    int speaker;         /* lowest rank that has come to a verdict, or -1 */
+    note *outbox;        /* [n_ranks, N_KINDS] what is leaving */
     whereabouts *places; /* [n_ranks] */
 };
+
+/* ---- notes --------------------------------------------------------------- */
+
+static mm_status tell(mm_watch *w, int rank, note what)
+{
+    /* Nobody waits for it to leave: it may be for a rank that never takes it.
+     * One that is overtaken by a later one may as well carry its words. */
+    note *leaving = &w->outbox[rank * N_KINDS + what.kind];
+    MPI_Request request;
+    *leaving = what;
+    MM_TRY(MM_MPI(MPI_Isend(leaving, sizeof *leaving, MPI_BYTE, rank, WATCH_TAG,
+                            w->notes, &request)));
+    return MM_MPI(MPI_Request_free(&request));
+}
+
+static mm_status expect(mm_watch *w)
+{
+    return MM_MPI(MPI_Irecv(&w->incoming, sizeof w->incoming, MPI_BYTE,
+                            MPI_ANY_SOURCE, WATCH_TAG, w->notes, &w->receipt));
+}
+
+/** Take in what has come, and answer what was asked. */
+static mm_status take_notes(mm_watch *w, presence mine)
+{
+    w->probed_s = mm_clock_s();
+    for (;;) {
+        int there = 0;
+        MPI_Status from;
+        MM_TRY(MM_MPI(MPI_Test(&w->receipt, &there, &from)));
+        if (!there)
+            return MM_OK;
+        const note what = w->incoming;
+        const int rank = from.MPI_SOURCE;
+        MM_TRY(expect(w));
+        if (what.kind != ANSWER || what.number == w->n_calls)
+            w->heard[rank] = (presence)what.presence;
+        if (what.kind == VERDICT && (w->speaker < 0 || rank < w->speaker))
+            w->speaker = rank;
+        if (what.kind == QUESTION)
+            MM_TRY(tell(w, rank,
+                        (note){.number = what.number,
+                               .kind = ANSWER,
+                               .presence = (int32_t)mine}));
+    }
+}
+
+static mm_status tell_all(mm_watch *w, note what)
+{
+    for (int rank = 0; rank < w->comm->n_ranks; rank++)
+        if (rank != w->comm->rank)
+            MM_TRY(tell(w, rank, what));
+    return MM_OK;
+}
+
+static mm_status take_notes_for(mm_watch *w, double time_s, presence mine)
+{
+    double begin_s = mm_clock_s();
+    while (mm_clock_s() - begin_s < time_s) {
+        MM_TRY(take_notes(w, mine));
+        sched_yield();
+    }
+    return MM_OK;
+}
+
+/* ---- life --------------------------------------------------------------- */
 
 mm_status mm_watch_create(mm_comm *comm, double limit_s, mm_watch **watch)
 {
@@ -56,9 +128,12 @@ mm_status mm_watch_create(mm_comm *comm, double limit_s, mm_watch **watch)
     if (w) {
         w->comm = comm;
         w->limit_s = limit_s;
-        w->grace_s = fmin(limit_s / 2, longest_grace_s);
+        w->grace_s = fmin(limit_s, longest_grace_s);
+        w->speaker = -1;
+        w->notes = MPI_COMM_NULL;
+        w->receipt = MPI_REQUEST_NULL;
         w->heard = calloc((size_t)comm->n_ranks, sizeof *w->heard);
-        w->outbox = calloc(2 * (size_t)comm->n_ranks, sizeof *w->outbox);
+        w->outbox = calloc((size_t)comm->n_ranks * N_KINDS, sizeof *w->outbox);
         w->places = calloc((size_t)comm->n_ranks, sizeof *w->places);
     }
     if (!w || !w->heard || !w->outbox || !w->places)
@@ -69,6 +144,10 @@ mm_status mm_watch_create(mm_comm *comm, double limit_s, mm_watch **watch)
         (void)gethostname(mine.host, sizeof mine.host - 1);
         st = mm_comm_allgather(comm, &mine, sizeof mine, w->places);
     }
+    if (st == MM_OK)
+        st = MM_MPI(MPI_Comm_dup(comm->world, &w->notes));
+    if (st == MM_OK)
+        st = expect(w);
     if (st != MM_OK)
         mm_watch_destroy(&w);
     *watch = w;
@@ -79,48 +158,17 @@ void mm_watch_destroy(mm_watch **watch)
 {
     if (!*watch)
         return;
+    if ((*watch)->receipt != MPI_REQUEST_NULL) {
+        MPI_Cancel(&(*watch)->receipt);
+        MPI_Wait(&(*watch)->receipt, MPI_STATUS_IGNORE);
+    }
+    if ((*watch)->notes != MPI_COMM_NULL && (*watch)->speaker < 0)
+        MPI_Comm_free(&(*watch)->notes);
     free((*watch)->heard);
     free((*watch)->outbox);
     free((*watch)->places);
     free(*watch);
     *watch = NULL;
-}
-
-/* ---- notes --------------------------------------------------------------- */
-
-static mm_status tell(mm_watch *w, int rank, note what)
-{
-    /* Nobody waits for it to leave: it may be for a rank that never takes it.
-     * One that is overtaken by a later one may as well carry its words. */
-    note *leaving = &w->outbox[2 * rank + what.is_question];
-    MPI_Request request;
-    *leaving = what;
-    MM_TRY(MM_MPI(MPI_Isend(leaving, sizeof *leaving, MPI_BYTE, rank, WATCH_TAG,
-                            w->comm->world, &request)));
-    return MM_MPI(MPI_Request_free(&request));
-}
-
-/** Take in what has come, and answer what was asked. */
-static mm_status take_notes(mm_watch *w, presence mine)
-{
-    w->probed_s = mm_clock_s();
-    for (;;) {
-        int there = 0;
-        MPI_Status from;
-        note what;
-        MM_TRY(MM_MPI(MPI_Iprobe(MPI_ANY_SOURCE, WATCH_TAG, w->comm->world,
-                                 &there, &from)));
-        if (!there)
-            return MM_OK;
-        int rank = from.MPI_SOURCE;
-        MM_TRY(MM_MPI(MPI_Recv(&what, sizeof what, MPI_BYTE, rank, WATCH_TAG,
-                               w->comm->world, MPI_STATUS_IGNORE)));
-        if (what.is_question || what.number == w->n_calls)
-            w->heard[rank] = (presence)what.presence;
-        if (what.is_question)
-            MM_TRY(
-                tell(w, rank, (note){.number = what.number, .presence = mine}));
-    }
 }
 
 mm_status mm_watch_poll(mm_watch *w)
@@ -135,6 +183,13 @@ mm_status mm_watch_poll(mm_watch *w)
 static presence presence_of(const mm_watch_state *state)
 {
     return state->is_own_ready ? READY : UNREADY;
+}
+
+/** Another rank has come to a verdict, and ends the job if it can. */
+static mm_status fail_silently(mm_watch *w)
+{
+    MM_TRY(take_notes_for(w, 2 * longest_grace_s, READY));
+    return mm_fail(MM_E_COMM, "rank %d has given up", w->speaker);
 }
 
 /** Look, and exchange notes, for `limit_s` of this rank's own time, or until
@@ -153,21 +208,20 @@ static mm_status wait_for(mm_watch *w, double limit_s, mm_watch_look *look,
         last_s = now_s;
         if (now_s - w->probed_s > probe_s)
             MM_TRY(take_notes(w, presence_of(state)));
+        if (w->speaker >= 0)
+            return fail_silently(w);
         sched_yield();
     }
     return MM_OK;
 }
 
-static mm_status ask_all(mm_watch *w, presence mine)
+static mm_status call_roll(mm_watch *w, presence mine)
 {
-    note question = {.number = ++w->n_calls, .is_question = 1};
-    question.presence = (int32_t)mine;
     for (int rank = 0; rank < w->comm->n_ranks; rank++)
         w->heard[rank] = rank == w->comm->rank ? mine : MISSING;
-    for (int rank = 0; rank < w->comm->n_ranks; rank++)
-        if (rank != w->comm->rank)
-            MM_TRY(tell(w, rank, question));
-    return MM_OK;
+    return tell_all(w, (note){.number = ++w->n_calls,
+                              .kind = QUESTION,
+                              .presence = (int32_t)mine});
 }
 
 static int count(const mm_watch *w, presence what)
@@ -195,23 +249,26 @@ static void name_ranks(const mm_watch *w, presence what, char *text,
         snprintf(text + used, n_chars - used, " and %d more", n_all - n);
 }
 
-/** Who is there returns in order, so that one message is seen, and the others
- * only if the first cannot end the job. */
-static void let_lower_ranks_speak(const mm_watch *w)
+/**
+ * One rank is to speak: the first to come to a verdict, the lower one of two.
+ * The others still answer, and fail only if that one cannot end the job.
+ */
+static mm_status let_one_speak(mm_watch *w)
 {
-    bool is_first = true;
-    for (int rank = 0; rank < w->comm->rank; rank++)
-        is_first = is_first && w->heard[rank] == MISSING;
-    if (!is_first)
-        sleep(2 + (unsigned)ceil(w->grace_s));
+    if (w->speaker < 0) {
+        MM_TRY(tell_all(w, (note){.kind = VERDICT, .presence = READY}));
+        MM_TRY(take_notes_for(w, 10 * probe_s, READY));
+    }
+    return w->speaker >= 0 && w->speaker < w->comm->rank ? fail_silently(w)
+                                                         : MM_OK;
 }
 
-static mm_status fail_naming(const mm_watch *w, presence who, const char *what,
+static mm_status fail_naming(mm_watch *w, presence who, const char *what,
                              double waited_s)
 {
     char names[640] = "";
     name_ranks(w, who, names, sizeof names);
-    let_lower_ranks_speak(w);
+    MM_TRY(let_one_speak(w));
     return mm_fail(MM_E_COMM,
                    "%s: %s, while others have waited %.0f s (--rank-timeout); "
                    "the job is ended",
@@ -219,7 +276,7 @@ static mm_status fail_naming(const mm_watch *w, presence who, const char *what,
 }
 
 /** The roll has been called: is there any use in waiting on? */
-static mm_status judge(const mm_watch *w, bool is_last_try, double waited_s)
+static mm_status judge(mm_watch *w, bool is_last_try, double waited_s)
 {
     if (count(w, MISSING) > 0)
         return fail_naming(w, MISSING, "stuck or dead", waited_s);
@@ -234,20 +291,16 @@ static mm_status judge(const mm_watch *w, bool is_last_try, double waited_s)
 static mm_status blame(mm_watch *w, mm_status st)
 {
     char why[1024];
-    if (st != MM_E_COMM || w->limit_s == 0)
+    if (st != MM_E_COMM || w->limit_s == 0 || w->speaker >= 0)
         return st;
     snprintf(why, sizeof why, "%s", mm_fail_message());
-    MM_TRY(ask_all(w, READY));
-    double begin_s = mm_clock_s();
-    while (mm_clock_s() - begin_s < w->grace_s && count(w, MISSING) > 0) {
-        MM_TRY(take_notes(w, READY));
-        sched_yield();
-    }
+    MM_TRY(call_roll(w, READY));
+    MM_TRY(take_notes_for(w, w->grace_s, READY));
     char names[640] = "";
     name_ranks(w, MISSING, names, sizeof names);
     if (!*names)
         return mm_fail(st, "rank %d: %s", w->comm->rank, why);
-    let_lower_ranks_speak(w);
+    MM_TRY(let_one_speak(w));
     return mm_fail(st, "%s: stuck or dead (rank %d says: %s)", names,
                    w->comm->rank, why);
 }
@@ -261,7 +314,7 @@ mm_status mm_watch_wait(mm_watch *w, mm_watch_look *look, void *context)
         if (st == MM_OK && state.is_done)
             return MM_OK;
         if (st == MM_OK)
-            st = ask_all(w, presence_of(&state));
+            st = call_roll(w, presence_of(&state));
         if (st == MM_OK)
             st = wait_for(w, w->grace_s, look, context, &state);
         if (st != MM_OK)

@@ -1,0 +1,166 @@
+"""What becomes of a run when one of its ranks stops, dies, or has no GPU of its
+own; and that several GPUs give what several CPUs give.
+
+ctest: timeout=300 processors=3
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+
+import magmax_cli as cli
+
+CUDA = {
+    "MAGMAX_CUDA_MODULE": os.environ.get(
+        "MAGMAX_CUDA_ON_CPU", cli.TEST_BIN / "libmagmax_cuda_on_cpu.so"),
+    "MAGMAX_NCCL_MODULE": os.environ.get(
+        "MAGMAX_NCCL_ON_CPU", cli.TEST_BIN / "libmagmax_nccl_on_cpu.so"),
+    "MAGMAX_CUDA_ON_CPU_DEVICES": "4",
+}
+
+
+def rank_of(pid):
+    """The rank that a process of mpirun is; None for another process."""
+    try:
+        text = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return None
+    found = re.search(rb"(?:^|\0)OMPI_COMM_WORLD_RANK=(\d+)\0", text)
+    return int(found.group(1)) if found else None
+
+
+def pids_by_rank(mpirun):
+    children = Path(f"/proc/{mpirun.pid}/task/{mpirun.pid}/children")
+    return {rank_of(pid): int(pid) for pid in children.read_text().split()
+            if rank_of(pid) is not None}
+
+
+class Ranks(cli.Case):
+    @classmethod
+    def setUpClass(cls):
+        folder = cli.temporary_folder()
+        cls.addClassCleanup(folder.cleanup)
+        data = Path(folder.name)
+        rng = np.random.default_rng(7)
+        cli.make_model(data / "model.json")
+        np.savez(data / "data.npz",
+                 train_images=rng.integers(0, 256, (48, 8, 8, 3), np.uint8),
+                 train_labels=np.arange(48) % 4)
+        cli.write_safetensors(
+            data / "head.safetensors",
+            {"weight": rng.standard_normal((4, 8)).astype(np.float32)})
+        cls.common = [
+            "--model", data / "model.json", "--dataset", data / "data.npz",
+            "--head", data / "head.safetensors", "--from-scratch",
+            "--no-augment", "--batch-size", 12, "--lr", 1e-3,
+            "--warmup-length", 2]
+
+    def train(self, save, *more, **options):
+        cli.run_ok("magmax_train", *self.common, "--epochs", 2,
+                   "--save", self.dir / save, *more, **options)
+        return cli.read_checkpoint(self.dir / save / "task_000.h5")
+
+    def long_run(self, n_ranks, *more, env=None):
+        """A run that is under way, and its ranks' processes."""
+        save = self.dir / "run"
+        process = cli.start(
+            "magmax_train", *self.common, "--epochs", 1000000,
+            "--save", save, *more, n_ranks=n_ranks, env=env,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.addCleanup(cli.stop, process)
+        log, begin = save / "log.jsonl", time.monotonic()
+        while not (log.exists() and log.stat().st_size > 0):
+            self.assertIsNone(process.poll(), "it has ended already")
+            self.assertLess(time.monotonic() - begin, 100, "no step is logged")
+            time.sleep(0.05)
+        return process, pids_by_rank(process)
+
+    def check_stopped_rank(self, n_ranks, rank, *more, env=None):
+        process, pids = self.long_run(n_ranks, "--rank-timeout", 3, *more,
+                                      env=env)
+        os.kill(pids[rank], signal.SIGSTOP)
+        _, err = process.communicate(timeout=60)
+        self.assertNotEqual(process.returncode, 0)
+        lines = [line for line in err.splitlines()
+                 if line.startswith("magmax_train: ")]
+        self.assertEqual(len(lines), 1, err)
+        self.assertRegex(
+            lines[0], rf"rank {rank} \(host \S+, process {pids[rank]}\): "
+            r"stuck or dead, .*--rank-timeout")
+        self.assertNotIn(f"process {pids[(rank + 1) % n_ranks]})", lines[0])
+
+    def test_a_stopped_rank_is_named_and_ends_the_job(self):
+        self.check_stopped_rank(3, 1)
+
+    def test_so_does_a_stopped_first_rank(self):
+        self.check_stopped_rank(3, 0)
+
+    def test_so_does_a_stopped_rank_on_gpus(self):
+        self.check_stopped_rank(3, 2, "--device", "cuda", env=CUDA)
+
+    def test_a_killed_rank_ends_the_job(self):
+        for more, env in ([], None), (["--device", "cuda"], CUDA):
+            process, pids = self.long_run(2, *more, env=env)
+            begin = time.monotonic()
+            os.kill(pids[1], signal.SIGKILL)
+            _, err = process.communicate(timeout=60)
+            self.assertNotEqual(process.returncode, 0)
+            self.assertLess(time.monotonic() - begin, 40)
+            self.assertRegex(err, r"rank 1 .*(\n.*)*signal 9")
+            shutil.rmtree(self.dir / "run")
+
+    def test_a_suspended_job_goes_on(self):
+        process, pids = self.long_run(2, "--rank-timeout", 2)
+        for pid in pids.values():
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(6)
+        for pid in pids.values():
+            os.kill(pid, signal.SIGCONT)
+        log = self.dir / "run/log.jsonl"
+        size, begin = log.stat().st_size, time.monotonic()
+        while log.stat().st_size == size:
+            self.assertIsNone(process.poll(), "it has ended")
+            self.assertLess(time.monotonic() - begin, 60, "it stands still")
+            time.sleep(0.1)
+
+    def test_gpus_give_what_cpus_give_and_the_same_bits_again(self):
+        for n_ranks in (2, 3, 4):
+            on_cpus = self.train(f"cpu{n_ranks}", n_ranks=n_ranks)
+            gpu = {"n_ranks": n_ranks, "env": CUDA}
+            on_gpus = self.train(f"gpu{n_ranks}", "--device", "cuda", **gpu)
+            again = self.train(f"again{n_ranks}", "--device", "cuda", **gpu)
+            self.assert_same_weights(on_gpus, again)
+            for name, weights in on_cpus.items():
+                np.testing.assert_allclose(
+                    on_gpus[name], weights, rtol=0, atol=2e-5, err_msg=name)
+
+    def test_every_rank_needs_a_gpu_of_its_own(self):
+        arguments = ["magmax_train", *self.common, "--device", "cuda",
+                     "--save", self.dir / "run"]
+        proc = cli.run(*arguments, n_ranks=2,
+                       env=dict(CUDA, CUDA_VISIBLE_DEVICES="1,1"))
+        cli.assert_one_line_error(proc, "Duplicate GPU", "GPU of its own")
+        proc = cli.run(*arguments, n_ranks=2,
+                       env=dict(CUDA, MAGMAX_CUDA_ON_CPU_DEVICES="1"))
+        cli.assert_one_line_error(proc, "no GPU 1")
+
+    def test_several_gpus_need_nccl_and_say_so(self):
+        proc = cli.run("magmax_train", *self.common, "--device", "cuda",
+                       "--save", self.dir / "run", n_ranks=2,
+                       env=dict(CUDA, MAGMAX_NCCL_MODULE="/no/nccl.so"))
+        cli.assert_one_line_error(proc, "needs NCCL", "/no/nccl.so")
+
+    def test_gradients_travel_as_bf16_between_gpus_only(self):
+        proc = cli.run("magmax_train", *self.common, "--reduce-dtype", "bf16",
+                       "--save", self.dir / "run", n_ranks=2)
+        cli.assert_one_line_error(proc, "--reduce-dtype", "bf16")
+
+
+if __name__ == "__main__":
+    cli.main()
