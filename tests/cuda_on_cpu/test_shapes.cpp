@@ -16,9 +16,11 @@
 #include <vector>
 
 extern "C" {
+#include "src/base/module.h"
+
 #include <cmocka.h>
 
-const mm_backend *mm_module_open(const mm_module_host *host);
+mm_module_enter_function mm_module_enter;
 }
 
 namespace
@@ -287,10 +289,9 @@ static void long_columns_are_summed_in_parts(void **)
 
 int main()
 {
-    const mm_module_host host = {MAGMAX_VERSION, sizeof(mm_ops),
-                                 sizeof(mm_backend), keep_message,
-                                 kept_message};
-    const mm_backend *backend = mm_module_open(&host);
+    const mm_module_host host = {MAGMAX_VERSION, keep_message, kept_message};
+    const mm_backend *backend = static_cast<const mm_backend *>(
+        mm_module_enter(&host, MM_CUDA_TABLE_BYTES));
     const char *const precisions[2] = {"fp32", "bf16"};
     for (int i = 0; i < 2; i++)
         if (!backend || backend->open(precisions[i], 1, &devices[i]) != MM_OK ||
