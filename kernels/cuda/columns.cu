@@ -4,6 +4,24 @@
 /* Parts of the rows that are summed apart, at most. */
 enum { MOST_PARTS = 32, LEAST_ROWS = 256 };
 
+/** Sums of each part of the rows: 16 bytes a lane where x allows. */
+template <typename T>
+static void sum_parts(cudaStream_t on, float *out, const T *x, bool accumulate,
+                      int64_t n_rows, int64_t width, int64_t n_parts)
+{
+    constexpr int N = mm_wide<T>;
+    const int64_t rows_a_part = mm_ceil_div(n_rows, n_parts);
+    const unsigned parts = (unsigned)n_parts;
+    if (mm_fits<N>(x) && width % N == 0)
+        MM_LAUNCH((mm_column_sums_kernel<T, N>),
+                  mm_blocks(width, MM_WARP * N) * parts, MM_COLUMN_THREADS, 0,
+                  on, out, x, width, accumulate, n_rows, width, rows_a_part);
+    else
+        MM_LAUNCH((mm_column_sums_kernel<T>), mm_blocks(width, MM_WARP) * parts,
+                  MM_COLUMN_THREADS, 0, on, out, x, width, accumulate, n_rows,
+                  width, rows_a_part);
+}
+
 template <typename T>
 static mm_status column_sums(mm_stream *stream, float *sums, const T *x,
                              bool accumulate, int64_t n_rows, int64_t width)
@@ -16,19 +34,13 @@ static mm_status column_sums(mm_stream *stream, float *sums, const T *x,
         MM_CUDA_PARTIAL_BYTES / (width * (int64_t)sizeof(float));
     const int64_t n_parts = mm_min_i64(mm_min_i64(MOST_PARTS, room),
                                        mm_ceil_div(n_rows, LEAST_ROWS));
-    const unsigned column_blocks = mm_blocks(width, MM_WARP);
     if (n_parts > 1) {
-        const int64_t rows_a_part = mm_ceil_div(n_rows, n_parts);
-        MM_LAUNCH((mm_column_sums_kernel<T>), column_blocks * (unsigned)n_parts,
-                  MM_COLUMN_THREADS, 0, cuda->stream, partials, x, width, false,
-                  n_rows, width, rows_a_part);
-        MM_LAUNCH((mm_column_sums_kernel<float>), column_blocks,
+        sum_parts(cuda->stream, partials, x, false, n_rows, width, n_parts);
+        MM_LAUNCH((mm_column_sums_kernel<float>), mm_blocks(width, MM_WARP),
                   MM_COLUMN_THREADS, 0, cuda->stream, sums, partials, width,
                   accumulate, n_parts, width, n_parts);
     } else {
-        MM_LAUNCH((mm_column_sums_kernel<T>), column_blocks, MM_COLUMN_THREADS,
-                  0, cuda->stream, sums, x, width, accumulate, n_rows, width,
-                  n_rows);
+        sum_parts(cuda->stream, sums, x, accumulate, n_rows, width, 1);
     }
     return MM_CUDA(cudaGetLastError(), "column sums of [%lld, %lld]",
                    (long long)n_rows, (long long)width);
