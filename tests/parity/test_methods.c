@@ -214,7 +214,8 @@ static double grad_norm(run *t)
     return sqrt(scalar(t));
 }
 
-static void update(run *t, int step, double lr, double norm)
+/** After grad_norm, which leaves the squares where AdamW finds them. */
+static void update(run *t, int step, double lr)
 {
     rig *r = &t->rig;
     mm_adamw adamw = {.lr = (float)lr,
@@ -224,7 +225,8 @@ static void update(run *t, int step, double lr, double norm)
                       .weight_decay = 0.1f,
                       .bias1 = (float)(1.0 - pow(0.9, step + 1)),
                       .bias2 = (float)(1.0 - pow(0.999, step + 1)),
-                      .grad_scale = (float)clip_of(norm)};
+                      .clip = 1.0,
+                      .grad_squares = t->sum};
     must(r->ops->adamw(r->stream, r->theta, t->m, t->v, NULL, r->grad, &adamw,
                        r->table.n_elems));
 }
@@ -249,7 +251,7 @@ static void train_task(run *t, int task,
         if (!(fabs(norm - their_norm) <= norm_bound * their_norm))
             fail_msg("task %d, step %d: gradient norm %.9g, PyTorch's %.9g",
                      task, step, norm, their_norm);
-        update(t, step, logged(t, task, step, "lr"), norm);
+        update(t, step, logged(t, task, step, "lr"));
     }
     float *grad = fetch(r, r->grad, r->table.n_elems);
     for (int64_t i = 0; i < r->table.n_elems; i++)
