@@ -15,7 +15,9 @@ import vocabulary
 
 MODULE = os.environ.get("MAGMAX_CUDA_ON_CPU",
                         cli.TEST_BIN / "libmagmax_cuda_on_cpu.so")
+CPU = ["--device", "cpu"]
 CUDA = ["--device", "cuda"]
+FP32 = [*CUDA, "--precision", "fp32"]
 
 
 def gpus(n):
@@ -101,10 +103,10 @@ class Evaluation(cli.Case):
             return scores, {name: data[()] for name, data in file.items()}
 
     def test_accuracies_and_features_are_the_cpus_on_one_to_four_gpus(self):
-        scores, arrays = self.evaluate()
+        scores, arrays = self.evaluate(*CPU)
         for n in (1, 2, 3, 4):
             with self.subTest(n_ranks=n):
-                got, features = self.evaluate(*CUDA, n_ranks=n, env=gpus(n))
+                got, features = self.evaluate(*FP32, n_ranks=n, env=gpus(n))
                 self.assertEqual(got, scores)
                 np.testing.assert_array_equal(features["labels"],
                                               arrays["labels"])
@@ -124,10 +126,10 @@ class Evaluation(cli.Case):
             with h5py.File(path) as file:
                 return file["weight"][()]
 
-        on_cpu = prototypes()
+        on_cpu = prototypes(*CPU)
         for n in (1, 3):
             np.testing.assert_allclose(
-                prototypes(*CUDA, n_ranks=n, env=gpus(n)), on_cpu, rtol=0,
+                prototypes(*FP32, n_ranks=n, env=gpus(n)), on_cpu, rtol=0,
                 atol=1e-5 * np.abs(on_cpu).max())
 
 
@@ -135,7 +137,7 @@ class Evaluation(cli.Case):
 class ZeroShot(test_zeroshot.Case):
     def test_a_head_of_class_names_equals_open_clips(self):
         for n in (1, 2):
-            self.head("--vocab", vocabulary.PATH, *CUDA, n_ranks=n,
+            self.head("--vocab", vocabulary.PATH, *FP32, n_ranks=n,
                       env=gpus(n))
             np.testing.assert_allclose(
                 self.made()["weight"], self.weight, rtol=0,
