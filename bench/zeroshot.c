@@ -8,12 +8,14 @@
  *   zeroshot list N_CLASSES N_PROMPTS
  *
  * Prints one JSON object: texts/s with everything in it (tokenizing too), the
- * fraction of peak of the operations that were computed, tokens as texts have
+ * fraction of peak of the operations that were computed, texts/s over those
+ * that the peak allows where every text fills the context, tokens as texts have
  * them, as computed, and as a context of 77 would need. `list` prints the
  * classes and prompts, for others to do the same work.
  */
 #include "bench/peak.h"
 #include "src/eval/zero_shot.h"
+#include "src/model/text.h"
 #include "src/tasks/benchmarks.h"
 
 #include <jansson.h>
@@ -137,15 +139,18 @@ int main(int argc, char **argv)
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
     double n_texts = (double)(j.n_classes * j.n_prompts);
+    double full_flop = n_texts * mm_text_forward_flop(
+                                     &model.config, model.config.text.n_tokens);
     printf("{\"model\": \"%s\", \"n_classes\": %lld, \"n_prompts\": %lld, "
            "\"batch_tokens\": %s, \"n_threads\": %d, \"seconds\": %.2f, "
-           "\"texts_per_s\": %.4g, \"of_peak\": %.3f, \"gflop_per_s\": %.4g, "
+           "\"texts_per_s\": %.4g, \"of_peak\": %.3f, "
+           "\"of_peak_rate_of_full_context\": %.3g, \"gflop_per_s\": %.4g, "
            "\"tokens\": %lld, \"tokens_computed\": %lld, "
            "\"tokens_of_full_context\": %lld, \"max_rss_gib\": %.2f}\n",
            argv[1], (long long)j.n_classes, (long long)j.n_prompts, argv[4],
            n_threads, t.seconds, n_texts / t.seconds, t.flop / t.possible,
-           t.flop / t.seconds * 1e-9, (long long)t.n_tokens,
-           (long long)t.n_computed,
+           full_flop / t.possible, t.flop / t.seconds * 1e-9,
+           (long long)t.n_tokens, (long long)t.n_computed,
            (long long)(j.n_classes * j.n_prompts * model.config.text.n_tokens),
            (double)usage.ru_maxrss / (1 << 20));
     mm_tokenizer_close(&tokenizer);
