@@ -35,14 +35,9 @@ class CudaRuns(test_runs.Rig):
         self.env = dict(self.env, MAGMAX_CUDA_ON_CPU_DEVICES="2")
         self.assertEqual(self.evaluate(weights, n_ranks=2), alone)
 
-    def test_several_ranks_follow_pytorch_each_on_a_gpu_of_its_own(self):
-        for n_ranks in (2, 3, 4):
-            with self.subTest(n_ranks=n_ranks):
-                self.env = dict(self.env,
-                                MAGMAX_CUDA_ON_CPU_DEVICES=str(n_ranks))
-                save = self.check_run("seq", n_ranks,
-                                      "--sequential-finetuning")
-                save.rename(self.dir / f"seq{n_ranks}")
+    def test_two_ranks_follow_pytorch_each_on_a_gpu_of_its_own(self):
+        self.env = dict(self.env, MAGMAX_CUDA_ON_CPU_DEVICES="2")
+        self.check_run("seq", 2, "--sequential-finetuning")
 
     def test_auto_is_the_gpu_where_there_is_one_else_the_cpu_saying_why(self):
         weights = test_runs.TINY / "weights.safetensors"
