@@ -119,6 +119,43 @@ static mm_status take_notes_for(mm_watch *w, double time_s, presence mine)
     return MM_OK;
 }
 
+static mm_status call_roll(mm_watch *w, presence mine)
+{
+    for (int rank = 0; rank < w->comm->n_ranks; rank++)
+        w->heard[rank] = rank == w->comm->rank ? mine : MISSING;
+    return tell_all(w, (note){.number = ++w->n_calls,
+                              .kind = QUESTION,
+                              .presence = (int32_t)mine});
+}
+
+static int count(const mm_watch *w, presence what)
+{
+    int n = 0;
+    for (int rank = 0; rank < w->comm->n_ranks; rank++)
+        n += w->heard[rank] == what;
+    return n;
+}
+
+/**
+ * Have every rank talk to every other once: transports make connections when
+ * they are first used, and not while a third rank is stuck.
+ */
+static mm_status make_connections(mm_watch *w)
+{
+    int all_have = 0;
+    MPI_Request barrier;
+    MM_TRY(expect(w));
+    MM_TRY(call_roll(w, READY));
+    while (count(w, MISSING) > 0)
+        MM_TRY(take_notes(w, READY));
+    MM_TRY(MM_MPI(MPI_Ibarrier(w->notes, &barrier)));
+    while (!all_have) {
+        MM_TRY(take_notes(w, READY));
+        MM_TRY(MM_MPI(MPI_Test(&barrier, &all_have, MPI_STATUS_IGNORE)));
+    }
+    return MM_OK;
+}
+
 /* ---- life --------------------------------------------------------------- */
 
 mm_status mm_watch_create(mm_comm *comm, double limit_s, mm_watch **watch)
@@ -147,7 +184,7 @@ mm_status mm_watch_create(mm_comm *comm, double limit_s, mm_watch **watch)
     if (st == MM_OK)
         st = MM_MPI(MPI_Comm_dup(comm->world, &w->notes));
     if (st == MM_OK)
-        st = expect(w);
+        st = make_connections(w);
     if (st != MM_OK)
         mm_watch_destroy(&w);
     *watch = w;
@@ -213,23 +250,6 @@ static mm_status wait_for(mm_watch *w, double limit_s, mm_watch_look *look,
         sched_yield();
     }
     return MM_OK;
-}
-
-static mm_status call_roll(mm_watch *w, presence mine)
-{
-    for (int rank = 0; rank < w->comm->n_ranks; rank++)
-        w->heard[rank] = rank == w->comm->rank ? mine : MISSING;
-    return tell_all(w, (note){.number = ++w->n_calls,
-                              .kind = QUESTION,
-                              .presence = (int32_t)mine});
-}
-
-static int count(const mm_watch *w, presence what)
-{
-    int n = 0;
-    for (int rank = 0; rank < w->comm->n_ranks; rank++)
-        n += w->heard[rank] == what;
-    return n;
 }
 
 /** "rank 3 (host a, process 17), rank 5 (...) and 2 more". */
