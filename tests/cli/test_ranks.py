@@ -141,8 +141,14 @@ class Ranks(cli.Case):
             again = self.train(f"again{n_ranks}", "--device", "cuda", **gpu)
             self.assert_same_weights(on_gpus, again)
             for name, weights in on_cpus.items():
+                ours, theirs = on_gpus[name], weights
+                if name.endswith("in_proj_bias"):
+                    # A bias of all keys cancels in the softmax: its gradient is
+                    # rounding alone, which AdamW makes into whole steps.
+                    ours, theirs = (np.delete(b.reshape(3, -1), 1, axis=0)
+                                    for b in (ours, theirs))
                 np.testing.assert_allclose(
-                    on_gpus[name], weights, rtol=0, atol=2e-5, err_msg=name)
+                    ours, theirs, rtol=0, atol=2e-5, err_msg=name)
 
     def test_every_rank_needs_a_gpu_of_its_own(self):
         arguments = ["magmax_train", *self.common, "--device", "cuda",
