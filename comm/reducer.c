@@ -100,7 +100,12 @@ mm_status mm_reducer_wait(mm_reducer *r)
 
 mm_status mm_reducer_sum_host(mm_reducer *r, double *values, int64_t n)
 {
-    return r->watch ? mm_watch_sum_double(r->watch, values, n) : MM_OK;
+    if (!r->transport)
+        return MM_OK;
+    mm_status st = mm_watch_sum_double(r->watch, values, n);
+    if (st != MM_OK)
+        r->transport->table->give_up(r->transport);
+    return st;
 }
 
 double mm_reducer_wait_s(const mm_reducer *r)

@@ -21,6 +21,8 @@ typedef struct mm_transport_table {
     mm_status (*finish)(mm_transport *transport);
     /* Wait until the sums before the last finish are there. */
     mm_status (*wait)(mm_transport *transport);
+    /* Other ranks are gone: let nothing wait for them any more. */
+    void (*give_up)(mm_transport *transport);
     void (*poll)(mm_transport *transport);
     /* Seconds that the stream has stood still for other ranks. */
     double (*wait_s)(const mm_transport *transport);

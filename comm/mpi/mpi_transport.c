@@ -55,6 +55,11 @@ static mm_status sum_floats(mm_transport *transport, float *values, int64_t n)
                                  &t->pending[t->n_pending++]));
 }
 
+static void give_up(mm_transport *transport)
+{
+    (void)transport; /* nothing waits but finish */
+}
+
 static void poll(mm_transport *transport)
 {
     mpi_transport *t = own(transport);
@@ -94,6 +99,7 @@ mm_status mm_mpi_transport_create(const mm_reducer_plan *plan, mm_watch *watch,
         .sum_floats = sum_floats,
         .finish = finish,
         .wait = wait,
+        .give_up = give_up,
         .poll = poll,
         .wait_s = wait_s,
         .destroy = destroy,

@@ -127,6 +127,12 @@ static mm_status wait(mm_transport *transport)
     return or_give_up(t, st);
 }
 
+static void give_up(mm_transport *transport)
+{
+    nccl_transport *t = own(transport);
+    t->nccl->abort(t->comm);
+}
+
 static void poll(mm_transport *transport)
 {
     (void)transport; /* GPUs move by themselves */
@@ -203,6 +209,7 @@ mm_status mm_nccl_transport_create(const mm_reducer_plan *plan, mm_watch *watch,
         .sum_floats = sum_floats,
         .finish = finish,
         .wait = wait,
+        .give_up = give_up,
         .poll = poll,
         .wait_s = wait_s,
         .destroy = destroy,

@@ -24,10 +24,6 @@ CUDA = {
     "MAGMAX_CUDA_ON_CPU_DEVICES": "4",
 }
 
-# With UCX in the place of ob1, messages between ranks that are well may stand
-# still with the one that is stopped: then more ranks are named than are stuck.
-OB1 = {"OMPI_MCA_pml": "ob1"}
-
 
 def rank_of(pid):
     """The rank that a process of mpirun is; None for another process."""
@@ -75,7 +71,7 @@ class Ranks(cli.Case):
         save = self.dir / "run"
         process = cli.start(
             "magmax_train", *self.common, "--epochs", 1000000,
-            "--save", save, *more, n_ranks=n_ranks, env={**OB1, **(env or {})},
+            "--save", save, *more, n_ranks=n_ranks, env=env,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.addCleanup(cli.stop, process)
         log, begin = save / "log.jsonl", time.monotonic()
