@@ -4,6 +4,7 @@ own; and that several GPUs give what several CPUs give.
 ctest: timeout=300 processors=3
 """
 
+import json
 import os
 import re
 import shutil
@@ -23,6 +24,24 @@ CUDA = {
         "MAGMAX_NCCL_ON_CPU", cli.TEST_BIN / "libmagmax_nccl_on_cpu.so"),
     "MAGMAX_CUDA_ON_CPU_DEVICES": "4",
 }
+
+# The bounds of tests/parity/test_runs.py.
+LOSS, GRAD_NORM, TASK_VECTOR = 3e-5, 6e-3, 2e-3
+
+
+def learned(tensors):
+    """Weights but for a bias of all keys, which cancels in the softmax: its
+    gradient is rounding alone, which AdamW makes into whole steps."""
+    return np.concatenate([
+        (np.delete(t.reshape(3, -1), 1, axis=0)
+         if name.endswith("in_proj_bias") else t).ravel().astype(np.float64)
+        for name, t in sorted(tensors.items())])
+
+
+def deviation(ours, theirs, start):
+    """|ours - theirs| / |theirs - start| over all tensors."""
+    ours, theirs, start = map(learned, (ours, theirs, start))
+    return np.linalg.norm(ours - theirs) / np.linalg.norm(theirs - start)
 
 
 def rank_of(pid):
@@ -58,13 +77,16 @@ class Ranks(cli.Case):
         cls.common = [
             "--model", data / "model.json", "--dataset", data / "data.npz",
             "--head", data / "head.safetensors", "--from-scratch",
-            "--no-augment", "--batch-size", 12, "--lr", 1e-3,
-            "--warmup-length", 2]
+            "--no-augment", "--batch-size", 12, "--warmup-length", 2]
 
-    def train(self, save, *more, **options):
+    def train(self, save, *more, lr=1e-3, **options):
         cli.run_ok("magmax_train", *self.common, "--epochs", 2,
-                   "--save", self.dir / save, *more, **options)
+                   "--lr", lr, "--save", self.dir / save, *more, **options)
         return cli.read_checkpoint(self.dir / save / "task_000.h5")
+
+    def steps(self, save):
+        text = (self.dir / save / "log.jsonl").read_text()
+        return [json.loads(line) for line in text.splitlines()]
 
     def long_run(self, n_ranks, *more, env=None):
         """A run that is under way, and its ranks' processes."""
@@ -130,21 +152,20 @@ class Ranks(cli.Case):
             time.sleep(0.1)
 
     def test_gpus_give_what_cpus_give_and_the_same_bits_again(self):
+        start = self.train("start", lr=0)
         for n_ranks in (2, 3, 4):
             on_cpus = self.train(f"cpu{n_ranks}", n_ranks=n_ranks)
             gpu = {"n_ranks": n_ranks, "env": CUDA}
-            on_gpus = self.train(f"gpu{n_ranks}", "--device", "cuda", **gpu)
-            again = self.train(f"again{n_ranks}", "--device", "cuda", **gpu)
+            fp32 = ["--device", "cuda", "--precision", "fp32"]
+            on_gpus = self.train(f"gpu{n_ranks}", *fp32, **gpu)
+            again = self.train(f"again{n_ranks}", *fp32, **gpu)
             self.assert_same_weights(on_gpus, again)
-            for name, weights in on_cpus.items():
-                ours, theirs = on_gpus[name], weights
-                if name.endswith("in_proj_bias"):
-                    # A bias of all keys cancels in the softmax: its gradient is
-                    # rounding alone, which AdamW makes into whole steps.
-                    ours, theirs = (np.delete(b.reshape(3, -1), 1, axis=0)
-                                    for b in (ours, theirs))
-                np.testing.assert_allclose(
-                    ours, theirs, rtol=0, atol=2e-5, err_msg=name)
+            self.assertLess(deviation(on_gpus, on_cpus, start), TASK_VECTOR)
+            steps = [self.steps(f"{kind}{n_ranks}") for kind in ("gpu", "cpu")]
+            for ours, theirs in zip(*steps, strict=True):
+                self.assertAlmostEqual(ours["loss"], theirs["loss"], delta=LOSS)
+                self.assertAlmostEqual(ours["grad_norm"] / theirs["grad_norm"],
+                                       1, delta=GRAD_NORM)
 
     def test_every_rank_needs_a_gpu_of_its_own(self):
         arguments = ["magmax_train", *self.common, "--device", "cuda",
@@ -163,9 +184,21 @@ class Ranks(cli.Case):
         cli.assert_one_line_error(proc, "needs NCCL", "/no/nccl.so")
 
     def test_gradients_travel_as_bf16_between_gpus_only(self):
-        proc = cli.run("magmax_train", *self.common, "--reduce-dtype", "bf16",
-                       "--save", self.dir / "run", n_ranks=2)
+        bf16 = ["--reduce-dtype", "bf16"]
+        proc = cli.run("magmax_train", *self.common, *bf16, "--save",
+                       self.dir / "run", n_ranks=2)
         cli.assert_one_line_error(proc, "--reduce-dtype", "bf16")
+        gpu = {"n_ranks": 3, "env": CUDA}
+        rounded = self.train("a", "--device", "cuda", *bf16, **gpu)
+        again = self.train("b", "--device", "cuda", *bf16, **gpu)
+        exact = self.train("c", "--device", "cuda", **gpu)
+        self.assert_same_weights(rounded, again)
+        self.assertTrue(any((rounded[n] != exact[n]).any() for n in exact))
+        first = [self.steps(save)[0] for save in "ac"]
+        self.assertEqual(first[0]["loss"], first[1]["loss"])
+        # Each of the sum's two additions, and its terms, round by 2^-9.
+        self.assertAlmostEqual(first[0]["grad_norm"] / first[1]["grad_norm"], 1,
+                               delta=3 * 2**-9)
 
 
 if __name__ == "__main__":
