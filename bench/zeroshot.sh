@@ -5,11 +5,15 @@
 # build_zero_shot_classifier in turn, over fewer texts, with the ratio.
 #
 #   bench/zeroshot.sh [--build DIR] [--classes N] [--prompts N] [--rounds N]
+#                     [--processes N]
 #
 #   --build    an existing build folder (default: build/bench, made here)
 #   --classes  default 1000, which are all
-#   --prompts  default 4; 80 are all, some twelve minutes a round
+#   --prompts  default 4; 80 are all, some eight minutes a round
 #   --rounds   default 3; medians over them are printed last
+#   --processes  default 1, with two threads (OMP_NUM_THREADS=...); N: as many
+#              with one thread and one core each, side by side as ranks would
+#              be, each with its share of the number of classes
 #
 # MODEL=..., BATCH=... (tokens at a time), VOCABULARY=..., PYTHON=... (with
 # open_clip_torch), TORCH_CLASSES=... (how many it gets) replace the defaults.
@@ -20,13 +24,15 @@ build=
 classes=1000
 prompts=4
 rounds=3
+processes=1
 while [ $# -gt 0 ]; do
     case $1 in
     --build) build=$2; shift ;;
     --classes) classes=$2; shift ;;
     --prompts) prompts=$2; shift ;;
     --rounds) rounds=$2; shift ;;
-    --help | -h) sed -n '2,16s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    --processes) processes=$2; shift ;;
+    --help | -h) sed -n '2,20s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "unknown argument $1" >&2; exit 2 ;;
     esac
     shift
@@ -51,16 +57,32 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 "$build/bin-bench/zeroshot" list "$torch_classes" "$prompts" >"$work/lists.json"
+
+# head_of [PREFIX...]: one process's head, PREFIX before the command.
+head_of() {
+    "$@" "$build/bin-bench/zeroshot" "$model" $((classes / processes)) \
+        "$prompts" "$batch" "$vocabulary"
+}
+
 for ((round = 0; round < rounds; round++)); do
-    "$build/bin-bench/zeroshot" "$model" "$classes" "$prompts" "$batch" \
-        "$vocabulary" | tee -a "$work/ours"
+    if [ "$processes" -eq 1 ]; then
+        head_of | tee -a "$work/ours"
+    else
+        for ((core = 0; core < processes; core++)); do
+            head_of env OMP_NUM_THREADS=1 taskset -c "$core" >"$work/$core" &
+        done
+        wait
+        for ((core = 0; core < processes; core++)); do
+            tee -a "$work/ours" <"$work/$core"
+        done
+    fi
     if [ "$torch" = yes ]; then
         "$python" bench/zeroshot_torch.py "$model" "$work/lists.json" |
             tee -a "$work/torch"
     fi
 done
 
-python3 - "$work" <<'PYTHON'
+python3 - "$work" "$processes" <<'PYTHON'
 import json, os, statistics, sys
 
 def read(name):
@@ -72,7 +94,8 @@ def median(rows, key):
     return statistics.median(row[key] for row in rows)
 
 ours, torch = read("ours"), read("torch")
-rate, tokens = median(ours, "texts_per_s"), ours[0]["tokens"]
+rate, tokens = (int(sys.argv[2]) * median(ours, "texts_per_s"),
+                ours[0]["tokens"])
 print(f"\n{rate:.4g} texts/s, {median(ours, 'of_peak'):.2f} of peak in "
       f"operations that were computed, "
       f"{median(ours, 'of_peak_rate_of_full_context'):.2f} of the texts/s "
