@@ -8,6 +8,10 @@
 #   . slurm/env.sh
 #   sbatch slurm/train.sbatch --model ViT-B-16 ... --save runs/x
 #   sbatch --partition=big --nodes=4 slurm/train.sbatch --model ViT-B-16 ...
+#   sbatch --gpus-per-node=8 --ntasks-per-node=8 slurm/train.sbatch ...
+#
+# The last is a rank a GPU; ranks have to see all GPUs of their node, so not
+# --gpus-per-task.
 
 # ---- at submission (empty: the cluster's default) ----------------------------
 # Nodes, tasks a node and cores a task are the #SBATCH lines of each script:
