@@ -161,6 +161,8 @@ class Ranks(cli.Case):
             again = self.train(f"again{n_ranks}", *fp32, **gpu)
             self.assert_same_weights(on_gpus, again)
             self.assertLess(deviation(on_gpus, on_cpus, start), TASK_VECTOR)
+            np.testing.assert_allclose(learned(on_gpus), learned(on_cpus),
+                                       rtol=0, atol=2e-5)
             steps = [self.steps(f"{kind}{n_ranks}") for kind in ("gpu", "cpu")]
             for ours, theirs in zip(*steps, strict=True):
                 self.assertAlmostEqual(ours["loss"], theirs["loss"], delta=LOSS)
