@@ -11,10 +11,13 @@ static const char *const launcher_marks[] = {
     "MPIRUN_",          "SLURM_PROCID=", "FLUX_",         "JSM_", "ALPS_",
 };
 
-/* HWLOC_COMPONENTS: -x86 would visit every core in turn, and wait for the busy
+/* orte_create_session_dirs: isolated processes share one name, so of two that
+ * run at once the first to end would remove the directory under the other.
+ * HWLOC_COMPONENTS: -x86 would visit every core in turn, and wait for the busy
  * ones; the kernel tells the same. */
 static const char *const settings[][2] = {
     {"OMPI_MCA_ess_singleton_isolated", "1"},
+    {"OMPI_MCA_orte_create_session_dirs", "0"},
     {"OMPI_MCA_pml", "ob1"},
     {"OMPI_MCA_btl", "self"},
     {"HWLOC_COMPONENTS", "-gl,-opencl,-pci,-x86"},

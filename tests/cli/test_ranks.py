@@ -117,6 +117,11 @@ class Ranks(cli.Case):
             r"stuck or dead, .*--rank-timeout")
         self.assertNotIn(f"process {pids[(rank + 1) % n_ranks]})", lines[0])
 
+    def test_a_single_process_leaves_no_files_of_mpi(self):
+        # Open MPI's directory would be the same for all that run at once.
+        self.train("run", env={"TMPDIR": str(self.dir / "mpi")})
+        self.assertFalse((self.dir / "mpi").exists())
+
     def test_a_stopped_rank_is_named_and_ends_the_job(self):
         self.check_stopped_rank(3, 1)
 
