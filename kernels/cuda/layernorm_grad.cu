@@ -21,37 +21,89 @@ template <typename T> struct layernorm_grad_arguments {
 };
 } // namespace
 
-/* With xhat = (x - mean) rstd and g = dy gamma, both averaged over the row:
- * dx = rstd (g - mean(g) - xhat mean(g xhat)). One warp a row, which stays in
- * registers, as do the lane's columns of dgamma and dbeta. */
+namespace
+{
+/** N elements as they were read, packed. */
+template <int N, typename T> struct packed {
+    enum { WORDS = N * (int)sizeof(T) / 4 };
+    mm_vec<uint32_t, WORDS> of;
+
+    __device__ __forceinline__ void load(const T *from)
+    {
+        of = mm_load<WORDS>(reinterpret_cast<const uint32_t *>(from));
+    }
+    __device__ __forceinline__ float operator[](int k) const
+    {
+        if (sizeof(T) == 4)
+            return __uint_as_float(of.v[k]);
+        const uint32_t pair = of.v[k / 2];
+        return __uint_as_float(k % 2 ? pair & 0xFFFF0000u : pair << 16);
+    }
+    /** Have what is made of it made again later, not kept in more registers. */
+    __device__ __forceinline__ void forget_uses()
+    {
+#pragma unroll
+        for (int i = 0; i < WORDS; i++)
+            asm volatile("" : "+r"(of.v[i]));
+    }
+};
+
+/** xhat = (x - mean) rstd and g = dy gamma of one access. */
+template <int N, typename T>
+__device__ __forceinline__ void
+standardize(mm_vec<float, N> &xhat, mm_vec<float, N> &g, const packed<N, T> &x,
+            const packed<N, T> &dy, const float *gamma, float mean, float rstd)
+{
+    const mm_vec<float, N> factor = mm_load_floats<N>(gamma);
+#pragma unroll
+    for (int k = 0; k < N; k++) {
+        xhat.v[k] = (x[k] - mean) * rstd;
+        g.v[k] = dy[k] * factor.v[k];
+    }
+}
+} // namespace
+
+/* dx = rstd (g - mean(g) - xhat mean(g xhat)), the means over the row. One warp
+ * a row, which stays in registers as it was read, all of it asked for at once;
+ * xhat and g are computed twice, which is cheaper than keeping them. The lane's
+ * columns of dgamma and dbeta stay in registers, too. */
 template <int N, int CHUNKS, typename T>
-__global__ void __launch_bounds__(GRAD_THREADS)
+__global__ void __launch_bounds__(GRAD_THREADS,
+                                  sizeof(T) == 2 && N * CHUNKS <= 24 ? 2 : 1)
     mm_layernorm_grad_kernel(layernorm_grad_arguments<T> a)
 {
-    MM_DYNAMIC_SHARED(float, shared); /* [dgamma, dbeta][width] */
+    constexpr bool EARLY = sizeof(T) == 2; /* fp32 rows leave no registers */
+    MM_DYNAMIC_SHARED(float, shared);      /* [dgamma, dbeta][width] */
     mm_vec<float, N> dgamma[CHUNKS] = {}, dbeta[CHUNKS] = {};
     const float inv_width = 1.0f / (float)a.width;
     for (int64_t row = mm_warp_row(); row < a.n_rows;
          row += (int64_t)gridDim.x * MM_ROWS_A_BLOCK) {
-        const float mean = a.mean[row], rstd = a.rstd[row];
-        mm_vec<float, N> xhat[CHUNKS], g[CHUNKS];
-        float sum_g = 0.0f, sum_gx = 0.0f;
+        packed<N, T> x[CHUNKS], dy[CHUNKS], residual[CHUNKS];
 #pragma unroll
         for (int c = 0; c < CHUNKS; c++) {
             const int j = (c * MM_WARP + mm_lane()) * N;
             if (j >= a.width)
                 continue;
-            xhat[c] = mm_load_floats<N>(a.x + row * a.x_stride + j);
-            g[c] = mm_load_floats<N>(a.dy + row * a.width + j);
-            const mm_vec<float, N> gamma = mm_load_floats<N>(a.gamma + j);
+            x[c].load(a.x + row * a.x_stride + j);
+            dy[c].load(a.dy + row * a.width + j);
+            if (EARLY && a.residual)
+                residual[c].load(a.residual + row * a.x_stride + j);
+        }
+        const float mean = a.mean[row], rstd = a.rstd[row];
+        float sum_g = 0.0f, sum_gx = 0.0f;
+        mm_vec<float, N> xhat, g;
+#pragma unroll
+        for (int c = 0; c < CHUNKS; c++) {
+            const int j = (c * MM_WARP + mm_lane()) * N;
+            if (j >= a.width)
+                continue;
+            standardize(xhat, g, x[c], dy[c], a.gamma + j, mean, rstd);
 #pragma unroll
             for (int k = 0; k < N; k++) {
-                xhat[c].v[k] = (xhat[c].v[k] - mean) * rstd;
-                dgamma[c].v[k] += g[c].v[k] * xhat[c].v[k];
-                dbeta[c].v[k] += g[c].v[k];
-                g[c].v[k] *= gamma.v[k];
-                sum_g += g[c].v[k];
-                sum_gx += g[c].v[k] * xhat[c].v[k];
+                dgamma[c].v[k] += dy[c][k] * xhat.v[k];
+                dbeta[c].v[k] += dy[c][k];
+                sum_g += g.v[k];
+                sum_gx += g.v[k] * xhat.v[k];
             }
         }
         const float mean_g = mm_warp_sum(sum_g) * inv_width;
@@ -61,12 +113,18 @@ __global__ void __launch_bounds__(GRAD_THREADS)
             const int j = (c * MM_WARP + mm_lane()) * N;
             if (j >= a.width)
                 continue;
+            if (!EARLY && a.residual)
+                residual[c].load(a.residual + row * a.x_stride + j);
+            x[c].forget_uses();
+            dy[c].forget_uses();
+            standardize(xhat, g, x[c], dy[c], a.gamma + j, mean, rstd);
             mm_vec<float, N> d = {};
-            if (a.residual)
-                d = mm_load_floats<N>(a.residual + row * a.x_stride + j);
 #pragma unroll
-            for (int k = 0; k < N; k++)
-                d.v[k] += rstd * (g[c].v[k] - mean_g - xhat[c].v[k] * mean_gx);
+            for (int k = 0; k < N; k++) {
+                if (a.residual)
+                    d.v[k] = residual[c][k];
+                d.v[k] += rstd * (g.v[k] - mean_g - xhat.v[k] * mean_gx);
+            }
             mm_store_floats<N>(a.dx + row * a.x_stride + j, d);
         }
     }

@@ -8,7 +8,10 @@
  * block adds those up.
  */
 
-enum { MM_REDUCE_THREADS = 256, MM_REDUCE_BLOCKS = 1024 };
+/* Blocks: the same on every GPU, so that the bits are; four a multiprocessor of
+ * an H100, all resident at once. AHEAD: steps whose loads a thread has under
+ * way together. */
+enum { MM_REDUCE_THREADS = 256, MM_REDUCE_BLOCKS = 528, MM_REDUCE_AHEAD = 4 };
 
 static_assert(MM_REDUCE_BLOCKS * sizeof(double) <= MM_CUDA_PARTIAL_BYTES,
               "one double a block");
@@ -50,6 +53,13 @@ __global__ void __launch_bounds__(MM_REDUCE_THREADS)
     const int64_t step = (int64_t)gridDim.x * MM_REDUCE_THREADS * 4;
     int64_t i = ((int64_t)blockIdx.x * MM_REDUCE_THREADS + threadIdx.x) * 4;
     A mine = A(0);
+    for (; i + (MM_REDUCE_AHEAD - 1) * step + 4 <= n_elems;
+         i += MM_REDUCE_AHEAD * step)
+#pragma unroll
+        for (int ahead = 0; ahead < MM_REDUCE_AHEAD; ahead++)
+#pragma unroll
+            for (int k = 0; k < 4; k += N)
+                f.template run<N>(i + ahead * step + k, mine);
     for (; i + 4 <= n_elems; i += step)
 #pragma unroll
         for (int k = 0; k < 4; k += N)

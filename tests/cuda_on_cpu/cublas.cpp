@@ -5,6 +5,7 @@
 #include "tests/cuda_on_cpu/include/cublasLt.h"
 #include "tests/cuda_on_cpu/include/cuda_bf16.h"
 #include "tests/cuda_on_cpu/launch.h"
+#include "tests/cuda_on_cpu/races.h"
 
 #include <cstdlib>
 #include <cstring>
@@ -60,11 +61,13 @@ float load(const void *from, cudaDataType_t type, std::size_t i)
     return static_cast<const float *>(from)[i];
 }
 
+/** The library may round factors or cut them off; the build that looks for
+ * races does the latter. */
 float rounded(float x, cublasComputeType_t compute)
 {
     if (compute == CUBLAS_COMPUTE_32F_FAST_TF32) {
         std::uint32_t bits = __float_as_uint(x);
-        if ((bits & 0x7F800000u) != 0x7F800000u)
+        if (!races::WATCHED && (bits & 0x7F800000u) != 0x7F800000u)
             bits += 0xFFFu + (bits >> 13 & 1u);
         return __uint_as_float(bits & ~0x1FFFu);
     }

@@ -193,6 +193,11 @@ static double factor_error(void)
     return strstr(device_name, ":tf32") ? 0x1p-11 : 0.0;
 }
 
+double op_cut_scale(double size, int64_t n_terms)
+{
+    return 2.0 * factor_error() * size / op_tolerance(n_terms);
+}
+
 double op_act_error(void)
 {
     return has_bf16() ? 0x1p-8 : 0.0;

@@ -95,6 +95,11 @@ void op_check(mm_status status, const char *call, const char *file, int line);
  */
 double op_tolerance(int64_t n_terms);
 
+/** What is added to the size of a product's terms because NVIDIA's library may
+ * cut factors off where op_tolerance has them rounded: it promises neither, and
+ * tensor cores ignore the bits that are too many. */
+double op_cut_scale(double size, int64_t n_terms);
+
 /** Half a unit in the last place of an activation, relative to it: what one
  * rounding to that type costs; 0 where activations are fp32, whose rounding is
  * in op_tolerance. */
