@@ -134,13 +134,29 @@ static mm_status make_order(encoder *e)
     return MM_OK;
 }
 
+/** How many elements a device's copy of the weights starts behind an aligned
+ * place: such that what follows logit_scale, one number before all blocks, is
+ * aligned. Nothing in the blocks would be, without it. */
+static int64_t lead_of(const mm_model *model)
+{
+    enum { ALIGN = 16 };
+    const float *behind =
+        mm_params_text(&model->config, model->theta).logit_scale + 1;
+    return (ALIGN - (behind - model->theta) % ALIGN) % ALIGN;
+}
+
 static void lay_out_device(encoder *e, mm_arena *arena)
 {
-    e->theta = e->plan->model->theta;
-    if (mm_device_has_own_memory(e->plan->device))
-        e->theta = mm_arena_floats(arena, e->plan->model->table.n_elems);
-    e->shadow =
-        mm_shadow_take(arena, e->plan->device, e->plan->model->table.n_elems);
+    const mm_model *model = e->plan->model;
+    e->theta = model->theta;
+    if (!mm_device_has_own_memory(e->plan->device))
+        return;
+    const int64_t lead = lead_of(model), n = lead + model->table.n_elems;
+    float *theta = mm_arena_floats(arena, n);
+    mm_act *shadow = mm_shadow_take(arena, e->plan->device, n);
+    e->theta = theta ? theta + lead : NULL;
+    const int64_t act_bytes = mm_device_act_bytes(e->plan->device);
+    e->shadow = shadow ? (mm_act *)((char *)shadow + lead * act_bytes) : NULL;
 }
 
 static void lay_out_host(encoder *e, mm_arena *arena)

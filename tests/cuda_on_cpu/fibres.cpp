@@ -1,7 +1,8 @@
 /*
  * Runs a kernel's blocks, each block's threads as fibres: a thread runs until
  * it waits for its warp or its block. Every second block runs its threads
- * backwards, so that code without the barrier that it needs goes wrong.
+ * backwards, every fourth kernel runs them in other orders, so that code
+ * without the barrier that it needs goes wrong.
  */
 #include "tests/cuda_on_cpu/fibre.h"
 #include "tests/cuda_on_cpu/launch.h"
@@ -75,7 +76,7 @@ class block_runner
     void begin_grid(const char *kernel, dim3 grid, dim3 block,
                     std::size_t shared_bytes,
                     const std::function<void()> &work);
-    void run(dim3 block_index, bool backwards);
+    void run(dim3 block_index, unsigned order);
     void end_grid();
 
     void wait_for_block(const char *file, int line);
@@ -96,7 +97,7 @@ class block_runner
 
   private:
     static void thread_main(void *argument);
-    bool run_warp(unsigned index, bool backwards);
+    bool run_warp(unsigned index, unsigned twist);
     void wait(state why);
     void check_canaries();
     void drop_arrays();
@@ -155,7 +156,18 @@ void block_runner::begin_grid(const char *kernel, dim3 grid, dim3 block,
     }
 }
 
-void block_runner::run(dim3 block_index, bool backwards)
+/** How a block takes its threads: forwards, backwards, or in every fourth
+ * kernel anyhow. The lowest five bits twist the lanes of a warp, the next one
+ * turns the warps round, the others say which is first. */
+unsigned order_of(unsigned grid_number, unsigned block)
+{
+    const unsigned forwards = 0, backwards = 2 * LANES - 1;
+    if (grid_number % 4 == 3)
+        return (grid_number * 65537 + block) * 2654435761u >> 16;
+    return (grid_number + block) % 2 ? backwards : forwards;
+}
+
+void block_runner::run(dim3 block_index, unsigned order)
 {
     races::begin_block();
     for (array &a : arrays)
@@ -168,9 +180,12 @@ void block_runner::run(dim3 block_index, bool backwards)
     const unsigned n_warps = n_threads / LANES;
     for (bool some = true; some;) {
         some = false;
-        for (unsigned w = 0; w < n_warps; w++)
-            if (run_warp(backwards ? n_warps - 1 - w : w, backwards))
+        for (unsigned w = 0; w < n_warps; w++) {
+            const unsigned turned = (w + (order >> 6)) % n_warps;
+            if (run_warp(order & LANES ? n_warps - 1 - turned : turned,
+                         order % LANES))
                 some = true;
+        }
     }
     for (unsigned i = 0; i < n_threads; i++)
         if (threads[i]->now != state::done)
@@ -179,14 +194,13 @@ void block_runner::run(dim3 block_index, bool backwards)
 }
 
 /** Until no thread of the warp can go on; false if none could. */
-bool block_runner::run_warp(unsigned index, bool backwards)
+bool block_runner::run_warp(unsigned index, unsigned twist)
 {
     bool ran = false;
     for (bool some = true; some;) {
         some = false;
         for (unsigned i = 0; i < LANES; i++) {
-            unsigned lane = backwards ? LANES - 1 - i : i;
-            gpu_thread *t = threads[index * LANES + lane].get();
+            gpu_thread *t = threads[index * LANES + (i ^ twist)].get();
             if (t->now != state::ready)
                 continue;
             ran = some = true;
@@ -421,7 +435,7 @@ void run_grid(const char *name, dim3 grid, dim3 block, std::size_t shared_bytes,
             unsigned i = static_cast<unsigned>(b);
             runner->run(
                 dim3(i % grid.x, i / grid.x % grid.y, i / (grid.x * grid.y)),
-                (grid_number + i) % 2 == 1);
+                order_of(grid_number, i));
         }
         runner->end_grid();
     }
