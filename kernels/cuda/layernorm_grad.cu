@@ -244,6 +244,16 @@ static void launch_rows(cudaStream_t on, unsigned n_blocks,
     }
 }
 
+/** sums (+)= the sums of n_blocks rows of so many columns. */
+static void add_partials(cudaStream_t on, float *sums, const float *partials,
+                         bool accumulate, int64_t n_blocks, int64_t n_columns,
+                         int64_t stride)
+{
+    MM_LAUNCH((mm_column_sums_kernel<float>), mm_blocks(n_columns, MM_WARP),
+              MM_COLUMN_THREADS, 0, on, sums, partials, stride, accumulate,
+              n_blocks, n_columns, n_blocks);
+}
+
 template <typename T>
 static mm_status layernorm_grad(mm_stream *stream, float *dgamma, float *dbeta,
                                 bool accumulate, layernorm_grad_arguments<T> a)
@@ -264,13 +274,14 @@ static mm_status layernorm_grad(mm_stream *stream, float *dgamma, float *dbeta,
         mm_min_i64(GRAD_BLOCKS, mm_ceil_div(a.n_rows, MM_ROWS_A_BLOCK));
     if (n_blocks > 0)
         launch_rows(cuda->stream, (unsigned)n_blocks, a);
-    const unsigned column_blocks = mm_blocks(a.width, MM_WARP);
-    MM_LAUNCH((mm_column_sums_kernel<float>), column_blocks, MM_COLUMN_THREADS,
-              0, cuda->stream, dgamma, a.partials, 2 * a.width, accumulate,
-              n_blocks, a.width, n_blocks);
-    MM_LAUNCH((mm_column_sums_kernel<float>), column_blocks, MM_COLUMN_THREADS,
-              0, cuda->stream, dbeta, a.partials + a.width, 2 * a.width,
-              accumulate, n_blocks, a.width, n_blocks);
+    /* In a model's gradient they lie side by side: one launch. */
+    const bool together = dbeta == dgamma + a.width;
+    const int64_t n_columns = together ? 2 * a.width : a.width;
+    add_partials(cuda->stream, dgamma, a.partials, accumulate, n_blocks,
+                 n_columns, 2 * a.width);
+    if (!together)
+        add_partials(cuda->stream, dbeta, a.partials + a.width, accumulate,
+                     n_blocks, n_columns, 2 * a.width);
     return MM_CUDA(cudaGetLastError(), "layernorm_grad of %lld rows of %lld",
                    (long long)a.n_rows, (long long)a.width);
 }

@@ -37,8 +37,13 @@ static void compute(op_env *env, const void *context, float *out)
                               1e-5f, c->n_rows, c->width));
     mm_act *residual = c->residual ? op_put_acts(env, res, n_x) : NULL;
     mm_act *dx = c->in_place ? residual : op_put_acts(env, res, n_x);
-    float *dgamma = op_put_floats(env, gamma, c->width);
-    float *dbeta = op_put_floats(env, beta, c->width);
+    /* In place also means: side by side, as a model's gradient has them. */
+    float *both = op_host(2 * c->width * (int64_t)sizeof *both);
+    memcpy(both, gamma, (size_t)c->width * sizeof *both);
+    memcpy(both + c->width, beta, (size_t)c->width * sizeof *both);
+    float *dgamma = op_put_floats(env, both, (c->in_place ? 2 : 1) * c->width);
+    float *dbeta =
+        c->in_place ? dgamma + c->width : op_put_floats(env, beta, c->width);
     op_ok(env->ops->layernorm_grad(env->stream, dx, dgamma, dbeta, residual,
                                    op_put_acts(env, dy, n_y), d_x, c->stride,
                                    mean, rstd, d_gamma, c->accumulate,
@@ -47,14 +52,16 @@ static void compute(op_env *env, const void *context, float *out)
     op_get_floats(env, mean, out + n_y, c->n_rows);
     op_get_floats(env, rstd, out + n_y + c->n_rows, c->n_rows);
     out += n_y + 2 * c->n_rows;
-    op_get_floats(env, dgamma, out, c->width);
-    op_get_floats(env, dbeta, out + c->width, c->width);
+    op_get_floats(env, dgamma, out, (c->in_place ? 2 : 1) * c->width);
+    if (!c->in_place)
+        op_get_floats(env, dbeta, out + c->width, c->width);
     op_get_acts(env, dx, out + 2 * c->width, n_x);
     free(x);
     free(dy);
     free(res);
     free(gamma);
     free(beta);
+    free(both);
 }
 
 static int64_t n_out_of(const norm_case *c)
