@@ -83,6 +83,10 @@ void enqueue_until(cudaStream_t stream, std::function<bool()> work);
 /** Remember for cudaGetLastError. */
 void set_error(cudaError_t error);
 
+/** What a block may ask for: MAGMAX_CUDA_ON_CPU_SHARED_KIB; an H100's without
+ * it. */
+std::size_t most_shared_bytes();
+
 /** End the program unless [memory, memory + n_bytes) is device memory. */
 void require_device_memory(const char *what, const void *memory,
                            std::size_t n_bytes);
