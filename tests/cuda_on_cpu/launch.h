@@ -25,6 +25,8 @@ namespace mm_emu
 /** What a thread knows of itself. */
 struct thread_view {
     dim3 thread, block, block_size, grid_size;
+    unsigned number = 0; /* in its block */
+    unsigned syncs = 0;  /* how often it has been through __syncwarp */
 };
 
 /** The thread that is running. __thread: thread_local would go through a
