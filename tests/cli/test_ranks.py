@@ -1,7 +1,7 @@
 """What becomes of a run when one of its ranks stops, dies, or has no GPU of its
 own; and that several GPUs give what several CPUs give.
 
-ctest: timeout=300 processors=3
+ctest: timeout=300 cost=50 processors=3
 """
 
 import json

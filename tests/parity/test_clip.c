@@ -2,7 +2,7 @@
  * Full-size image towers, forward and backward, on weights from a closed
  * formula, against open_clip's float64 numbers.
  *
- * ctest: slow timeout=300 processors=2 gpu
+ * ctest: slow timeout=300 cost=20 processors=2 gpu
  */
 #include "tests/parity/full_size.h"
 

@@ -1,7 +1,7 @@
 /*
  * As test_clip, the tower of 304 million weights.
  *
- * ctest: slow timeout=600 processors=2 gpu
+ * ctest: slow timeout=600 cost=40 processors=2 gpu
  */
 #include "tests/parity/full_size.h"
 
