@@ -1,3 +1,5 @@
+/* The checkpoints of several tasks into one. */
+
 #include "src/merge/merge.h"
 #include "src/merge/record.h"
 #include "src/program.h"
@@ -10,19 +12,20 @@ static const mm_option rows[] = {
     {.name = "pretrained",
      .kind = MM_OPTION_TEXT,
      .value = "FILE",
-     .help = "weights that all tasks started from, HDF5 or safetensors",
+     .help = "weights that all tasks started from: HDF5, safetensors or "
+             "PyTorch's",
      .required = true},
     {.name = "method",
      .kind = MM_OPTION_CHOICE,
      .value = "NAME",
      .fallback = "magmax",
      .choices = MM_MERGE_METHODS,
-     .help = "how to merge: " MM_MERGE_METHODS},
+     .help = "how to merge"},
     {.name = "scaling-coef",
      .kind = MM_OPTION_REAL,
      .value = "X",
      .help = "factor of the merged change (default: magmax 0.5, average 1, "
-             "random 1)"},
+             "random 1; task-arithmetic needs one)"},
     {.name = "seed",
      .kind = MM_OPTION_INT,
      .value = "N",
@@ -89,10 +92,8 @@ static mm_status print_report(const mm_merge_request *request,
 {
     char *text;
     MM_TRY(mm_merge_report(request, result, &text));
-    int printed = printf("%s\n", text);
+    printf("%s\n", text);
     free(text);
-    if (printed < 0 || fflush(stdout) != 0)
-        return mm_fail_errno("cannot print the result");
     return MM_OK;
 }
 

@@ -11,6 +11,14 @@ static bool asked_for(const char *what, int argc, char **argv)
     return false;
 }
 
+/** A full disk shows only now: what was printed is still in a buffer. */
+static mm_status flush_stdout(void)
+{
+    return fflush(stdout) || ferror(stdout)
+               ? mm_fail_errno("cannot write to standard output")
+               : MM_OK;
+}
+
 static int run(const mm_option_table *table,
                mm_status (*work)(const mm_job *job), mm_comm *comm, int argc,
                char **argv)
@@ -26,6 +34,8 @@ static int run(const mm_option_table *table,
     } else {
         mm_job job = {comm, log, options};
         st = work(&job);
+        if (st == MM_OK)
+            st = flush_stdout();
         if (st != MM_E_COMM)
             st = mm_comm_agree(comm, st);
         exit_code = st == MM_OK ? 0 : 1;
@@ -59,6 +69,10 @@ int mm_program_main(const mm_option_table *table,
             printf("%s %s\n", table->program, MAGMAX_VERSION);
     } else {
         exit_code = run(table, work, comm, argc, argv);
+    }
+    if (exit_code == 0 && flush_stdout() != MM_OK) {
+        fprintf(stderr, "%s: %s\n", table->program, mm_fail_message());
+        exit_code = 1;
     }
     mm_comm_destroy(&comm);
     return exit_code;
