@@ -100,7 +100,7 @@ static mm_status evaluate(const mm_job *job)
     mm_workload work = {0};
     mm_task_score *scores = NULL;
     mm_status st;
-    MM_TRY_GOTO(st, done, mm_workload_open_model(job, 0, &work));
+    MM_TRY_GOTO(st, done, mm_workload_open_model(job, false, 0, &work));
     MM_TRY_GOTO(st, done, mm_workload_open_dataset(job, &work));
     MM_TRY_GOTO(st, done, mm_workload_open_tasks(job, false, &work));
     MM_TRY_GOTO(st, done,

@@ -198,7 +198,7 @@ static mm_status train(const mm_job *job)
     MM_TRY_GOTO(
         st, done,
         mm_workload_open_model(
-            job, (uint64_t)mm_options_int(job->options, "seed"), &work));
+            job, true, (uint64_t)mm_options_int(job->options, "seed"), &work));
     MM_TRY_GOTO(st, done, mm_workload_open_dataset(job, &work));
     MM_TRY_GOTO(st, done, mm_workload_open_tasks(job, true, &work));
     MM_TRY_GOTO(st, done,

@@ -8,7 +8,7 @@
 struct mm_comm {
     MPI_Comm world;
     int rank, n_ranks;
-    int node_rank, n_node_ranks;
+    int node, node_rank, n_node_ranks;
     int n_threads, n_cores, n_host_cores;
 };
 

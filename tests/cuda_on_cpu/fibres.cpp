@@ -5,6 +5,7 @@
  */
 #include "tests/cuda_on_cpu/fibre.h"
 #include "tests/cuda_on_cpu/launch.h"
+#include "tests/cuda_on_cpu/races.h"
 
 #include <algorithm>
 #include <atomic>
@@ -150,15 +151,18 @@ void block_runner::begin_grid(const char *kernel, dim3 grid, dim3 block,
             dim3(i % block.x, i / block.x % block.y, i / (block.x * block.y));
         t->block_size = block;
         t->grid_size = grid;
+        t->number = i;
     }
 }
 
 void block_runner::run(dim3 block_index, bool backwards)
 {
+    races::begin_block();
     for (array &a : arrays)
         poison(a.memory, a.n_bytes);
     for (unsigned i = 0; i < n_threads; i++) {
         threads[i]->block = block_index;
+        threads[i]->syncs = 0;
         threads[i]->now = state::ready;
     }
     const unsigned n_warps = n_threads / LANES;
@@ -214,6 +218,7 @@ void block_runner::wait_for_block(const char *file, int line)
         return;
     }
     n_at_barrier = 0;
+    races::pass_barrier();
     for (unsigned i = 0; i < n_threads; i++)
         threads[i]->now = state::ready;
 }
@@ -253,10 +258,12 @@ void *block_runner::array_of(const void *tag, std::size_t n_bytes)
             return a.memory;
     if (tag == &dynamic_tag)
         n_bytes = dynamic_bytes;
-    void *memory =
-        std::aligned_alloc(128, (n_bytes + CANARY_BYTES + 127) / 128 * 128);
+    const std::size_t align = races::WATCHED ? 4096 : 128;
+    void *memory = std::aligned_alloc(
+        align, (n_bytes + CANARY_BYTES + align - 1) / align * align);
     if (!memory)
         die("kernel %s: no memory for a shared array", name);
+    races::watch(memory, n_bytes, true);
     arrays.push_back({tag, static_cast<char *>(memory), n_bytes});
     poison(memory, n_bytes);
     std::memset(arrays.back().memory + n_bytes, 0xA5, CANARY_BYTES);
@@ -276,6 +283,7 @@ void block_runner::start_copy(const copy &what)
         });
     if (!shared)
         die("kernel %s: an asynchronous copy not to shared memory", name);
+    races::begin_copy(what.to, what.from, COPY_BYTES);
     poison(what.to, COPY_BYTES);
     current->copies.push_back(what);
     current->copies.back().group = current->group;
@@ -287,6 +295,7 @@ void block_runner::wait_for_copies(unsigned n_left)
     for (; !copies.empty() && copies.front().group + n_left < current->group;
          copies.pop_front()) {
         const copy &c = copies.front();
+        races::end_copy(c.to, c.from, COPY_BYTES);
         if (c.there)
             std::memcpy(c.to, c.from, COPY_BYTES);
         else
@@ -315,8 +324,10 @@ void block_runner::check_canaries()
 
 void block_runner::drop_arrays()
 {
-    for (const array &a : arrays)
+    for (const array &a : arrays) {
+        races::forget(a.memory, a.n_bytes);
         std::free(a.memory);
+    }
     arrays.clear();
 }
 
@@ -396,7 +407,8 @@ void run_grid(const char *name, dim3 grid, dim3 block, std::size_t shared_bytes,
     static std::atomic<unsigned> n_grids{0};
     const unsigned grid_number = n_grids++;
     const long long n_blocks = static_cast<long long>(grid.x) * grid.y * grid.z;
-#pragma omp parallel if (n_blocks > 1)
+    races::begin_grid();
+#pragma omp parallel if (n_blocks > 1 && !races::WATCHED)
     {
         name_faults();
         static thread_local std::unique_ptr<block_runner> own;
