@@ -144,11 +144,26 @@ static mm_status use(const mm_device *device)
     return MM_CUDA(cudaSetDevice(index), "using GPU %d", index);
 }
 
+static mm_status fail_full(int64_t n_bytes)
+{
+    size_t n_free = 0, n_total = 0;
+    (void)cudaGetLastError();
+    (void)cudaMemGetInfo(&n_free, &n_total);
+    return mm_fail(MM_E_MEMORY,
+                   "cannot allocate %.2f GiB on the GPU: %.2f of its %.2f GiB "
+                   "are free",
+                   (double)n_bytes / 0x1p30, (double)n_free / 0x1p30,
+                   (double)n_total / 0x1p30);
+}
+
 static mm_status cuda_alloc(mm_device *device, int64_t n_bytes, void **memory)
 {
     MM_TRY(use(device));
     size_t size = n_bytes > 0 ? (size_t)n_bytes : 1;
-    return MM_CUDA(cudaMalloc(memory, size), "cannot allocate %lld bytes",
+    cudaError_t error = cudaMalloc(memory, size);
+    if (error == cudaErrorMemoryAllocation)
+        return fail_full(n_bytes);
+    return MM_CUDA(error, "allocating %lld bytes on the GPU",
                    (long long)n_bytes);
 }
 

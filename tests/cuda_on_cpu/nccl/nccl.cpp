@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <mpi.h>
 #include <sys/random.h>
@@ -38,7 +39,11 @@ struct mm_emu_comm {
     greeting mine;
     std::vector<greeting> all;
     std::thread::id thread = std::this_thread::get_id(); /* may call MPI */
-    bool given_up = false;
+    bool given_up = false, finalized = false;
+    /* A call that has returned ncclInProgress takes effect when the state has
+     * been asked for so many times. */
+    int n_polls = 0, n_calls = 0;
+    std::function<void()> in_progress;
 };
 
 namespace
@@ -100,6 +105,28 @@ void join(mm_emu_comm *comm)
     }
     if (comm->state == mm_emu_comm::GREETING && is_over(&comm->request))
         judge_greetings(comm);
+}
+
+/** Do it now, or, every other time, later as a thread of NCCL's would. */
+ncclResult_t carry_out(mm_emu_comm *comm, std::function<void()> work)
+{
+    enum { N_POLLS = 3 };
+    comm->n_polls = comm->n_calls++ % 2 ? 0 : N_POLLS;
+    comm->in_progress = std::move(work);
+    if (comm->n_polls > 0)
+        return ncclInProgress;
+    comm->in_progress();
+    return ncclSuccess;
+}
+
+/** Is what was called last still under way? */
+bool is_busy(mm_emu_comm *comm)
+{
+    if (comm->n_polls == 0)
+        return false;
+    if (--comm->n_polls == 0)
+        comm->in_progress();
+    return comm->n_polls > 0;
 }
 
 /** One sum in a stream: tried until it is over. The bytes travel in a copy,
@@ -185,9 +212,10 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm, int n_ranks,
 ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t *state)
 {
     join(comm);
-    *state = comm->state == mm_emu_comm::FAILED   ? ncclInvalidUsage
-             : comm->state == mm_emu_comm::JOINED ? ncclSuccess
-                                                  : ncclInProgress;
+    *state = comm->state == mm_emu_comm::FAILED ? ncclInvalidUsage
+             : comm->state == mm_emu_comm::JOINED && !is_busy(comm)
+                 ? ncclSuccess
+                 : ncclInProgress;
     return ncclSuccess;
 }
 
@@ -198,8 +226,9 @@ ncclResult_t ncclAllReduce(const void *from, void *to, size_t count,
     static MPI_Op sum_bf16 = MPI_OP_NULL;
     if (sum_bf16 == MPI_OP_NULL)
         MPI_Op_create(add_bf16, 1, &sum_bf16);
-    if (from != to || comm->state != mm_emu_comm::JOINED)
-        mm_emu::die("ncclAllReduce: in place only, and once ranks have joined");
+    if (from != to || comm->state != mm_emu_comm::JOINED || comm->n_polls > 0)
+        mm_emu::die("ncclAllReduce: in place only, and once the calls before "
+                    "are no longer in progress");
     auto work = std::make_shared<all_reduce>();
     work->comm = comm;
     work->values = to;
@@ -207,17 +236,25 @@ ncclResult_t ncclAllReduce(const void *from, void *to, size_t count,
     work->elem_bytes = type == ncclFloat32 ? 4 : 2;
     work->type = type == ncclFloat32 ? MPI_FLOAT : MPI_UINT16_T;
     work->op = type == ncclBfloat16 ? sum_bf16 : MPI_SUM;
-    mm_emu::enqueue_until(stream, [work]() { return work->attempt(); });
-    return ncclSuccess;
+    return carry_out(comm, [=]() {
+        mm_emu::enqueue_until(stream, [work]() { return work->attempt(); });
+    });
 }
 
 ncclResult_t ncclCommFinalize(ncclComm_t comm)
 {
-    return comm->state == mm_emu_comm::JOINED ? ncclSuccess : ncclInvalidUsage;
+    if (comm->state != mm_emu_comm::JOINED || comm->n_polls > 0 ||
+        comm->finalized)
+        return ncclInvalidArgument;
+    comm->finalized = true;
+    comm->n_calls = 0;
+    return carry_out(comm, []() {});
 }
 
 ncclResult_t ncclCommDestroy(ncclComm_t comm)
 {
+    if (!comm->finalized || comm->n_polls > 0)
+        mm_emu::die("ncclCommDestroy: before ncclCommFinalize is over");
     MPI_Comm_free(&comm->mpi);
     delete comm;
     return ncclSuccess;
