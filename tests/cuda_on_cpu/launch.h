@@ -25,6 +25,7 @@ namespace mm_emu
 /** What a thread knows of itself. */
 struct thread_view {
     dim3 thread, block, block_size, grid_size;
+    unsigned number = 0; /* in its block */
 };
 
 /** The thread that is running. __thread: thread_local would go through a
@@ -49,7 +50,10 @@ void barrier(const char *file, int line);
  * lane showed, holds until this lane meets the warp again. */
 const slot *meet(const char *what, unsigned mask, const void *shown,
                  std::size_t n_bytes);
-int lane();
+inline int lane()
+{
+    return static_cast<int>(self->number % 32);
+}
 
 /** Asynchronous copies of 16 bytes to shared memory, as
  * kernels/cuda/async_copy.cuh has them: carried out when they are waited for,
