@@ -51,7 +51,10 @@ void barrier(const char *file, int line);
  * lane showed, holds until this lane meets the warp again. */
 const slot *meet(const char *what, unsigned mask, const void *shown,
                  std::size_t n_bytes);
-int lane();
+inline int lane()
+{
+    return static_cast<int>(self->number % 32);
+}
 
 /** Asynchronous copies of 16 bytes to shared memory, as
  * kernels/cuda/async_copy.cuh has them: carried out when they are waited for,
