@@ -37,6 +37,7 @@ static const mm_option rows[] = {
     {.name = "json",
      .kind = MM_OPTION_FLAG,
      .help = "print one JSON document instead of a table"},
+    MM_ROW_RANK_TIMEOUT,
 };
 
 static const mm_option_table table = {

@@ -74,6 +74,7 @@ static const mm_option rows[] = {
      .value = "FILE",
      .letter = 'o',
      .help = "the head, an HDF5 file"},
+    MM_ROW_RANK_TIMEOUT,
 };
 
 static const mm_option_table table = {

@@ -49,6 +49,7 @@ static const mm_option rows[] = {
     {.name = "json",
      .kind = MM_OPTION_FLAG,
      .help = "print the result as JSON on stdout"},
+    MM_ROW_RANK_TIMEOUT,
 };
 
 static const mm_option_table table = {

@@ -62,7 +62,6 @@ static mm_reducer *create(const scene *s, int64_t bucket_elems)
         .device = s->device,
         .stream = s->stream,
         .bucket_elems = bucket_elems,
-        .limit_s = 60,
     };
     mm_reducer *reducer = NULL;
     assert_int_equal(mm_reducer_create(&plan, &reducer), MM_OK);
