@@ -8,7 +8,6 @@ Prints a JSON object a line: seconds as bench/gpu_ops.c takes them.
 
 import json
 import statistics
-import sys
 import time
 
 LENGTHS = ((50, 12, 128), (197, 12, 128), (257, 16, 128), (577, 16, 32))
