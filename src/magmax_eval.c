@@ -37,6 +37,7 @@ static const mm_option rows[] = {
     {.name = "json",
      .kind = MM_OPTION_FLAG,
      .help = "print one JSON document instead of a table"},
+    MM_ROW_RANK_TIMEOUT,
 };
 
 static const mm_option_table table = {
@@ -101,7 +102,7 @@ static mm_status evaluate(const mm_job *job)
     mm_workload work = {0};
     mm_task_score *scores = NULL;
     mm_status st;
-    MM_TRY_GOTO(st, done, mm_workload_open_model(job, 0, &work));
+    MM_TRY_GOTO(st, done, mm_workload_open_model(job, false, 0, &work));
     MM_TRY_GOTO(st, done, mm_workload_open_dataset(job, &work));
     MM_TRY_GOTO(st, done, mm_workload_open_tasks(job, false, &work));
     MM_TRY_GOTO(st, done,

@@ -74,6 +74,7 @@ static const mm_option rows[] = {
      .value = "FILE",
      .letter = 'o',
      .help = "the head, an HDF5 file"},
+    MM_ROW_RANK_TIMEOUT,
 };
 
 static const mm_option_table table = {
@@ -155,7 +156,7 @@ static mm_status make_head(const mm_job *job,
     mm_workload work = {0};
     mm_head head = {0};
     mm_status st;
-    MM_TRY_GOTO(st, done, mm_workload_open_model(job, 0, &work));
+    MM_TRY_GOTO(st, done, mm_workload_open_model(job, false, 0, &work));
     MM_TRY_GOTO(st, done, mm_workload_open_dataset(job, &work));
     MM_TRY_GOTO(st, done, mm_comm_agree(job->comm, make(job, &work, &head)));
     MM_TRY_GOTO(st, done,

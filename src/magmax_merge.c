@@ -49,6 +49,7 @@ static const mm_option rows[] = {
     {.name = "json",
      .kind = MM_OPTION_FLAG,
      .help = "print the result as JSON on stdout"},
+    MM_ROW_RANK_TIMEOUT,
 };
 
 static const mm_option_table table = {
@@ -77,7 +78,7 @@ static mm_status choose_coef(const mm_options *options,
 static mm_status open_device(const mm_job *job, mm_device **device)
 {
     char gpu[32];
-    snprintf(gpu, sizeof gpu, "cuda:shared:%d", mm_comm_node_rank(job->comm));
+    snprintf(gpu, sizeof gpu, "cuda:%d", mm_comm_node_rank(job->comm));
     bool on_gpu = !strcmp(mm_options_text(job->options, "device"), "cuda");
     MM_TRY(mm_comm_agree(job->comm,
                          mm_device_open(on_gpu ? gpu : "cpu", 1, device)));

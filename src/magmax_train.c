@@ -118,15 +118,7 @@ static const mm_option rows[] = {
      .choices = "fp32,bf16",
      .help = "number type in which gradients travel between GPUs; bf16 halves "
              "the bytes and rounds the sums"},
-    {.name = "rank-timeout",
-     .kind = MM_OPTION_REAL,
-     .value = "S",
-     .fallback = "45",
-     .min = 0,
-     .max = 1e6,
-     .free = true,
-     .help = "seconds that ranks wait in a step for one that does not come "
-             "before they end the job, naming it; 0: for ever"},
+    MM_ROW_RANK_TIMEOUT,
 };
 
 static const mm_option_table table = {
@@ -178,7 +170,6 @@ static mm_status run_sequence(const mm_job *job, mm_workload *work,
                             ? mm_options_real(o, "warmup-ratio")
                             : -1,
         .reduce_bf16 = !strcmp(mm_options_text(o, "reduce-dtype"), "bf16"),
-        .rank_timeout_s = mm_options_real(o, "rank-timeout"),
         .seed = (uint64_t)mm_options_int(o, "seed"),
         .shuffle = !mm_options_flag(o, "no-shuffle"),
         .augment = !mm_options_flag(o, "no-augment"),
@@ -200,7 +191,7 @@ static mm_status train(const mm_job *job)
     MM_TRY_GOTO(
         st, done,
         mm_workload_open_model(
-            job, (uint64_t)mm_options_int(job->options, "seed"), &work));
+            job, true, (uint64_t)mm_options_int(job->options, "seed"), &work));
     MM_TRY_GOTO(st, done, mm_workload_open_dataset(job, &work));
     MM_TRY_GOTO(st, done, mm_workload_open_tasks(job, true, &work));
     MM_TRY_GOTO(st, done,

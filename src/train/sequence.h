@@ -27,8 +27,7 @@ typedef struct mm_sequence_plan {
     double lr, weight_decay, label_smoothing, clip;
     int64_t warmup_length;
     double warmup_ratio; /* of a task's steps; negative: warmup_length counts */
-    double rank_timeout_s; /* these two are mm_step_plan's */
-    bool reduce_bf16;
+    bool reduce_bf16;    /* see mm_step_plan */
     uint64_t seed;
     bool shuffle, augment;
     int n_workers;      /* threads that read ahead on each rank; 0: none,

@@ -81,7 +81,6 @@ static mm_status connect(mm_stepper *s)
         .device = p->device,
         .stream = s->stream,
         .bucket_elems = BUCKET_ELEMS,
-        .limit_s = p->rank_timeout_s,
         .bf16 = p->reduce_bf16 ? &s->bf16 : NULL,
     };
     s->bf16 = (mm_reducer_wire){pack, unpack, s};
@@ -313,9 +312,8 @@ static mm_status tell(mm_stepper *s, double loss_sum, mm_step_result *last)
                    last->loss, last->grad_norm);
 }
 
-mm_status mm_stepper_step(mm_stepper *s, const mm_batch *batch,
-                          mm_status batch_status, double lr,
-                          mm_step_result *last)
+static mm_status step(mm_stepper *s, const mm_batch *batch,
+                      mm_status batch_status, double lr, mm_step_result *last)
 {
     /* A rank without a batch joins in with no images, and says so with the
      * loss, so that agreeing costs no message of its own. */
@@ -331,11 +329,29 @@ mm_status mm_stepper_step(mm_stepper *s, const mm_batch *batch,
     return fatal(s, update(s, batch, lr));
 }
 
-mm_status mm_stepper_finish(mm_stepper *s, mm_step_result *last)
+mm_status mm_stepper_step(mm_stepper *s, const mm_batch *batch,
+                          mm_status batch_status, double lr,
+                          mm_step_result *last)
+{
+    mm_comm_begin_compute(s->plan.comm);
+    mm_status st = step(s, batch, batch_status, lr, last);
+    mm_comm_end_compute(s->plan.comm);
+    return st;
+}
+
+static mm_status finish(mm_stepper *s, mm_step_result *last)
 {
     double loss_sum;
     MM_TRY(fatal(s, mm_reducer_wait(s->reducer)));
     MM_TRY(fatal(s, wait_for_outcome(s, &loss_sum)));
     MM_TRY(mm_reducer_sum_host(s->reducer, &loss_sum, 1));
     return tell(s, loss_sum, last);
+}
+
+mm_status mm_stepper_finish(mm_stepper *s, mm_step_result *last)
+{
+    mm_comm_begin_compute(s->plan.comm);
+    mm_status st = finish(s, last);
+    mm_comm_end_compute(s->plan.comm);
+    return st;
 }
