@@ -73,7 +73,8 @@ class Finished:
         try:
             return json.loads(self.stdout)
         except ValueError as error:
-            raise AssertionError(f"stdout is no JSON: {error}\n{self}")
+            raise AssertionError(
+                f"stdout is no JSON: {error}\n{self}") from error
 
 
 def command(program, *args, n_ranks=None):
