@@ -232,7 +232,7 @@ def time_steps(session):
     steps.append(Step("merge", [sys.executable, ROOT / "bench/gpu_merge.py",
                                 bin_folder, session.args.work / "merge",
                                 1 if small else 3, *quick],
-                      env, timeout=240, parse=json_lines))
+                      env, timeout=400, parse=json_lines))
     steps.append(Step(
         "kernels.ViT-B-16.128.bf16",
         [find_program("ncu") or "ncu", "--clock-control", "none", "--csv", "--page", "raw", "--print-units",
