@@ -26,7 +26,7 @@ namespace
 struct greeting {
     ncclUniqueId id;
     long host;
-    int device;
+    char gpu[16];
 };
 
 } // namespace
@@ -60,17 +60,13 @@ void add_bf16(void *from, void *to, int *n, MPI_Datatype *)
             __float2bfloat16(__bfloat162float(a[i]) + __bfloat162float(b[i]));
 }
 
-/** The GPU by its number on the host, which CUDA_VISIBLE_DEVICES renames. */
-int physical_device()
+/** The GPU that the calling thread uses, whatever its number is here. */
+void name_device(char gpu[16])
 {
     int device = 0;
     cudaGetDevice(&device);
-    const char *visible = std::getenv("CUDA_VISIBLE_DEVICES");
-    for (int i = 0; visible && i < device; i++) {
-        visible = std::strchr(visible, ',');
-        visible = visible ? visible + 1 : nullptr;
-    }
-    return visible ? std::atoi(visible) : device;
+    if (cudaDeviceGetPCIBusId(gpu, 16, device) != cudaSuccess)
+        mm_emu::die("ncclCommInitRankConfig: no GPU %d", device);
 }
 
 bool is_over(MPI_Request *request)
@@ -87,14 +83,13 @@ void judge_greetings(mm_emu_comm *comm)
         if (std::memcmp(&a.id, &comm->mine.id, sizeof a.id) != 0)
             mm_emu::die("ncclCommInitRankConfig: ranks have different ids");
         for (const greeting &b : comm->all)
-            if (&a < &b && a.host == b.host && a.device == b.device) {
+            if (&a < &b && a.host == b.host && std::strcmp(a.gpu, b.gpu) == 0) {
                 comm->state = mm_emu_comm::FAILED;
                 std::snprintf(last_error, sizeof last_error,
                               "Duplicate GPU detected : rank %d and rank %d "
-                              "both on CUDA device %d",
+                              "both on CUDA device %s",
                               static_cast<int>(&a - comm->all.data()),
-                              static_cast<int>(&b - comm->all.data()),
-                              a.device);
+                              static_cast<int>(&b - comm->all.data()), a.gpu);
             }
     }
 }
@@ -206,7 +201,8 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm, int n_ranks,
                     "all ranks of the job");
     auto *c = new mm_emu_comm;
     c->n_ranks = n_ranks;
-    c->mine = greeting{id, gethostid(), physical_device()};
+    c->mine = greeting{id, gethostid(), {}};
+    name_device(c->mine.gpu);
     c->all.resize(static_cast<std::size_t>(n_ranks));
     MPI_Comm_idup(MPI_COMM_WORLD, &c->mpi, &c->request);
     *comm = c;
