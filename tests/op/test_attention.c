@@ -258,4 +258,4 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(attention_refuses_too_little_scratch),
     cmocka_unit_test(attention_has_the_same_bits_for_any_number_of_threads),
 };
-OP_MAIN(tests)
+OP_MAIN_AFTER(tests, op_expect_nearest)

@@ -25,7 +25,7 @@ NCCL_MODULE = os.environ.get("MAGMAX_NCCL_ON_CPU",
 unsanitized = unittest.skipIf(cli.SANITIZED, "takes minutes")
 
 # What a rounding costs, relative to the number.
-UNIT = {"tf32": 2.0 ** -11, "bf16": 2.0 ** -8}
+UNIT = {"tf32": 2.0 ** -10, "bf16": 2.0 ** -8}
 
 
 def to_bf16(x):
