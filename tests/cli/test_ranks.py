@@ -6,7 +6,6 @@ ctest: timeout=300 processors=3
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -42,22 +41,6 @@ def deviation(ours, theirs, start):
     """|ours - theirs| / |theirs - start| over all tensors."""
     ours, theirs, start = map(learned, (ours, theirs, start))
     return np.linalg.norm(ours - theirs) / np.linalg.norm(theirs - start)
-
-
-def rank_of(pid):
-    """The rank that a process of mpirun is; None for another process."""
-    try:
-        text = Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return None
-    found = re.search(rb"(?:^|\0)OMPI_COMM_WORLD_RANK=(\d+)\0", text)
-    return int(found.group(1)) if found else None
-
-
-def pids_by_rank(mpirun):
-    children = Path(f"/proc/{mpirun.pid}/task/{mpirun.pid}/children")
-    return {rank_of(pid): int(pid) for pid in children.read_text().split()
-            if rank_of(pid) is not None}
 
 
 class Ranks(cli.Case):
@@ -101,7 +84,7 @@ class Ranks(cli.Case):
             self.assertIsNone(process.poll(), "it has ended already")
             self.assertLess(time.monotonic() - begin, 100, "no step is logged")
             time.sleep(0.05)
-        return process, pids_by_rank(process)
+        return process, cli.pids_by_rank(process)
 
     def check_stopped_rank(self, n_ranks, rank, *more, env=None):
         process, pids = self.long_run(n_ranks, "--rank-timeout", 3, *more,
