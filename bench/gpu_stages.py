@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +15,18 @@ from pathlib import Path
 sys.dont_write_bytecode = True
 
 from gpu_report import TRAINING, Results as Report, page
-from gpu_results import Results, Step, json_lines, source_digest
+from gpu_results import Results, Step, end_all, json_lines, source_digest
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = ("build", "test", "sanitize", "time")
-SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
+# Errors that calls return are ours to check, and some tests provoke them; of
+# products, whose kernels are not ours, only what they are given is checked.
+NOT_OURS = [word for name in ("gemm", "gemv", "cutlass", "cublas", "nvjet")
+            for word in ("--kernel-name-exclude", f"kns={name}")]
+SANITIZERS = {"memcheck": ["--report-api-errors", "no"], "racecheck": NOT_OURS,
+              "initcheck": NOT_OURS, "synccheck": NOT_OURS}
+PLANTED = ("memcheck", "racecheck", "initcheck")  # as bench/gpu_planted.cu
+FOUND = 99
 # What compute-sanitizer says of a machine that it cannot work on.
 REFUSALS = ("Device not supported", "device is not supported",
             "Failed to initialize", "Unable to find", "not supported on this",
@@ -64,15 +72,19 @@ def output_of(*command):
         return ""
 
 
-def find_program(name, *folders):
-    cuda = os.environ.get("CUDA_HOME", "/usr/local/cuda")
+def find_program(name):
+    """In PATH, or where the vendor's installers leave it."""
+    cuda = Path(os.environ.get("CUDA_HOME", "/usr/local/cuda"))
+    folders = [cuda / "bin", cuda / "compute-sanitizer",
+               *sorted(cuda.glob("nsight-compute*"), reverse=True),
+               *sorted(Path("/opt/nvidia/nsight-compute").glob("*"),
+                       reverse=True), "/usr/local/nvidia/bin"]
     return shutil.which(name, path=os.pathsep.join(
-        [os.environ.get("PATH", ""), f"{cuda}/bin", f"{cuda}/compute-sanitizer",
-         *folders]))
+        map(str, [os.environ.get("PATH", ""), *folders])))
 
 
 def describe_machine(emulated):
-    gpu = output_of("nvidia-smi", "--query-gpu=name,driver_version,"
+    gpu = output_of(find_program("nvidia-smi") or "nvidia-smi", "--query-gpu=name,driver_version,"
                     "memory.total,compute_cap", "--format=csv,noheader")
     fields = [f.strip() for f in gpu.splitlines()[0].split(",")] if gpu else []
     nvcc = find_program("nvcc")
@@ -136,15 +148,33 @@ class Session:
 
 # ---- stages: the steps of each -----------------------------------------------
 
-def nccl_hints():
-    """Where NCCL is only in a Python package, as PyTorch brings it: its files."""
+def python_package(pattern, header):
+    """Folders of headers and libraries in Python packages, as PyTorch brings
+    them: the library that the pattern names, and its header's folder."""
     for folder in sys.path:
-        nccl = Path(folder) / "nvidia/nccl"
-        libraries = sorted(nccl.glob("lib/libnccl.so*"))
-        if libraries and (nccl / "include/nccl.h").is_file():
-            return [f"-DNCCL_INCLUDE_DIR={nccl / 'include'}",
-                    f"-DNCCL_LIBRARY={libraries[0]}"]
-    return []  # CMake looks in the toolkit
+        for library in sorted(Path(folder, "nvidia").glob(f"*/lib/{pattern}")):
+            include = library.parents[1] / "include"
+            if (include / header).is_file():
+                return library, include
+    return None, None
+
+
+def toolkit_hints():
+    """Settings for CMake, and an environment, where the toolkit is incomplete
+    and PyTorch has brought the rest."""
+    nvcc = find_program("nvcc")
+    toolkit = Path(nvcc).resolve().parents[1] if nvcc else None
+    settings, env = [], {}
+    library, include = python_package("libnccl.so*", "nccl.h")
+    if library and not (toolkit and (toolkit / "include/nccl.h").is_file()):
+        settings = [f"-DNCCL_INCLUDE_DIR={include}", f"-DNCCL_LIBRARY={library}"]
+    library, include = python_package("libcublasLt.so*", "cublasLt.h")
+    if library and toolkit and not list(toolkit.glob("**/cublasLt.h")):
+        settings.append(f"-DCUDA_cublasLt_LIBRARY={library}")
+        env = {name: os.pathsep.join(filter(None, [str(include),
+                                                   os.environ.get(name)]))
+               for name in ("C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH")}
+    return settings, env
 
 
 def build_steps(session):
@@ -157,13 +187,14 @@ def build_steps(session):
         "-DCMAKE_BUILD_TYPE=Release", "-DMAGMAX_BENCH=ON", "-DMAGMAX_TESTS=ON",
         "-DMAGMAX_CUDA=ON", f"-DPython3_EXECUTABLE={sys.executable}",
         "-DMAGMAX_TEST_CUDA=" + ("emulated" if session.emulate else "gpu")]
-    configure += nccl_hints()
+    settings, env = toolkit_hints()
+    configure += settings
     capability = session.machine["compute_capability"]
     if capability:
         configure.append("-DCMAKE_CUDA_ARCHITECTURES="
                          + capability.replace(".", ""))
-    return [Step("configure", configure, timeout=300),
-            Step("build", ["ninja", "-C", session.build, "-j", args.jobs],
+    return [Step("configure", configure, env, timeout=300),
+            Step("build", ["ninja", "-C", session.build, "-j", args.jobs], env,
                  timeout=3600)]
 
 
@@ -199,17 +230,21 @@ def test_steps(session):
 
 
 def sanitize_steps(session):
-    program = find_program("compute-sanitizer")
-    steps = []
-    for case in ctest_cases(session):
-        if not case.name.startswith("op."):
-            continue
-        for tool in SANITIZERS:
-            steps.append(Step(
-                f"{case.name}.{tool}",
-                [program or "compute-sanitizer", "--tool", tool,
-                 "--error-exitcode", 99, *case.command],
-                case.env, timeout=180, refusals=REFUSALS, cwd=ROOT))
+    """First whether the tools find what was planted."""
+    program = find_program("compute-sanitizer") or "compute-sanitizer"
+
+    def checked(name, tool, command, **more):
+        return Step(f"{name}.{tool}",
+                    [program, "--tool", tool, "--error-exitcode", FOUND,
+                     *SANITIZERS[tool], *command],
+                    timeout=180, refusals=REFUSALS, cwd=ROOT, **more)
+
+    planted = session.build / "bin-bench/gpu_planted"
+    steps = [checked("planted", tool, [planted, tool], wanted_code=FOUND)
+             for tool in PLANTED]
+    steps += [checked(case.name, tool, case.command, env=case.env)
+              for case in ctest_cases(session) if case.name.startswith("op.")
+              for tool in SANITIZERS]
     return steps
 
 
@@ -224,18 +259,44 @@ def why_not_sanitized(session, steps):
     return first["reason"] if first and first["status"] == "not run" else None
 
 
+def kernel_name(text):
+    """Without what the kernel returns and takes; template arguments stay."""
+    text = text.replace("(anonymous namespace)::", "").removeprefix("void ")
+    depth = 0
+    for at, c in enumerate(text):
+        depth += (c == "<") - (c == ">")
+        if c == "(" and depth == 0 and at > 0:
+            text = text[:at]
+            break
+    return text[:100]
+
+
+# Units of ncu, by the start of their names: of "ns", "nsecond", "Mbyte", ...
+SCALES = {"n": 1e-9, "u": 1e-6, "m": 1e-3, "K": 1e3, "M": 1e6, "G": 1e9}
+
+
+def ncu_value(number, unit):
+    """In seconds or bytes; ncu writes 1,234.5."""
+    value = float(number.replace(",", ""))
+    prefixed = len(unit) > 1 and unit not in ("second", "byte", "sec")
+    return value * (SCALES.get(unit[0], 1.0) if prefixed else 1.0)
+
+
 def parse_ncu(output):
-    """Calls, seconds and bytes by kernel, from ncu's raw page."""
+    """Calls, seconds and bytes by kernel, from ncu's raw page: a row a call with
+    a column a metric, behind a row of units."""
     lines = [line for line in output.splitlines() if line.startswith('"')]
-    kernels = {}
+    kernels, units = {}, {}
     for row in csv.DictReader(lines):
         if not row["ID"]:
-            continue  # the units
-        kernel = kernels.setdefault(row["Kernel Name"].split("(")[0][:100],
+            units = row
+            continue
+        kernel = kernels.setdefault(kernel_name(row["Kernel Name"]),
                                     {"calls": 0, "seconds": 0.0, "bytes": 0.0})
         kernel["calls"] += 1
-        kernel["seconds"] += float(row["gpu__time_duration.sum"]) * 1e-9
-        kernel["bytes"] += float(row["dram__bytes.sum"])
+        for name, metric in (("seconds", "gpu__time_duration.sum"),
+                             ("bytes", "dram__bytes.sum")):
+            kernel[name] += ncu_value(row[metric], units[metric])
     if not kernels:
         raise ValueError("ncu named no kernel")
     return [{"kernel": name, **sums} for name, sums in sorted(
@@ -247,13 +308,15 @@ def training_steps(session, env):
     small = session.emulate
     program = session.build / "bin-bench/vit_step"
     for model, batch, precision in TRAINING[:1] if small else TRAINING:
-        ours = [program, ROOT / "tests/golden/tiny/model.json" if small
-                else model, 2 if small else batch, 1 if small else 20, "train",
-                f"cuda:{precision}"]
-        yield Step(f"training.{model}.{batch}.{precision}",
-                   [sys.executable, ROOT / "bench/gpu_step_torch.py", model,
-                    batch, precision, 1 if small else 3, 20, "--", *ours],
-                   env, timeout=300, parse=json_lines)
+        name = f"training.{model}.{batch}.{precision}"
+        if small:
+            model, batch = ROOT / "tests/golden/tiny/model.json", 2
+        steps = 1 if small else 20
+        yield Step(name, [
+            sys.executable, ROOT / "bench/gpu_step_torch.py", model, batch,
+            precision, 1 if small else 3, steps, "cpu" if small else "cuda",
+            "--", program, model, batch, steps, "train", f"cuda:{precision}"],
+            env, timeout=300, parse=json_lines)
 
 
 def time_steps(session):
@@ -281,8 +344,8 @@ def time_steps(session):
              2 if small else batch, "--tokens", 9 if small else tokens,
              "--only", "attention", *quick], env, parse=json_lines))
     steps.append(Step("attention.PyTorch",
-                      [sys.executable, ROOT / "bench/gpu_attention_torch.py"],
-                      env, parse=json_lines))
+                      [sys.executable, ROOT / "bench/gpu_attention_torch.py",
+                       *quick], env, parse=json_lines))
     steps += training_steps(session, env)
     steps.append(Step("merge", [sys.executable, ROOT / "bench/gpu_merge.py",
                                 bin_folder, session.args.work / "merge",
@@ -290,11 +353,11 @@ def time_steps(session):
                       env, timeout=240, parse=json_lines))
     steps.append(Step(
         "kernels.ViT-B-16.128.bf16",
-        [find_program("ncu", "/opt/nvidia/nsight-compute/2025.3.1") or "ncu",
-         "--clock-control", "none", "--csv", "--page", "raw", "--print-units",
+        [find_program("ncu") or "ncu", "--clock-control", "none", "--csv", "--page", "raw", "--print-units",
          "base", "--metrics", "gpu__time_duration.sum,dram__bytes.sum",
          bench / "vit_step", "ViT-B-16", 128, 1, "train", "cuda:bf16"],
-        env, timeout=240, parse=parse_ncu, refusals=NCU_REFUSALS))
+        {**env, "LC_ALL": "C"}, timeout=240, parse=parse_ncu,
+        refusals=NCU_REFUSALS))
     return steps
 
 
@@ -333,6 +396,9 @@ def run_stage(session, stage):
 def main():
     args = parse_arguments()
     os.chdir(ROOT)
+    signal.signal(signal.SIGTERM, end_all)
+    # Where pip has put CMake and ninja.
+    os.environ["PATH"] += f"{os.pathsep}{Path(sys.executable).parent}"
     session = Session(args)
     session.use_packages()
     n_failed = n_left = 0

@@ -36,6 +36,9 @@ int mm_comm_n_ranks(const mm_comm *comm);
 int mm_comm_node_rank(const mm_comm *comm);
 int mm_comm_n_node_ranks(const mm_comm *comm);
 
+/** This rank's host, by the lowest rank there. */
+int mm_comm_node(const mm_comm *comm);
+
 /**
  * This rank's share of the host's cores: each core that the process may run on
  * counts 1 / (ranks of this host that may run on it); the sum, rounded down, at

@@ -9,9 +9,11 @@
 #   sbatch slurm/train.sbatch --model ViT-B-16 ... --save runs/x
 #   sbatch --partition=big --nodes=4 slurm/train.sbatch --model ViT-B-16 ...
 #   sbatch --gpus-per-node=8 --ntasks-per-node=8 slurm/train.sbatch ...
+#   sbatch --gpus-per-task=1 --ntasks-per-node=8 slurm/train.sbatch ...
 #
-# The last is a rank a GPU; ranks have to see all GPUs of their node, so not
-# --gpus-per-task.
+# The last two are a rank a GPU: ranks see all GPUs of their node, and each takes
+# the one of its number there; or each sees its own alone. Give more cores a task
+# (--cpus-per-task) where images have to be decoded.
 
 # ---- at submission (empty: the cluster's default) ----------------------------
 # Nodes, tasks a node and cores a task are the #SBATCH lines of each script:

@@ -1,3 +1,5 @@
+/* A run: options in, one call, the rest is src/train/sequence.c's. */
+
 #include "src/train/sequence.h"
 #include "src/workload.h"
 
@@ -11,7 +13,7 @@ static const mm_option rows[] = {
     {.name = "load",
      .kind = MM_OPTION_TEXT,
      .value = "FILE",
-     .help = "pre-trained weights (theta_0): HDF5 or safetensors"},
+     .help = "pre-trained weights (theta_0): HDF5, safetensors or PyTorch's"},
     {.name = "from-scratch",
      .kind = MM_OPTION_FLAG,
      .help = "start from random weights instead"},
@@ -189,7 +191,7 @@ static mm_status train(const mm_job *job)
     MM_TRY_GOTO(
         st, done,
         mm_workload_open_model(
-            job, (uint64_t)mm_options_int(job->options, "seed"), &work));
+            job, true, (uint64_t)mm_options_int(job->options, "seed"), &work));
     MM_TRY_GOTO(st, done, mm_workload_open_dataset(job, &work));
     MM_TRY_GOTO(st, done, mm_workload_open_tasks(job, true, &work));
     MM_TRY_GOTO(st, done,

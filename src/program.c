@@ -11,6 +11,13 @@ static bool asked_for(const char *what, int argc, char **argv)
     return false;
 }
 
+/** A full disk shows only now: what was printed is still in a buffer. */
+static mm_status flush_stdout(void)
+{
+    return fflush(stdout) || ferror(stdout)
+               ? mm_fail_errno("cannot write to standard output")
+               : MM_OK;
+
 /** Where ranks can no longer agree: say why, and end them all. */
 static void end(void *context)
 {
@@ -29,6 +36,8 @@ static mm_status watched(mm_job *job, mm_status (*work)(const mm_job *job))
     };
     MM_TRY(mm_comm_watch(job->comm, &plan));
     mm_status st = work(job);
+    if (st == MM_OK)
+        st = flush_stdout();
     return st == MM_E_COMM ? st : mm_comm_agree(job->comm, st);
 }
 
@@ -75,6 +84,10 @@ int mm_program_main(const mm_option_table *table,
             printf("%s %s\n", table->program, MAGMAX_VERSION);
     } else {
         exit_code = run(table, work, comm, argc, argv);
+    }
+    if (exit_code == 0 && flush_stdout() != MM_OK) {
+        fprintf(stderr, "%s: %s\n", table->program, mm_fail_message());
+        exit_code = 1;
     }
     mm_comm_destroy(&comm);
     return exit_code;

@@ -79,6 +79,8 @@ static mm_status join(mm_comm *comm, int *argc, char ***argv)
                                       MPI_INFO_NULL, &node)));
     MM_TRY(MM_MPI(MPI_Comm_rank(node, &comm->node_rank)));
     MM_TRY(MM_MPI(MPI_Comm_size(node, &comm->n_node_ranks)));
+    comm->node = comm->rank;
+    MM_TRY(MM_MPI(MPI_Bcast(&comm->node, 1, MPI_INT, 0, node)));
     MM_TRY(share_cores(comm, node));
     return MM_MPI(MPI_Comm_free(&node));
 }
@@ -129,6 +131,11 @@ int mm_comm_node_rank(const mm_comm *comm)
 int mm_comm_n_node_ranks(const mm_comm *comm)
 {
     return comm->n_node_ranks;
+}
+
+int mm_comm_node(const mm_comm *comm)
+{
+    return comm->node;
 }
 
 int mm_comm_n_threads(const mm_comm *comm)

@@ -12,7 +12,7 @@ struct mm_comm {
     MPI_Comm
         notes; /* the watch's, apart from what it watches; one rank: none */
     int rank, n_ranks;
-    int node_rank, n_node_ranks;
+    int node, node_rank, n_node_ranks;
     int n_threads, n_cores, n_host_cores;
     bool takes_turns; /* threads may, in calling MPI */
     mm_watch *watch;  /* NULL: waits are for ever */

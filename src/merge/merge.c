@@ -62,7 +62,8 @@ static mm_status check_request(const mm_merge_request *request)
     static const char *const other_formats[] = {".safetensors", ".pt", ".pth",
                                                 ".bin"};
     const char *ending = strrchr(request->output, '.');
-    for (size_t i = 0; ending && i < 4; i++)
+    for (size_t i = 0;
+         ending && i < sizeof other_formats / sizeof *other_formats; i++)
         if (strcmp(ending, other_formats[i]) == 0)
             return mm_fail(MM_E_ARG,
                            "the output %.600s must end in .h5: a merge writes "

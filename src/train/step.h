@@ -68,7 +68,7 @@ mm_status mm_stepper_begin_task(mm_stepper *stepper, const float *theta,
                                 const mm_head *head, const mm_task *task);
 
 /**
- * One step: forward, loss (DESIGN: cross-entropy with label smoothing over the
+ * One step: forward, loss (cross-entropy with label smoothing over the
  * task's classes, mean over the global batch), backward with gradients summed
  * over ranks meanwhile, clipping, AdamW. With `accumulate`, forward to backward
  * go part by part, which changes the result by rounding only.

@@ -1,6 +1,6 @@
 """magmax_merge as a user runs it.
 
-ctest: timeout=300
+ctest: timeout=300 cost=50
 """
 
 import json

@@ -1,7 +1,7 @@
 """What becomes of a run when one of its ranks stops, dies, or has no GPU of its
 own; and that several GPUs give what several CPUs give.
 
-ctest: timeout=300 processors=3
+ctest: timeout=300 cost=50 processors=3
 """
 
 import json
@@ -171,12 +171,30 @@ class Ranks(cli.Case):
     def test_every_rank_needs_a_gpu_of_its_own(self):
         arguments = ["magmax_train", *self.common, "--device", "cuda",
                      "--save", self.dir / "run"]
-        proc = cli.run(*arguments, n_ranks=2,
-                       env=dict(CUDA, CUDA_VISIBLE_DEVICES="1,1"))
-        cli.assert_one_line_error(proc, "Duplicate GPU", "GPU of its own")
-        proc = cli.run(*arguments, n_ranks=2,
-                       env=dict(CUDA, MAGMAX_CUDA_ON_CPU_DEVICES="1"))
-        cli.assert_one_line_error(proc, "no GPU 1")
+        # What ranks see; who shares what then.
+        for visible, sharing in (
+                ("1/1", "ranks 0 and 1 share GPU 0000:02:00.0 of host "),
+                ("0,1/1,0/0/2", "ranks 0, 1 and 2 share GPU 0000:01:00.0 of"),
+                ("2/1/2/1", "ranks 0 and 2 share GPU 0000:03:00.0 of host "
+                 f"{os.uname().nodename}, others 1 more GPU, and training")):
+            with self.subTest(visible=visible):
+                proc = cli.run(*arguments, n_ranks=visible.count("/") + 1,
+                               env=dict(CUDA,
+                                        MAGMAX_CUDA_ON_CPU_VISIBLE=visible))
+                cli.assert_one_line_error(proc, sharing, "--device cpu")
+        proc = cli.run(*arguments, n_ranks=3,
+                       env=dict(CUDA, MAGMAX_CUDA_ON_CPU_DEVICES="2"))
+        cli.assert_one_line_error(proc, "ranks 0 and 2 share GPU")
+        self.assertFalse((self.dir / "run").exists())
+
+    def test_ranks_that_see_one_gpu_each_take_those(self):
+        """As a batch system may show them: each its own, always number 0."""
+        together = {"n_ranks": 2, "env": CUDA}
+        apart = {"n_ranks": 2,
+                 "env": dict(CUDA, MAGMAX_CUDA_ON_CPU_VISIBLE="3/1")}
+        self.assert_same_weights(
+            self.train("together", "--device", "cuda", **together),
+            self.train("apart", "--device", "cuda", **apart))
 
     def test_several_gpus_need_nccl_and_say_so(self):
         proc = cli.run("magmax_train", *self.common, "--device", "cuda",

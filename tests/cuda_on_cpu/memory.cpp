@@ -4,6 +4,7 @@
  * strays, and a host that follows a device pointer, fault.
  */
 #include "tests/cuda_on_cpu/launch.h"
+#include "tests/cuda_on_cpu/races.h"
 
 #include <cstdarg>
 #include <cstdint>
@@ -153,6 +154,7 @@ cudaError_t cudaMalloc(void **memory, size_t n_bytes)
     if (n_open == 0)
         mprotect(a.pages, a.page_bytes, PROT_NONE);
     live[start] = a;
+    races::watch(a.pages, a.page_bytes, false);
     *memory = start;
     return cudaSuccess;
 }
@@ -170,7 +172,15 @@ cudaError_t cudaFree(void *memory)
     mprotect(a.pages, a.page_bytes, PROT_READ | PROT_WRITE);
     MARK_INSIDE(a.pages, a.page_bytes);
     check_slack(static_cast<char *>(memory), a);
+    races::forget(a.pages, a.page_bytes);
     munmap(a.pages, a.page_bytes + PAGE);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemGetInfo(size_t *n_free, size_t *n_total)
+{
+    *n_free = 0;
+    *n_total = std::size_t{1} << 34;
     return cudaSuccess;
 }
 

@@ -8,10 +8,7 @@
  */
 #include "tests/cuda_on_cpu/launch.h"
 
-#include <algorithm>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <map>
@@ -117,16 +114,7 @@ bool try_to(const mm_emu_stream *stream, Advance run)
 
 constexpr std::size_t SHARED_BYTES = 48 << 10;
 
-/* MAGMAX_CUDA_ON_CPU_SHARED_KIB: what a block may ask for; an H100's without
- * it. */
-std::size_t most_shared_bytes()
-{
-    const char *wanted = std::getenv("MAGMAX_CUDA_ON_CPU_SHARED_KIB");
-    return static_cast<std::size_t>(wanted ? std::atoi(wanted) : 227) << 10;
-}
-
 thread_local cudaError_t last_error = cudaSuccess;
-thread_local int current_device;
 
 /* MAGMAX_CUDA_ON_CPU_STUCK="KERNEL DEVICE FILE": while the file exists, kernels
  * with that in their name do not finish on that device. */
@@ -245,51 +233,6 @@ cudaError_t cudaGetLastError(void)
     cudaError_t error = last_error;
     last_error = cudaSuccess;
     return error;
-}
-
-/* MAGMAX_CUDA_ON_CPU_DEVICES: how many GPUs there are; 1 without it. As with
- * the vendor's runtime, CUDA_VISIBLE_DEVICES may choose among them. */
-cudaError_t cudaGetDeviceCount(int *count)
-{
-    const char *wanted = std::getenv("MAGMAX_CUDA_ON_CPU_DEVICES");
-    const char *visible = std::getenv("CUDA_VISIBLE_DEVICES");
-    *count = wanted ? std::atoi(wanted) : 1;
-    if (*count < 0)
-        return cudaErrorInsufficientDriver;
-    if (visible)
-        *count = *visible ? 1 + static_cast<int>(std::count(
-                                    visible, std::strchr(visible, 0), ','))
-                          : 0;
-    return *count > 0 ? cudaSuccess : cudaErrorNoDevice;
-}
-
-cudaError_t cudaSetDevice(int device)
-{
-    int n_devices;
-    cudaError_t error = cudaGetDeviceCount(&n_devices);
-    if (error != cudaSuccess)
-        return error;
-    if (device < 0 || device >= n_devices)
-        return cudaErrorInvalidDevice;
-    current_device = device;
-    return cudaSuccess;
-}
-
-cudaError_t cudaGetDevice(int *device)
-{
-    *device = current_device;
-    return cudaSuccess;
-}
-
-cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int)
-{
-    *prop = cudaDeviceProp{};
-    std::snprintf(prop->name, sizeof prop->name, "CUDA on CPU");
-    prop->totalGlobalMem = std::size_t{1} << 34;
-    prop->sharedMemPerBlockOptin = most_shared_bytes();
-    prop->major = 8;
-    prop->multiProcessorCount = 3;
-    return cudaSuccess;
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned)

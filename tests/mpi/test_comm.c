@@ -45,6 +45,7 @@ static void ranks_know_their_place(void **state)
     /* One host here. */
     assert_int_equal(mm_comm_n_node_ranks(s->comm), s->n_ranks);
     assert_in_range(mm_comm_node_rank(s->comm), 0, s->n_ranks - 1);
+    assert_int_equal(mm_comm_node(s->comm), 0);
     assert_true(mm_comm_n_threads(s->comm) >= 1);
     assert_true(mm_comm_n_cores(s->comm) >= 1);
     assert_true(mm_comm_n_host_cores(s->comm) >= 1);

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# ctest: slow timeout=600
+# ctest: slow timeout=600 cost=45
 """Ids against the real open_clip, where an interpreter has it: the one that
 runs this, or the environment that .ci/reference.sh makes."""
 

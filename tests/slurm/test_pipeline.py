@@ -1,4 +1,4 @@
-# ctest: slow timeout=900 processors=2
+# ctest: slow timeout=900 cost=40 processors=2
 """The batch scripts of slurm/ on a real Slurm: two nodes on this machine.
 
 Exit code 77 where Slurm cannot be started (not root, or not installed).

@@ -45,6 +45,7 @@ using std::isnan;
 inline void __syncwarp(unsigned mask = 0xFFFFFFFFu)
 {
     mm_emu::meet("__syncwarp", mask, nullptr, 0);
+    mm_emu::self->syncs++;
 }
 
 template <typename T>
