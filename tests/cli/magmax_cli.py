@@ -126,6 +126,23 @@ def stop(process):
             return
 
 
+def rank_of(pid):
+    """The rank that a process of mpirun is; None for another process."""
+    try:
+        text = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return None
+    found = re.search(rb"(?:^|\0)OMPI_COMM_WORLD_RANK=(\d+)\0", text)
+    return int(found.group(1)) if found else None
+
+
+def pids_by_rank(mpirun):
+    """{rank: process} of an mpirun that start() gave."""
+    children = Path(f"/proc/{mpirun.pid}/task/{mpirun.pid}/children")
+    return {rank_of(pid): int(pid) for pid in children.read_text().split()
+            if rank_of(pid) is not None}
+
+
 def run(program, *args, n_ranks=None, timeout=60, env=None, cwd=None,
         stdin=None):
     """Run a program to its end and return a Finished. `stdin`: text.
