@@ -38,6 +38,12 @@ BIN = Path(os.environ.get("MAGMAX_BIN") or SOURCE / "build/release/bin")
 TEST_BIN = Path(os.environ.get("MAGMAX_TEST_BIN") or BIN.parent / "bin-test")
 BUILD = Path(os.environ.get("MAGMAX_BUILD") or BIN.parent)
 GOLDEN = SOURCE / "tests/golden"
+
+# The GPUs of the tests, and their sums over ranks.
+CUDA_ON_CPU = str(os.environ.get("MAGMAX_CUDA_ON_CPU")
+                  or TEST_BIN / "libmagmax_cuda_on_cpu.so")
+NCCL_ON_CPU = str(os.environ.get("MAGMAX_NCCL_ON_CPU")
+                  or TEST_BIN / "libmagmax_nccl_on_cpu.so")
 SANITIZED = os.environ.get("MAGMAX_SANITIZED") == "1"
 
 # Sanitized programs get as many times longer.

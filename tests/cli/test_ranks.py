@@ -17,10 +17,8 @@ import numpy as np
 import magmax_cli as cli
 
 CUDA = {
-    "MAGMAX_CUDA_MODULE": os.environ.get(
-        "MAGMAX_CUDA_ON_CPU", cli.TEST_BIN / "libmagmax_cuda_on_cpu.so"),
-    "MAGMAX_NCCL_MODULE": os.environ.get(
-        "MAGMAX_NCCL_ON_CPU", cli.TEST_BIN / "libmagmax_nccl_on_cpu.so"),
+    "MAGMAX_CUDA_MODULE": cli.CUDA_ON_CPU,
+    "MAGMAX_NCCL_MODULE": cli.NCCL_ON_CPU,
     "MAGMAX_CUDA_ON_CPU_DEVICES": "4",
 }
 
