@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
@@ -20,8 +21,6 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <sched.h>
-#include <set>
 #include <unistd.h>
 #include <vector>
 
