@@ -34,8 +34,9 @@ trap 'rm -f "$log"' EXIT
 n_passed=0
 n_failed=0
 n_skipped=0
-# Programs under test spend much of their time waiting for one another.
-jobs=$(($(nproc) * 3 / 2))
+# Tests spend much of their time waiting: mpirun alone sleeps for a second or two
+# after every program that refuses its input.
+jobs=$(($(nproc) * 3))
 
 # quietly COMMAND...: its output only where it fails.
 quietly() {

@@ -103,7 +103,9 @@ def add_programs(prefix):
     for name in MPI_PROGRAMS:
         program = prefix / "usr/bin" / name
         program.rename(program.with_name(name + ".bin"))
-        write_program(program, f"LD_LIBRARY_PATH='{lib}' "
+        # Programs that it starts may have the driver from there.
+        write_program(program, f"LD_LIBRARY_PATH='{lib}'"
+                      "${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} "
                       f"exec '{program}.bin' \"$@\"\n")
     write_program(
         prefix / "bin/mpirun",

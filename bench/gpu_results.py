@@ -13,6 +13,7 @@ mode; one that the end of the stage cut off has none and runs again.
 """
 
 import concurrent.futures
+import ctypes
 import datetime
 import hashlib
 import json
@@ -28,6 +29,9 @@ from pathlib import Path
 # What the results depend on.
 SOURCES = ("CMakeLists.txt", "kernels", "comm", "io", "src", "tests", "bench")
 REASON_CHARS = 1500
+PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None)
+RUNNING = set()  # process groups
 
 
 def source_digest(root):
@@ -49,7 +53,7 @@ class Step:
     output that make a failure a "not run"."""
 
     def __init__(self, name, command, env=None, timeout=120, parse=None,
-                 refusals=(), skip_code=77, cwd=None):
+                 refusals=(), skip_code=77, wanted_code=0, cwd=None):
         self.name = name
         self.command = [str(word) for word in command]
         self.env = env or {}
@@ -57,6 +61,7 @@ class Step:
         self.parse = parse
         self.refusals = refusals
         self.skip_code = skip_code
+        self.wanted_code = wanted_code
         self.cwd = cwd
 
 
@@ -72,6 +77,7 @@ class Results:
         self.deadline = None
         self.lock = threading.Lock()
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.replace(self.records())  # without a line that was cut off
         self.write({"machine": machine, "source": source, "emulated": emulated,
                     "date": self.now()})
 
@@ -86,7 +92,16 @@ class Results:
                 file.write(json.dumps(record) + "\n")
             if self.out:
                 Path(self.out).mkdir(parents=True, exist_ok=True)
-                shutil.copy(self.path, Path(self.out) / "results.jsonl")
+                copy = Path(self.out) / "results.jsonl"
+                shutil.copy(self.path, f"{copy}.new")
+                os.replace(f"{copy}.new", copy)
+
+    def replace(self, records):
+        """The whole file, so that there is one whenever this is cut off."""
+        text = "".join(json.dumps(r) + "\n" for r in records)
+        new = self.path.with_suffix(".new")
+        new.write_text(text, encoding="utf-8")
+        os.replace(new, self.path)
 
     def records(self):
         return read_records(self.path)
@@ -99,9 +114,7 @@ class Results:
                 and r["device"] == self.machine["device"]}
 
     def forget(self, stage):
-        kept = [r for r in self.records() if r.get("stage") != stage]
-        with open(self.path, "w", encoding="utf-8") as file:
-            file.writelines(json.dumps(r) + "\n" for r in kept)
+        self.replace(r for r in self.records() if r.get("stage") != stage)
 
     def begin_stage(self, limit_s):
         self.deadline = time.monotonic() + limit_s
@@ -143,19 +156,20 @@ class Results:
         if code == step.skip_code:
             return self.add(stage, step.name, "not run", seconds, shown,
                             reason=output[-REASON_CHARS:])
-        if code != 0:
-            refused = [line for line in output.splitlines()
-                       if any(text in line for text in step.refusals)]
-            return self.add(stage, step.name,
-                            "not run" if refused else "failed", seconds, shown,
-                            reason=refused[0] if refused
-                            else output[-REASON_CHARS:])
+        data, reason = None, output[-REASON_CHARS:]
         try:
-            data = step.parse(output) if step.parse else None
+            if code == step.wanted_code:
+                data = step.parse(output) if step.parse else None
+                return self.add(stage, step.name, "passed", seconds, shown,
+                                data=data)
         except (ValueError, KeyError) as error:
-            return self.add(stage, step.name, "failed", seconds, shown,
-                            reason=f"{output[-REASON_CHARS:]}\n{error!r}")
-        return self.add(stage, step.name, "passed", seconds, shown, data=data)
+            reason += f"\n{error!r}"
+        # A tool that refuses may end well, without what it was to give.
+        refused = [line for line in output.splitlines()
+                   if any(text in line for text in step.refusals)]
+        return self.add(stage, step.name, "not run" if refused else "failed",
+                        seconds, shown, reason=refused[0] if refused
+                        else reason.strip() or f"exit code {code}")
 
     def run_all(self, stage, steps, jobs):
         """Run what has no result yet; how many steps are left over."""
@@ -178,24 +192,49 @@ def read_records(path):
     return records
 
 
+def in_own_group():
+    """In a new process: a group to end as a whole, but no session of its own,
+    which would outlive whoever started us; and an end with us."""
+    os.setpgid(0, 0)
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def end_group(group, with_signal):
+    try:
+        os.killpg(group, with_signal)
+    except ProcessLookupError:
+        pass
+
+
+def end_all(number, _frame):
+    """A handler of signals: leave nothing running."""
+    for group in list(RUNNING):
+        end_group(group, signal.SIGKILL)
+    os._exit(128 + number)
+
+
 def call(step, timeout_s):
     """Exit code (None: time is up) and output. The whole process group ends."""
     with subprocess.Popen(step.command, env={**os.environ, **step.env},
                           cwd=step.cwd, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
                           text=True, errors="replace",
-                          start_new_session=True) as process:
+                          preexec_fn=in_own_group) as process:
+        RUNNING.add(process.pid)
         try:
             output, _ = process.communicate(timeout=timeout_s)
             return process.returncode, output
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGTERM)
+            end_group(process.pid, signal.SIGTERM)
             try:
                 output, _ = process.communicate(timeout=5)
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
+                end_group(process.pid, signal.SIGKILL)
                 output, _ = process.communicate()
             return None, output
+        finally:
+            end_group(process.pid, signal.SIGKILL)
+            RUNNING.discard(process.pid)
 
 
 def json_lines(output):

@@ -1,12 +1,10 @@
 """The stages of bench/gpu_all.sh, which describes them and the options."""
 
 import argparse
-import csv
 import json
 import os
-import platform
 import re
-import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +12,20 @@ from pathlib import Path
 sys.dont_write_bytecode = True
 
 from gpu_report import TRAINING, Results as Report, page
-from gpu_results import Results, Step, json_lines, source_digest
+from gpu_results import Results, Step, end_all, json_lines, source_digest
+from gpu_tools import (describe_machine, find_program, output_of, parse_ncu,
+                       toolkit_hints)
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = ("build", "test", "sanitize", "time")
-SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
+# Errors that calls return are ours to check, and some tests provoke them; of
+# products, whose kernels are not ours, only what they are given is checked.
+NOT_OURS = [word for name in ("gemm", "gemv", "cutlass", "cublas", "nvjet")
+            for word in ("--kernel-name-exclude", f"kns={name}")]
+SANITIZERS = {"memcheck": ["--report-api-errors", "no"], "racecheck": NOT_OURS,
+              "initcheck": NOT_OURS, "synccheck": NOT_OURS}
+PLANTED = ("memcheck", "racecheck", "initcheck")  # as bench/gpu_planted.cu
+FOUND = 99
 # What compute-sanitizer says of a machine that it cannot work on.
 REFUSALS = ("Device not supported", "device is not supported",
             "Failed to initialize", "Unable to find", "not supported on this",
@@ -52,46 +59,6 @@ def parse_arguments():
     args.stages = args.stages or list(STAGES)
     args.work = Path(args.work).absolute()
     return args
-
-
-# ---- the machine ------------------------------------------------------------
-
-def output_of(*command):
-    try:
-        return subprocess.run(command, capture_output=True, text=True,
-                              timeout=60, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return ""
-
-
-def find_program(name, *folders):
-    cuda = os.environ.get("CUDA_HOME", "/usr/local/cuda")
-    return shutil.which(name, path=os.pathsep.join(
-        [os.environ.get("PATH", ""), f"{cuda}/bin", f"{cuda}/compute-sanitizer",
-         *folders]))
-
-
-def describe_machine(emulated):
-    gpu = output_of("nvidia-smi", "--query-gpu=name,driver_version,"
-                    "memory.total,compute_cap", "--format=csv,noheader")
-    fields = [f.strip() for f in gpu.splitlines()[0].split(",")] if gpu else []
-    nvcc = find_program("nvcc")
-    release = re.search(r"release ([\d.]+)",
-                        output_of(nvcc, "--version") if nvcc else "")
-    cpu = re.search(r"model name\s*: (.*)",
-                    Path("/proc/cpuinfo").read_text(encoding="utf-8"))
-    return {
-        "device": "emulated on the CPU" if emulated
-                  else fields[0] if fields else None,
-        "driver": fields[1] if fields else None,
-        "memory": fields[2] if fields else None,
-        "compute_capability": fields[3] if fields else None,
-        "cuda": release.group(1) if release else None,
-        "cpu": cpu.group(1) if cpu else platform.machine(),
-        "n_cores": os.cpu_count(),
-        "system": platform.platform(),
-        "compiler": output_of("gcc", "-dumpfullversion"),
-    }
 
 
 class Session:
@@ -136,17 +103,6 @@ class Session:
 
 # ---- stages: the steps of each -----------------------------------------------
 
-def nccl_hints():
-    """Where NCCL is only in a Python package, as PyTorch brings it: its files."""
-    for folder in sys.path:
-        nccl = Path(folder) / "nvidia/nccl"
-        libraries = sorted(nccl.glob("lib/libnccl.so*"))
-        if libraries and (nccl / "include/nccl.h").is_file():
-            return [f"-DNCCL_INCLUDE_DIR={nccl / 'include'}",
-                    f"-DNCCL_LIBRARY={libraries[0]}"]
-    return []  # CMake looks in the toolkit
-
-
 def build_steps(session):
     args = session.args
     configure = ["cmake", f"-DMAGMAX_PREFIX={session.prefix}"]
@@ -157,13 +113,14 @@ def build_steps(session):
         "-DCMAKE_BUILD_TYPE=Release", "-DMAGMAX_BENCH=ON", "-DMAGMAX_TESTS=ON",
         "-DMAGMAX_CUDA=ON", f"-DPython3_EXECUTABLE={sys.executable}",
         "-DMAGMAX_TEST_CUDA=" + ("emulated" if session.emulate else "gpu")]
-    configure += nccl_hints()
+    settings, env = toolkit_hints()
+    configure += settings
     capability = session.machine["compute_capability"]
     if capability:
         configure.append("-DCMAKE_CUDA_ARCHITECTURES="
                          + capability.replace(".", ""))
-    return [Step("configure", configure, timeout=300),
-            Step("build", ["ninja", "-C", session.build, "-j", args.jobs],
+    return [Step("configure", configure, env, timeout=300),
+            Step("build", ["ninja", "-C", session.build, "-j", args.jobs], env,
                  timeout=3600)]
 
 
@@ -199,17 +156,21 @@ def test_steps(session):
 
 
 def sanitize_steps(session):
-    program = find_program("compute-sanitizer")
-    steps = []
-    for case in ctest_cases(session):
-        if not case.name.startswith("op."):
-            continue
-        for tool in SANITIZERS:
-            steps.append(Step(
-                f"{case.name}.{tool}",
-                [program or "compute-sanitizer", "--tool", tool,
-                 "--error-exitcode", 99, *case.command],
-                case.env, timeout=180, refusals=REFUSALS, cwd=ROOT))
+    """First whether the tools find what was planted."""
+    program = find_program("compute-sanitizer") or "compute-sanitizer"
+
+    def checked(name, tool, command, **more):
+        return Step(f"{name}.{tool}",
+                    [program, "--tool", tool, "--error-exitcode", FOUND,
+                     *SANITIZERS[tool], *command],
+                    timeout=180, refusals=REFUSALS, cwd=ROOT, **more)
+
+    planted = session.build / "bin-bench/gpu_planted"
+    steps = [checked("planted", tool, [planted, tool], wanted_code=FOUND)
+             for tool in PLANTED]
+    steps += [checked(case.name, tool, case.command, env=case.env)
+              for case in ctest_cases(session) if case.name.startswith("op.")
+              for tool in SANITIZERS]
     return steps
 
 
@@ -224,36 +185,20 @@ def why_not_sanitized(session, steps):
     return first["reason"] if first and first["status"] == "not run" else None
 
 
-def parse_ncu(output):
-    """Calls, seconds and bytes by kernel, from ncu's raw page."""
-    lines = [line for line in output.splitlines() if line.startswith('"')]
-    kernels = {}
-    for row in csv.DictReader(lines):
-        if not row["ID"]:
-            continue  # the units
-        kernel = kernels.setdefault(row["Kernel Name"].split("(")[0][:100],
-                                    {"calls": 0, "seconds": 0.0, "bytes": 0.0})
-        kernel["calls"] += 1
-        kernel["seconds"] += float(row["gpu__time_duration.sum"]) * 1e-9
-        kernel["bytes"] += float(row["dram__bytes.sum"])
-    if not kernels:
-        raise ValueError("ncu named no kernel")
-    return [{"kernel": name, **sums} for name, sums in sorted(
-        kernels.items(), key=lambda item: -item[1]["seconds"])]
-
-
 def training_steps(session, env):
     """A training step beside PyTorch's; what is compared is one step's name."""
     small = session.emulate
     program = session.build / "bin-bench/vit_step"
     for model, batch, precision in TRAINING[:1] if small else TRAINING:
-        ours = [program, ROOT / "tests/golden/tiny/model.json" if small
-                else model, 2 if small else batch, 1 if small else 20, "train",
-                f"cuda:{precision}"]
-        yield Step(f"training.{model}.{batch}.{precision}",
-                   [sys.executable, ROOT / "bench/gpu_step_torch.py", model,
-                    batch, precision, 1 if small else 3, 20, "--", *ours],
-                   env, timeout=300, parse=json_lines)
+        name = f"training.{model}.{batch}.{precision}"
+        if small:
+            model, batch = ROOT / "tests/golden/tiny/model.json", 2
+        steps = 1 if small else 20
+        yield Step(name, [
+            sys.executable, ROOT / "bench/gpu_step_torch.py", model, batch,
+            precision, 1 if small else 3, steps, "cpu" if small else "cuda",
+            "--", program, model, batch, steps, "train", f"cuda:{precision}"],
+            env, timeout=300, parse=json_lines)
 
 
 def time_steps(session):
@@ -281,20 +226,20 @@ def time_steps(session):
              2 if small else batch, "--tokens", 9 if small else tokens,
              "--only", "attention", *quick], env, parse=json_lines))
     steps.append(Step("attention.PyTorch",
-                      [sys.executable, ROOT / "bench/gpu_attention_torch.py"],
-                      env, parse=json_lines))
+                      [sys.executable, ROOT / "bench/gpu_attention_torch.py",
+                       *quick], env, parse=json_lines))
     steps += training_steps(session, env)
     steps.append(Step("merge", [sys.executable, ROOT / "bench/gpu_merge.py",
                                 bin_folder, session.args.work / "merge",
                                 1 if small else 3, *quick],
-                      env, timeout=240, parse=json_lines))
+                      env, timeout=400, parse=json_lines))
     steps.append(Step(
         "kernels.ViT-B-16.128.bf16",
-        [find_program("ncu", "/opt/nvidia/nsight-compute/2025.3.1") or "ncu",
-         "--clock-control", "none", "--csv", "--page", "raw", "--print-units",
+        [find_program("ncu") or "ncu", "--clock-control", "none", "--csv", "--page", "raw", "--print-units",
          "base", "--metrics", "gpu__time_duration.sum,dram__bytes.sum",
          bench / "vit_step", "ViT-B-16", 128, 1, "train", "cuda:bf16"],
-        env, timeout=240, parse=parse_ncu, refusals=NCU_REFUSALS))
+        {**env, "LC_ALL": "C"}, timeout=240, parse=parse_ncu,
+        refusals=NCU_REFUSALS))
     return steps
 
 
@@ -333,6 +278,9 @@ def run_stage(session, stage):
 def main():
     args = parse_arguments()
     os.chdir(ROOT)
+    signal.signal(signal.SIGTERM, end_all)
+    # Where pip has put CMake and ninja.
+    os.environ["PATH"] += f"{os.pathsep}{Path(sys.executable).parent}"
     session = Session(args)
     session.use_packages()
     n_failed = n_left = 0

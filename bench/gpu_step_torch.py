@@ -1,13 +1,15 @@
 """A training step in PyTorch, with everything that makes it fast there, beside
 ours: rounds of both in turn, on the same card.
 
-    gpu_step_torch.py MODEL BATCH PRECISION ROUNDS STEPS -- OURS...
+    gpu_step_torch.py MODEL BATCH PRECISION ROUNDS STEPS DEVICE -- OURS...
 
-The tower of bench/vit_step_torch.py with scaled_dot_product_attention, through
+The tower of bench/vit_step_torch.py with scaled_dot_product_attention by the
+fastest of its backends for the model's shape; all from bytes to loss through
 torch.compile; bf16 autocast or tf32 products; fused AdamW; the gradient's norm
-clipped. OURS is a command that prints one JSON line with its own medians. Prints
-a JSON object a round and program. On a machine without PyTorch or a GPU only
-OURS runs, and a line says why.
+clipped. MODEL is a name or open_clip's JSON, DEVICE cuda, or cpu for rehearsals.
+OURS is a command that prints one JSON line with its own medians. Prints a JSON
+object a round and program; both must have as many parameters. Without PyTorch,
+or its GPU, only OURS runs, and a line says why.
 """
 
 import json
@@ -19,20 +21,31 @@ import time
 try:
     import torch
     from torch import nn
-    WHY_NOT = None if torch.cuda.is_available() else "PyTorch sees no GPU"
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    from gpu_attention_torch import BACKENDS, time_backend
+    from vit_step_torch import size_of
+    IMPORT_ERROR = None
 except ImportError as error:
-    torch, WHY_NOT = None, str(error)
+    torch, IMPORT_ERROR = None, str(error)
+
+N_CLASSES = 100
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 
 
-def sizes_of(model):
-    """image, patch, width, layers, embed, as vit_step_torch.py has them."""
-    from vit_step_torch import SIZES
-    return SIZES[model]
+def why_not(device):
+    """A reason to run ours alone, or None."""
+    if IMPORT_ERROR:
+        return IMPORT_ERROR
+    if device == "cuda" and not torch.cuda.is_available():
+        return "PyTorch sees no GPU"
+    return None
 
 
 def make_tower(model):
-    image, patch, width, layers, embed = sizes_of(model)
-    heads = width // 64
+    image, patch, width, layers, embed, head_width = size_of(model)
+    heads = width // head_width
 
     class Block(nn.Module):
         def __init__(self):
@@ -46,7 +59,7 @@ def make_tower(model):
         def forward(self, x):
             b, t, _ = x.shape
             q, k, v = self.qkv(self.ln_1(x)).view(
-                b, t, 3, heads, 64).permute(2, 0, 3, 1, 4)
+                b, t, 3, heads, head_width).permute(2, 0, 3, 1, 4)
             y = nn.functional.scaled_dot_product_attention(q, k, v)
             x = x + self.out(y.transpose(1, 2).reshape(b, t, width))
             return x + self.down(nn.functional.gelu(self.up(self.ln_2(x))))
@@ -73,63 +86,106 @@ def make_tower(model):
     return Tower()
 
 
-def make_step(model, batch, precision):
-    """A function that does one step, pixels and all, and waits for nothing."""
-    torch.manual_seed(0)
-    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    image, _, _, _, embed = sizes_of(model)
-    tower = make_tower(model).cuda()
-    head = torch.randn(100, embed, device="cuda")
-    pixels = torch.randint(0, 256, (batch, 3, image, image), dtype=torch.uint8)
-    pixels = pixels.pin_memory()
-    labels = torch.arange(batch, device="cuda") % 100
-    optimizer = torch.optim.AdamW(tower.parameters(), lr=1e-6, weight_decay=0.1,
-                                  fused=True)
-    compiled = torch.compile(tower)
+def fastest_attention(model, batch, precision, device):
+    """The backend that takes least for forward and gradient at this shape."""
+    image, patch, width, _, _, head_width = size_of(model)
+    times = {}
+    for name, backend in BACKENDS.items():
+        try:
+            times[name] = sum(time_backend(
+                backend, batch, (image // patch) ** 2 + 1, width // head_width,
+                head_width, device, device != "cuda",
+                torch.bfloat16 if precision == "bf16" else torch.float32))
+        except RuntimeError:
+            continue  # not for this card or type
+    return min(times, key=times.get, default="math")
 
-    def step():
-        images = pixels.to("cuda", non_blocking=True).float() / 255 - 0.5
-        with torch.autocast("cuda", torch.bfloat16,
-                            enabled=precision == "bf16"):
-            features = compiled(images)
-        features = features.float()
-        logits = nn.functional.normalize(features, dim=-1) @ head.t()
-        loss = nn.functional.cross_entropy(logits, labels)
-        optimizer.zero_grad(set_to_none=True)
+
+class Trainer:
+    def __init__(self, model, batch, precision, device):
+        torch.manual_seed(0)
+        torch.set_float32_matmul_precision(
+            "high" if precision == "tf32" else "highest")
+        torch.backends.cudnn.allow_tf32 = precision == "tf32"
+        image, _, _, _, embed, _ = size_of(model)
+        self.device = torch.device(device)
+        self.attention = fastest_attention(model, batch, precision, device)
+        self.tower = make_tower(model).to(device)
+        self.head = torch.randn(N_CLASSES, embed, device=device)
+        self.mean, self.deviation = (
+            torch.tensor(x, device=device).view(3, 1, 1)
+            for x in (MEAN, DEVIATION))
+        self.autocast = torch.autocast(device, torch.bfloat16,
+                                       enabled=precision == "bf16")
+        self.pixels = torch.randint(0, 256, (batch, 3, image, image),
+                                    dtype=torch.uint8)
+        if device == "cuda":
+            self.pixels = self.pixels.pin_memory()
+        self.labels = torch.arange(batch, device=device) % N_CLASSES
+        self.optimizer = torch.optim.AdamW(
+            self.tower.parameters(), lr=1e-6, weight_decay=0.1, fused=True)
+        # On a CPU, for rehearsals: all of it but the compiler.
+        self.compiled_loss = torch.compile(
+            self.loss, backend="inductor" if device == "cuda" else "aot_eager")
+
+    def n_params(self):
+        return sum(p.numel() for p in self.tower.parameters())
+
+    def loss(self, pixels):
+        images = (pixels.float() / 255 - self.mean) / self.deviation
+        with self.autocast:
+            features = self.tower(images)
+        features = nn.functional.normalize(features.float(), dim=-1)
+        return nn.functional.cross_entropy(features @ self.head.t(),
+                                           self.labels)
+
+    def step(self):
+        """One step, pixels and all; the loss is read, as ours is."""
+        pixels = self.pixels.to(self.device, non_blocking=True)
+        loss = self.compiled_loss(pixels)
+        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
-        optimizer.step()
-        return loss
+        nn.utils.clip_grad_norm_(self.tower.parameters(), 1.0)
+        self.optimizer.step()
+        return loss.item()
 
-    return step
+    def synchronize(self):
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
 
+    def time_steps(self, n_steps, n_before):
+        """Median seconds of n_steps, behind n_before that do not count."""
+        seconds = []
+        with sdpa_kernel(BACKENDS.get(self.attention, SDPBackend.MATH)):
+            for number in range(-n_before, n_steps):
+                self.synchronize()
+                begin = time.perf_counter()
+                self.step()
+                self.synchronize()
+                if number >= 0:
+                    seconds.append(time.perf_counter() - begin)
+        return statistics.median(seconds)
 
-def time_round(step, n_steps):
-    """Median seconds of a step; as in ours, the loss is read every step."""
-    seconds = []
-    for _ in range(n_steps):
-        torch.cuda.synchronize()
-        begin = time.perf_counter()
-        step().item()
-        torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - begin)
-    return statistics.median(seconds)
+    def give_back_memory(self):
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 def main():
     at = sys.argv.index("--")
-    model, batch, precision, rounds, steps = sys.argv[1:at]
+    model, batch, precision, rounds, steps, device = sys.argv[1:at]
     batch, rounds, steps = int(batch), int(rounds), int(steps)
     ours = sys.argv[at + 1:]
     common = {"model": model, "batch": batch, "precision": precision}
-    step = None
-    if WHY_NOT:
-        print(json.dumps({**common, "program": "PyTorch", "not run": WHY_NOT}))
+    trainer, reason = None, why_not(device)
+    if reason:
+        print(json.dumps({**common, "program": "PyTorch", "not run": reason}))
     else:
-        step = make_step(model, batch, precision)
-        time_round(step, 5)  # compiles, chooses algorithms
+        trainer = Trainer(model, batch, precision, device)
+        trainer.time_steps(1, 4)  # compiles, chooses algorithms
     for number in range(rounds):
+        if trainer:
+            trainer.give_back_memory()
         ended = subprocess.run(ours, stdout=subprocess.PIPE, text=True)
         if ended.returncode:
             sys.exit(f"{ours[0]}: exit code {ended.returncode}")
@@ -138,11 +194,17 @@ def main():
                           "images_per_s": row["train_images_per_s"],
                           "gflop_per_image": row["train_gflop_per_image"]}),
               flush=True)
-        if step:
-            seconds = time_round(step, steps)
-            print(json.dumps({**common, "program": "PyTorch", "round": number,
-                              "images_per_s": batch / seconds,
-                              "version": torch.__version__}), flush=True)
+        if not trainer:
+            continue
+        if trainer.n_params() != row["n_params"]:
+            sys.exit(f"PyTorch's model has {trainer.n_params()} parameters, "
+                     f"ours {row['n_params']}")
+        seconds = trainer.time_steps(steps, 2)
+        print(json.dumps({**common, "program": "PyTorch", "round": number,
+                          "images_per_s": batch / seconds,
+                          "attention": trainer.attention,
+                          "version": torch.__version__}), flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

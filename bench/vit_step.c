@@ -222,14 +222,15 @@ int main(int argc, char **argv)
     getrusage(RUSAGE_SELF, &usage);
     if (rank == 0)
         printf("{\"model\": \"%s\", \"batch\": %lld, \"n_ranks\": %d, "
-               "\"n_threads\": %d, \"device\": \"%s\", "
+               "\"n_threads\": %d, \"n_params\": %lld, "
+               "\"device\": \"%s\", "
                "\"train_images_per_s\": %.4g, "
                "\"train_of_peak\": %.3f, \"train_waited\": %.4f, "
                "\"train_gflop_per_image\": %.4g, "
                "\"forward_images_per_s\": %.4g, \"forward_of_peak\": %.3f, "
                "\"max_rss_gib\": %.2f}\n",
                argv[1], (long long)batch, n_ranks, n_threads,
-               mm_device_describe(device),
+               (long long)model.table.n_elems, mm_device_describe(device),
                train.seconds > 0 ? (double)batch / train.seconds : 0,
                train.of_peak, train.waited, 3e-9 * flop / (double)batch,
                forward.seconds > 0 ? (double)batch / forward.seconds : 0,

@@ -13,7 +13,7 @@ import time
 import torch
 from torch import nn
 
-SIZES = {  # image, patch, width, layers, embed
+SIZES = {  # image, patch, width, layers, embed; heads of 64
     "ViT-B-32": (224, 32, 768, 12, 512),
     "ViT-B-16": (224, 16, 768, 12, 512),
     "ViT-L-14": (224, 14, 1024, 24, 768),
@@ -56,20 +56,24 @@ class Tower(nn.Module):
         return self.ln_post(x[0]) @ self.proj
 
 
+def size_of(model):
+    """image, patch, width, layers, embed, head width, of a name or a file."""
+    if not str(model).endswith(".json"):
+        return *SIZES[model], 64
+    with open(model, encoding="utf-8") as file:
+        config = json.load(file)
+    vision = config["vision_cfg"]
+    return (vision["image_size"], vision["patch_size"], vision["width"],
+            vision["layers"], config["embed_dim"],
+            vision.get("head_width", 64))
+
+
 def main():
     model, batch, repeats = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     what = sys.argv[4] if len(sys.argv) > 4 else "train"
-    head_width = 64
-    if model.endswith(".json"):
-        config = json.load(open(model))
-        vision = config["vision_cfg"]
-        size = (vision["image_size"], vision["patch_size"], vision["width"],
-                vision["layers"], config["embed_dim"])
-        head_width = vision.get("head_width", 64)
-    else:
-        size = SIZES[model]
+    size = size_of(model)
     torch.manual_seed(0)
-    tower = Tower(*size, head_width)
+    tower = Tower(*size)
     head = torch.randn(100, size[4])
     images = torch.randn(batch, 3, size[0], size[0])
     labels = torch.arange(batch) % 100

@@ -1,6 +1,7 @@
 #ifndef MAGMAX_COMM_COMM_H
 #define MAGMAX_COMM_COMM_H
 
+#include "src/base/log.h"
 #include "src/base/status.h"
 
 #include <stdbool.h>
@@ -12,6 +13,9 @@
  * the same status everywhere. Counts are int64_t whatever the transport takes.
  * A failure of the transport is MM_E_COMM, after which only mm_comm_abort is
  * left.
+ *
+ * One thread of a rank uses it. Once ranks are watched, a second one speaks to
+ * MPI as well, but never at the same time.
  */
 typedef struct mm_comm mm_comm;
 
@@ -32,6 +36,9 @@ int mm_comm_n_ranks(const mm_comm *comm);
 int mm_comm_node_rank(const mm_comm *comm);
 int mm_comm_n_node_ranks(const mm_comm *comm);
 
+/** This rank's host, by the lowest rank there. */
+int mm_comm_node(const mm_comm *comm);
+
 /**
  * This rank's share of the host's cores: each core that the process may run on
  * counts 1 / (ranks of this host that may run on it); the sum, rounded down, at
@@ -46,6 +53,52 @@ int mm_comm_n_host_cores(const mm_comm *comm);
 /** Whether what this rank prints on stderr ends on a terminal: directly, or
  * through a launcher's pipe. */
 bool mm_comm_stderr_is_terminal(void);
+
+/** How mm_comm_watch waits. */
+typedef struct mm_comm_watch_plan {
+    double limit_s; /* how long a rank waits for one that is silent; 0: for ever
+                       and for any, as if ranks were not watched */
+    mm_log *log;    /* told when ranks wait long for one that works; or NULL */
+    void (*end)(void *context); /* ends the job, as the message says why: called
+                       where a wait would return MM_E_COMM; NULL: it returns */
+    void *context;
+} mm_comm_watch_plan;
+
+/**
+ * From now on no rank waits for ever for one that is dead or stuck: every
+ * collective, and a reducer's waits, end with a message that names it.
+ *
+ * Nothing is sent as long as waits end in time. A rank that has waited too long
+ * calls the roll, and every rank answers: where it waits itself; by
+ * mm_comm_poll or between mm_comm_begin_compute and mm_comm_end_compute; and
+ * elsewhere, however long a file takes to be read or written, by a second
+ * thread. Ranks that answer and have not come yet are waited for, and named in
+ * the log. A rank whose process is stopped or gone, or that neither polls nor
+ * waits while it computes, does not answer.
+ *
+ * The limit counts the time that a rank itself was running: a job that is
+ * suspended as a whole goes on afterwards.
+ *
+ * Memory   Keeps what the plan points to until the last collective.
+ * Ranks    Collective, same limit. Does nothing for one rank.
+ * Timing   Blocking. Later failures: the limit and at most 5 s (the answers)
+ *          where a rank is missing, 15 s where all wait and nothing moves.
+ * Errors   MM_E_COMM naming the ranks that do not come; MM_E_IO where the
+ *          system refuses a thread, MM_E_ARG where the MPI library does; as
+ *          agreed.
+ */
+mm_status mm_comm_watch(mm_comm *comm, const mm_comm_watch_plan *plan);
+
+/**
+ * Between the two this rank computes: what takes longer than the limit without
+ * a poll, or a collective, is stuck, and not answered for. They may be nested.
+ */
+void mm_comm_begin_compute(mm_comm *comm);
+void mm_comm_end_compute(mm_comm *comm);
+
+/** Answer roll calls, from a rank that computes. Cheap, and callable from
+ * mm_stream_set_poll; what fails here fails again in the next collective. */
+void mm_comm_poll(void *comm);
 
 /** End every rank at once; for a broken transport only. */
 _Noreturn void mm_comm_abort(mm_comm *comm, int exit_code);

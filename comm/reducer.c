@@ -5,7 +5,6 @@
 
 struct mm_reducer {
     mm_reducer_plan plan;
-    mm_watch *watch;
     mm_transport *transport; /* NULL for one rank */
     float *grad;
     int64_t lo, hi; /* gathered, not yet sent */
@@ -13,10 +12,9 @@ struct mm_reducer {
 
 static mm_status connect(mm_reducer *r)
 {
-    MM_TRY(mm_watch_create(r->plan.comm, r->plan.limit_s, &r->watch));
     return mm_device_has_own_memory(r->plan.device)
-               ? mm_nccl_transport_create(&r->plan, r->watch, &r->transport)
-               : mm_mpi_transport_create(&r->plan, r->watch, &r->transport);
+               ? mm_nccl_transport_create(&r->plan, &r->transport)
+               : mm_mpi_transport_create(&r->plan, &r->transport);
 }
 
 mm_status mm_reducer_create(const mm_reducer_plan *plan, mm_reducer **reducer)
@@ -27,8 +25,12 @@ mm_status mm_reducer_create(const mm_reducer_plan *plan, mm_reducer **reducer)
     *reducer = NULL;
     MM_TRY_GOTO(st, failed, mm_comm_agree(plan->comm, st));
     r->plan = *plan;
-    if (mm_comm_n_ranks(plan->comm) > 1)
-        MM_TRY_GOTO(st, failed, connect(r));
+    if (mm_comm_n_ranks(plan->comm) > 1) {
+        mm_comm_begin_compute(plan->comm);
+        st = connect(r);
+        mm_comm_end_compute(plan->comm);
+    }
+    MM_TRY_GOTO(st, failed, st);
     *reducer = r;
     return MM_OK;
 failed:
@@ -41,9 +43,11 @@ void mm_reducer_destroy(mm_reducer **reducer)
     mm_reducer *r = *reducer;
     if (!r)
         return;
-    if (r->transport)
+    if (r->transport) {
+        mm_comm_begin_compute(r->plan.comm);
         r->transport->table->destroy(r->transport);
-    mm_watch_destroy(&r->watch);
+        mm_comm_end_compute(r->plan.comm);
+    }
     free(r);
     *reducer = NULL;
 }
@@ -60,10 +64,8 @@ static mm_status send_gathered(mm_reducer *r)
     return MM_OK;
 }
 
-mm_status mm_reducer_ready(mm_reducer *r, float *grad, int64_t lo, int64_t hi)
+static mm_status gather(mm_reducer *r, float *grad, int64_t lo, int64_t hi)
 {
-    if (!r->transport || lo == hi)
-        return MM_OK;
     bool touches = grad == r->grad && r->lo < r->hi;
     if (touches && hi == r->lo) {
         r->lo = lo;
@@ -78,31 +80,53 @@ mm_status mm_reducer_ready(mm_reducer *r, float *grad, int64_t lo, int64_t hi)
     return r->hi - r->lo >= r->plan.bucket_elems ? send_gathered(r) : MM_OK;
 }
 
+mm_status mm_reducer_ready(mm_reducer *r, float *grad, int64_t lo, int64_t hi)
+{
+    if (!r->transport || lo == hi)
+        return MM_OK;
+    mm_comm_begin_compute(r->plan.comm);
+    mm_status st = gather(r, grad, lo, hi);
+    mm_comm_end_compute(r->plan.comm);
+    return st;
+}
+
 void mm_reducer_poll(void *reducer)
 {
     mm_reducer *r = reducer;
-    if (r->transport)
-        r->transport->table->poll(r->transport);
+    if (!r->transport)
+        return;
+    mm_comm_begin_compute(r->plan.comm);
+    r->transport->table->poll(r->transport);
+    mm_comm_end_compute(r->plan.comm);
 }
 
 mm_status mm_reducer_finish(mm_reducer *r)
 {
     if (!r->transport)
         return MM_OK;
-    MM_TRY(send_gathered(r));
-    return r->transport->table->finish(r->transport);
+    mm_comm_begin_compute(r->plan.comm);
+    mm_status st = send_gathered(r);
+    if (st == MM_OK)
+        st = r->transport->table->finish(r->transport);
+    mm_comm_end_compute(r->plan.comm);
+    return st;
 }
 
 mm_status mm_reducer_wait(mm_reducer *r)
 {
-    return r->transport ? r->transport->table->wait(r->transport) : MM_OK;
+    if (!r->transport)
+        return MM_OK;
+    mm_comm_begin_compute(r->plan.comm);
+    mm_status st = r->transport->table->wait(r->transport);
+    mm_comm_end_compute(r->plan.comm);
+    return st;
 }
 
 mm_status mm_reducer_sum_host(mm_reducer *r, double *values, int64_t n)
 {
     if (!r->transport)
         return MM_OK;
-    mm_status st = mm_watch_sum_double(r->watch, values, n);
+    mm_status st = mm_comm_sum_double(r->plan.comm, values, n);
     if (st != MM_OK)
         r->transport->table->give_up(r->transport);
     return st;

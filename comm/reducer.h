@@ -28,7 +28,6 @@ typedef struct mm_reducer_plan {
     mm_device *device;
     mm_stream *stream;    /* computes the gradient                          */
     int64_t bucket_elems; /* ranges that touch travel together up to this   */
-    double limit_s;       /* how long a rank waits for others; 0: for ever  */
     const mm_reducer_wire *bf16; /* sum as bf16, made by this; NULL: as fp32 */
 } mm_reducer_plan;
 
@@ -64,7 +63,7 @@ void mm_reducer_poll(void *reducer);
  *
  * Ranks    Collective.
  * Timing   Enqueued on a GPU; on the host, waits until all is summed.
- * Errors   MM_E_COMM: as mm_watch_wait.
+ * Errors   MM_E_COMM: as mm_comm_watch.
  */
 mm_status mm_reducer_finish(mm_reducer *reducer);
 
@@ -75,11 +74,11 @@ mm_status mm_reducer_finish(mm_reducer *reducer);
  * work behind a sum which never comes would hold up the host for ever.
  *
  * Ranks    Collective.
- * Errors   MM_E_COMM: as mm_watch_wait.
+ * Errors   MM_E_COMM: as mm_comm_watch.
  */
 mm_status mm_reducer_wait(mm_reducer *reducer);
 
-/** mm_comm_sum_double, watching as mm_watch_wait does; values of the host. */
+/** mm_comm_sum_double; where that fails, nothing waits for the round either. */
 mm_status mm_reducer_sum_host(mm_reducer *reducer, double *values, int64_t n);
 
 /** Seconds since the start that the stream has stood still for other ranks:

@@ -8,8 +8,8 @@
  * How sums travel between ranks: what comm/reducer.c needs of a transport;
  * private to comm/. mpi/ serves memory of the host, nccl/ that of GPUs.
  *
- * Ranks make the same calls in the same order. Sums are in place, the same bits
- * on every rank.
+ * Ranks make the same calls in the same order, between mm_comm_begin_compute
+ * and mm_comm_end_compute. Sums are in place, the same bits on every rank.
  */
 typedef struct mm_transport mm_transport;
 
@@ -33,10 +33,10 @@ struct mm_transport {
     const mm_transport_table *table;
 };
 
-/** Ranks: collective; both keep the plan's parts and the watch. */
-mm_status mm_mpi_transport_create(const mm_reducer_plan *plan, mm_watch *watch,
+/** Ranks: collective; both keep the plan's parts. */
+mm_status mm_mpi_transport_create(const mm_reducer_plan *plan,
                                   mm_transport **transport);
-mm_status mm_nccl_transport_create(const mm_reducer_plan *plan, mm_watch *watch,
+mm_status mm_nccl_transport_create(const mm_reducer_plan *plan,
                                    mm_transport **transport);
 
 #endif

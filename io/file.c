@@ -89,7 +89,7 @@ static mm_status read_text(FILE *file, const char *path, int64_t max_bytes,
 
 mm_status mm_file_read_text(const char *path, int64_t max_bytes, char **text)
 {
-    FILE *file = fopen(path, "rb");
+    FILE *file = fopen(path, "rbe");
     if (!file)
         return mm_fail_errno("cannot open %s", path);
     mm_status st = read_text(file, path, max_bytes, text);

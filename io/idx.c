@@ -80,7 +80,7 @@ static mm_status open_stream(const char *folder, const char *name, idx *x)
     if (!S_ISREG(info.st_mode))
         return mm_fail(MM_E_IO, "%s is no regular file", x->path);
     x->file_bytes = info.st_size;
-    x->stream = gzopen(x->path, "rb");
+    x->stream = gzopen(x->path, "rbe");
     if (!x->stream)
         return mm_fail_errno("cannot open %s", x->path);
     gzbuffer(x->stream, 1 << 17);

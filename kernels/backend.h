@@ -15,6 +15,7 @@ struct mm_device {
     const mm_ops *ops;
     int64_t act_bytes;     /* of an mm_act */
     const char *precision; /* mm_device_precision */
+    char gpu[32];          /* mm_device_gpu */
     char description[256];
 };
 

@@ -86,6 +86,11 @@ const char *mm_device_precision(const mm_device *device)
     return device->precision;
 }
 
+const char *mm_device_gpu(const mm_device *device)
+{
+    return device->gpu;
+}
+
 const char *mm_device_describe(const mm_device *device)
 {
     return device->description;

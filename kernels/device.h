@@ -23,8 +23,8 @@ struct mm_ops;
 /**
  * Open a backend by name, "cpu" or "cuda", or by name and variant: "cpu:" and
  * an instruction set; "cuda:" and a precision (fp32, which is taken without
- * one, tf32, bf16), the number of a GPU, or both ("cuda:tf32:1"); with "shared"
- * the number goes round the GPUs that there are ("cuda:shared:5"). CUDA is a
+ * one, tf32, bf16), a number, or both ("cuda:tf32:1"). The number goes round
+ * the GPUs that this process sees: of two, 3 is the second one. CUDA is a
  * module of its own (docs/gpu.md), loaded here.
  *
  * Memory   Gives *device, freed by mm_device_close, after all its streams.
@@ -38,9 +38,10 @@ mm_status mm_device_open(const char *name, int n_threads, mm_device **device);
 
 /**
  * What a user asks for: "cpu"; "cuda", which is the GPU of this rank's number
- * on its node; "auto", which is that where there is one, else the CPU, whose
- * description then says why. `precision` is fp32, tf32 or bf16; NULL: bf16 on a
- * GPU, fp32 on the CPU, which has no other. Otherwise as mm_device_open.
+ * on its node, going round those that it sees; "auto", which is that where
+ * there is one, else the CPU, whose description then says why. `precision` is
+ * fp32, tf32 or bf16; NULL: bf16 on a GPU, fp32 on the CPU, which has no other.
+ * Otherwise as mm_device_open.
  *
  * Errors   MM_E_ARG for a precision that the CPU has not.
  */
@@ -58,6 +59,10 @@ int64_t mm_device_act_bytes(const mm_device *device);
 
 /** How it computes: "fp32", "tf32" or "bf16". */
 const char *mm_device_precision(const mm_device *device);
+
+/** Which GPU of the host it is, the same for all processes whatever they see of
+ * the host: the PCI bus id. "" for a CPU. */
+const char *mm_device_gpu(const mm_device *device);
 
 /** One line for people: "cpu, 2 threads, AVX2, oneDNN 2.6.3". */
 const char *mm_device_describe(const mm_device *device);

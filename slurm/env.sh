@@ -9,9 +9,11 @@
 #   sbatch slurm/train.sbatch --model ViT-B-16 ... --save runs/x
 #   sbatch --partition=big --nodes=4 slurm/train.sbatch --model ViT-B-16 ...
 #   sbatch --gpus-per-node=8 --ntasks-per-node=8 slurm/train.sbatch ...
+#   sbatch --gpus-per-task=1 --ntasks-per-node=8 slurm/train.sbatch ...
 #
-# The last is a rank a GPU; ranks have to see all GPUs of their node, so not
-# --gpus-per-task.
+# The last two are a rank a GPU: ranks see all GPUs of their node, and each takes
+# the one of its number there; or each sees its own alone. Give more cores a task
+# (--cpus-per-task) where images have to be decoded.
 
 # ---- at submission (empty: the cluster's default) ----------------------------
 # Nodes, tasks a node and cores a task are the #SBATCH lines of each script:
@@ -78,7 +80,12 @@ magmax_launch() {
         export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
         export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$SLURM_CPUS_PER_TASK}
     fi
-    magmax_say "job $SLURM_JOB_ID start $((${SLURM_RESTART_COUNT:-0} + 1)):" \
+    # SLURM_JOB_ID of one job of an array means all of them to scontrol.
+    local job=$SLURM_JOB_ID
+    if [ -n "${SLURM_ARRAY_JOB_ID:-}" ]; then
+        job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+    fi
+    magmax_say "job $job start $((${SLURM_RESTART_COUNT:-0} + 1)):" \
         "$program $*"
 
     local time_is_up=no signalled=yes
@@ -99,8 +106,8 @@ magmax_launch() {
             magmax_say "time is up; started $MAGMAX_MAX_RESTARTS times" \
                 "again already (MAGMAX_MAX_RESTARTS)"
         else
-            magmax_say "time is up; queueing job $SLURM_JOB_ID again"
-            scontrol requeue "$SLURM_JOB_ID"
+            magmax_say "time is up; queueing job $job again"
+            scontrol requeue "$job"
             sleep 60 # until Slurm ends this script
         fi
     fi

@@ -26,6 +26,7 @@ static const mm_option rows[] = {
      .value = "FILE",
      .help = "weights of the same model that supply the tensors that IN lacks, "
              "such as the text tower"},
+    MM_ROW_RANK_TIMEOUT,
 };
 
 static const mm_option_table table = {

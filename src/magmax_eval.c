@@ -1,3 +1,5 @@
+/* Accuracy of a checkpoint, as a table or as JSON. */
+
 #include "src/eval/evaluate.h"
 #include "src/workload.h"
 
@@ -11,7 +13,7 @@ static const mm_option rows[] = {
      .kind = MM_OPTION_TEXT,
      .value = "FILE",
      .required = true,
-     .help = "weights to evaluate: HDF5 or safetensors"},
+     .help = "weights to evaluate, HDF5, safetensors or PyTorch's"},
     MM_ROW_DATASET,
     MM_ROW_DATA_LOCATION,
     MM_ROW_HEAD,
@@ -35,6 +37,7 @@ static const mm_option rows[] = {
     {.name = "json",
      .kind = MM_OPTION_FLAG,
      .help = "print one JSON document instead of a table"},
+    MM_ROW_RANK_TIMEOUT,
 };
 
 static const mm_option_table table = {
@@ -89,10 +92,9 @@ static mm_status print_json(const mm_job *job, const mm_task_score *scores,
     if (!root)
         return mm_fail(MM_E_MEMORY, "no memory for a JSON document");
     int failed = json_dumpf(root, stdout, JSON_REAL_PRECISION(17));
+    putchar('\n');
     json_decref(root);
-    if (failed || putchar('\n') == EOF || fflush(stdout))
-        return mm_fail_errno("cannot write to standard output");
-    return MM_OK;
+    return failed ? mm_fail(MM_E_IO, "cannot write a JSON document") : MM_OK;
 }
 
 static mm_status evaluate(const mm_job *job)
@@ -100,7 +102,7 @@ static mm_status evaluate(const mm_job *job)
     mm_workload work = {0};
     mm_task_score *scores = NULL;
     mm_status st;
-    MM_TRY_GOTO(st, done, mm_workload_open_model(job, 0, &work));
+    MM_TRY_GOTO(st, done, mm_workload_open_model(job, false, 0, &work));
     MM_TRY_GOTO(st, done, mm_workload_open_dataset(job, &work));
     MM_TRY_GOTO(st, done, mm_workload_open_tasks(job, false, &work));
     MM_TRY_GOTO(st, done,

@@ -1,3 +1,5 @@
+/* A frozen classification head: zero-shot, prototypes or orthonormal. */
+
 #include "src/base/names.h"
 #include "src/eval/prototypes.h"
 #include "src/eval/zero_shot.h"
@@ -45,7 +47,8 @@ static const mm_option rows[] = {
     {.name = "dataset",
      .kind = MM_OPTION_TEXT,
      .value = "NAME",
-     .help = "data set: a built-in name, or a packed .h5 or .npz file"},
+     .help = "a benchmark's name, for its class names and prompts; or a data "
+             "set as magmax_train takes it"},
     MM_ROW_DATA_LOCATION,
     {.name = "scale",
      .kind = MM_OPTION_REAL,
@@ -71,6 +74,7 @@ static const mm_option rows[] = {
      .value = "FILE",
      .letter = 'o',
      .help = "the head, an HDF5 file"},
+    MM_ROW_RANK_TIMEOUT,
 };
 
 static const mm_option_table table = {
@@ -152,7 +156,7 @@ static mm_status make_head(const mm_job *job,
     mm_workload work = {0};
     mm_head head = {0};
     mm_status st;
-    MM_TRY_GOTO(st, done, mm_workload_open_model(job, 0, &work));
+    MM_TRY_GOTO(st, done, mm_workload_open_model(job, false, 0, &work));
     MM_TRY_GOTO(st, done, mm_workload_open_dataset(job, &work));
     MM_TRY_GOTO(st, done, mm_comm_agree(job->comm, make(job, &work, &head)));
     MM_TRY_GOTO(st, done,

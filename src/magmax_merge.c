@@ -1,3 +1,5 @@
+/* The checkpoints of several tasks into one. */
+
 #include "src/merge/merge.h"
 #include "src/merge/record.h"
 #include "src/program.h"
@@ -10,19 +12,20 @@ static const mm_option rows[] = {
     {.name = "pretrained",
      .kind = MM_OPTION_TEXT,
      .value = "FILE",
-     .help = "weights that all tasks started from, HDF5 or safetensors",
+     .help = "weights that all tasks started from: HDF5, safetensors or "
+             "PyTorch's",
      .required = true},
     {.name = "method",
      .kind = MM_OPTION_CHOICE,
      .value = "NAME",
      .fallback = "magmax",
      .choices = MM_MERGE_METHODS,
-     .help = "how to merge: " MM_MERGE_METHODS},
+     .help = "how to merge"},
     {.name = "scaling-coef",
      .kind = MM_OPTION_REAL,
      .value = "X",
      .help = "factor of the merged change (default: magmax 0.5, average 1, "
-             "random 1)"},
+             "random 1; task-arithmetic needs one)"},
     {.name = "seed",
      .kind = MM_OPTION_INT,
      .value = "N",
@@ -46,6 +49,7 @@ static const mm_option rows[] = {
     {.name = "json",
      .kind = MM_OPTION_FLAG,
      .help = "print the result as JSON on stdout"},
+    MM_ROW_RANK_TIMEOUT,
 };
 
 static const mm_option_table table = {
@@ -74,7 +78,7 @@ static mm_status choose_coef(const mm_options *options,
 static mm_status open_device(const mm_job *job, mm_device **device)
 {
     char gpu[32];
-    snprintf(gpu, sizeof gpu, "cuda:shared:%d", mm_comm_node_rank(job->comm));
+    snprintf(gpu, sizeof gpu, "cuda:%d", mm_comm_node_rank(job->comm));
     bool on_gpu = !strcmp(mm_options_text(job->options, "device"), "cuda");
     MM_TRY(mm_comm_agree(job->comm,
                          mm_device_open(on_gpu ? gpu : "cpu", 1, device)));
@@ -89,10 +93,8 @@ static mm_status print_report(const mm_merge_request *request,
 {
     char *text;
     MM_TRY(mm_merge_report(request, result, &text));
-    int printed = printf("%s\n", text);
+    printf("%s\n", text);
     free(text);
-    if (printed < 0 || fflush(stdout) != 0)
-        return mm_fail_errno("cannot print the result");
     return MM_OK;
 }
 

@@ -55,6 +55,7 @@ static const mm_option rows[] = {
      .letter = 'o',
      .required = true,
      .help = "packed data set to write"},
+    MM_ROW_RANK_TIMEOUT,
 };
 
 static const mm_option_table table = {

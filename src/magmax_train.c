@@ -1,3 +1,5 @@
+/* A run: options in, one call, the rest is src/train/sequence.c's. */
+
 #include "src/train/sequence.h"
 #include "src/workload.h"
 
@@ -11,7 +13,7 @@ static const mm_option rows[] = {
     {.name = "load",
      .kind = MM_OPTION_TEXT,
      .value = "FILE",
-     .help = "pre-trained weights (theta_0): HDF5 or safetensors"},
+     .help = "pre-trained weights (theta_0): HDF5, safetensors or PyTorch's"},
     {.name = "from-scratch",
      .kind = MM_OPTION_FLAG,
      .help = "start from random weights instead"},
@@ -116,15 +118,7 @@ static const mm_option rows[] = {
      .choices = "fp32,bf16",
      .help = "number type in which gradients travel between GPUs; bf16 halves "
              "the bytes and rounds the sums"},
-    {.name = "rank-timeout",
-     .kind = MM_OPTION_REAL,
-     .value = "S",
-     .fallback = "45",
-     .min = 0,
-     .max = 1e6,
-     .free = true,
-     .help = "seconds that ranks wait in a step for one that does not come "
-             "before they end the job, naming it; 0: for ever"},
+    MM_ROW_RANK_TIMEOUT,
 };
 
 static const mm_option_table table = {
@@ -176,7 +170,6 @@ static mm_status run_sequence(const mm_job *job, mm_workload *work,
                             ? mm_options_real(o, "warmup-ratio")
                             : -1,
         .reduce_bf16 = !strcmp(mm_options_text(o, "reduce-dtype"), "bf16"),
-        .rank_timeout_s = mm_options_real(o, "rank-timeout"),
         .seed = (uint64_t)mm_options_int(o, "seed"),
         .shuffle = !mm_options_flag(o, "no-shuffle"),
         .augment = !mm_options_flag(o, "no-augment"),
@@ -198,7 +191,7 @@ static mm_status train(const mm_job *job)
     MM_TRY_GOTO(
         st, done,
         mm_workload_open_model(
-            job, (uint64_t)mm_options_int(job->options, "seed"), &work));
+            job, true, (uint64_t)mm_options_int(job->options, "seed"), &work));
     MM_TRY_GOTO(st, done, mm_workload_open_dataset(job, &work));
     MM_TRY_GOTO(st, done, mm_workload_open_tasks(job, true, &work));
     MM_TRY_GOTO(st, done,

@@ -12,10 +12,19 @@ typedef struct mm_job {
     mm_options *options;
 } mm_job;
 
+/** A row that every program's table has. */
+#define MM_ROW_RANK_TIMEOUT                                                   \
+    {                                                                         \
+        .name = "rank-timeout", .kind = MM_OPTION_REAL, .value = "S",         \
+        .fallback = "45", .min = 0, .max = 1e6, .free = true,                 \
+        .help = "seconds that ranks wait for one that is silent before they " \
+                "end the job, naming it; 0: for ever"                         \
+    }
+
 /**
  * The frame of every program: join the job, parse the command line, answer
- * --help and --version, do the work, tell rank 0's user in one line what went
- * wrong, leave.
+ * --help and --version, watch the ranks as --rank-timeout says, do the work,
+ * tell rank 0's user in one line what went wrong, leave.
  *
  * Ranks    Collective. `work` is called on every rank and may return different
  *          statuses; they are agreed here.

@@ -1,25 +1,14 @@
 #include "src/workload.h"
 
+#include "src/gpus.h"
 #include "src/tasks/dataset.h"
 
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
-/** Ranks that compute in different ways would not agree on weights. */
-static mm_status check_devices(mm_comm *comm, const mm_device *device)
-{
-    int64_t n_gpus = mm_device_has_own_memory(device);
-    MM_TRY(mm_comm_sum_int64(comm, &n_gpus, 1));
-    if (n_gpus > 0 && n_gpus < mm_comm_n_ranks(comm))
-        return mm_fail(MM_E_DEVICE,
-                       "%lld of %d ranks have a GPU; start a rank for each "
-                       "GPU, or give --device cpu",
-                       (long long)n_gpus, mm_comm_n_ranks(comm));
-    return MM_OK;
-}
-
-static mm_status open_device(const mm_job *job, mm_workload *work)
+static mm_status open_device(const mm_job *job, bool gpu_each,
+                             mm_workload *work)
 {
     mm_comm *comm = job->comm;
     MM_TRY(mm_comm_agree(
@@ -27,12 +16,12 @@ static mm_status open_device(const mm_job *job, mm_workload *work)
                                mm_options_text(job->options, "precision"),
                                mm_comm_n_threads(comm), mm_comm_node_rank(comm),
                                &work->device)));
-    MM_TRY(check_devices(comm, work->device));
     const char *precision = mm_device_precision(work->device);
     mm_options_set_default(job->options, "precision", precision);
     mm_log_line(job->log, "%s, %s, %d rank%s", mm_device_describe(work->device),
                 precision, mm_comm_n_ranks(comm),
                 mm_comm_n_ranks(comm) > 1 ? "s" : "");
+    MM_TRY(mm_gpus_check(comm, job->log, work->device, gpu_each));
     if (mm_comm_n_cores(comm) == 1 && mm_comm_n_node_ranks(comm) == 1 &&
         mm_comm_n_host_cores(comm) > 1)
         mm_log_warn(job->log,
@@ -42,10 +31,10 @@ static mm_status open_device(const mm_job *job, mm_workload *work)
     return MM_OK;
 }
 
-mm_status mm_workload_open_model(const mm_job *job, uint64_t seed,
-                                 mm_workload *work)
+mm_status mm_workload_open_model(const mm_job *job, bool for_training,
+                                 uint64_t seed, mm_workload *work)
 {
-    MM_TRY(open_device(job, work));
+    MM_TRY(open_device(job, for_training, work));
     return mm_model_open(
         job->comm, job->log, mm_options_text(job->options, "model"),
         mm_options_text(job->options, "load"), seed, &work->model);
@@ -53,7 +42,7 @@ mm_status mm_workload_open_model(const mm_job *job, uint64_t seed,
 
 mm_status mm_workload_open_text_model(const mm_job *job, mm_workload *work)
 {
-    MM_TRY(open_device(job, work));
+    MM_TRY(open_device(job, false, work));
     return mm_model_open_text(
         job->comm, job->log, mm_options_text(job->options, "model"),
         mm_options_text(job->options, "load"), 0, &work->model);

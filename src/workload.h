@@ -107,13 +107,13 @@ typedef struct mm_workload {
 /**
  * Open the device of --device and --precision, which is then the device's in
  * job->options, and the model of --model and --load; without --load, random
- * weights from `seed`.
+ * weights from `seed`. For training, each rank has to have a GPU of its own.
  *
  * Memory   Fills *work, freed by mm_workload_close.
  * Ranks    Collective; the same status on every rank.
  */
-mm_status mm_workload_open_model(const mm_job *job, uint64_t seed,
-                                 mm_workload *work);
+mm_status mm_workload_open_model(const mm_job *job, bool for_training,
+                                 uint64_t seed, mm_workload *work);
 
 /** Likewise the device and the model's text tower, of --load. */
 mm_status mm_workload_open_text_model(const mm_job *job, mm_workload *work);

@@ -3,14 +3,16 @@
 #include "comm/mpi/mpi_comm.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-/* MPI counts are int: larger messages go in pieces. */
-enum { PIECE = 1 << 30 };
+/* MPI counts are int, and a wait for what moves slowly must not look like one
+ * for what does not: larger messages go in pieces. */
+enum { PIECE = 1 << 26 };
 
 mm_status mm_mpi_failed(int code, const char *call)
 {
@@ -63,16 +65,22 @@ static mm_status join(mm_comm *comm, int *argc, char ***argv)
 {
     int provided;
     mm_mpi_prepare_alone();
-    MM_TRY(MM_MPI(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided)));
+    MM_TRY(
+        MM_MPI(MPI_Init_thread(argc, argv, MPI_THREAD_SERIALIZED, &provided)));
+    comm->takes_turns = provided >= MPI_THREAD_SERIALIZED;
     MM_TRY(MM_MPI(MPI_Comm_dup(MPI_COMM_WORLD, &comm->world)));
     MM_TRY(MM_MPI(MPI_Comm_set_errhandler(comm->world, MPI_ERRORS_RETURN)));
     MM_TRY(MM_MPI(MPI_Comm_rank(comm->world, &comm->rank)));
     MM_TRY(MM_MPI(MPI_Comm_size(comm->world, &comm->n_ranks)));
+    if (comm->n_ranks > 1)
+        MM_TRY(MM_MPI(MPI_Comm_dup(comm->world, &comm->notes)));
     MPI_Comm node;
     MM_TRY(MM_MPI(MPI_Comm_split_type(comm->world, MPI_COMM_TYPE_SHARED, 0,
                                       MPI_INFO_NULL, &node)));
     MM_TRY(MM_MPI(MPI_Comm_rank(node, &comm->node_rank)));
     MM_TRY(MM_MPI(MPI_Comm_size(node, &comm->n_node_ranks)));
+    comm->node = comm->rank;
+    MM_TRY(MM_MPI(MPI_Bcast(&comm->node, 1, MPI_INT, 0, node)));
     MM_TRY(share_cores(comm, node));
     return MM_MPI(MPI_Comm_free(&node));
 }
@@ -82,6 +90,7 @@ mm_status mm_comm_create(int *argc, char ***argv, mm_comm **comm)
     mm_comm *c = calloc(1, sizeof *c);
     if (!c)
         return mm_fail(MM_E_MEMORY, "no memory for a communicator");
+    c->notes = MPI_COMM_NULL;
     mm_status st = join(c, argc, argv);
     if (st != MM_OK) {
         free(c);
@@ -95,6 +104,9 @@ void mm_comm_destroy(mm_comm **comm)
 {
     if (!*comm)
         return;
+    mm_watch_destroy(&(*comm)->watch);
+    if ((*comm)->notes != MPI_COMM_NULL)
+        MPI_Comm_free(&(*comm)->notes);
     MPI_Comm_free(&(*comm)->world);
     MPI_Finalize();
     free(*comm);
@@ -119,6 +131,11 @@ int mm_comm_node_rank(const mm_comm *comm)
 int mm_comm_n_node_ranks(const mm_comm *comm)
 {
     return comm->n_node_ranks;
+}
+
+int mm_comm_node(const mm_comm *comm)
+{
+    return comm->node;
 }
 
 int mm_comm_n_threads(const mm_comm *comm)
@@ -156,6 +173,7 @@ _Noreturn void mm_comm_abort(mm_comm *comm, int exit_code)
 {
     /* Where the launcher cannot be reached, end this process anyway. */
     alarm(10);
+    mm_comm_begin_compute(comm);
     MPI_Abort(comm->world, exit_code);
     _Exit(exit_code);
 }
@@ -169,8 +187,10 @@ mm_status mm_comm_agree(mm_comm *comm, mm_status status)
     int mine[2] = {status ? comm->n_ranks - comm->rank : 0,
                    status ? comm->rank + 1 : comm->n_ranks + 1};
     int worst[2];
-    MM_TRY(
-        MM_MPI(MPI_Allreduce(mine, worst, 2, MPI_INT, MPI_MAX, comm->world)));
+    MPI_Request request;
+    MM_TRY(MM_MPI_WAIT(comm, &request,
+                       MPI_Iallreduce(mine, worst, 2, MPI_INT, MPI_MAX,
+                                      comm->world, &request)));
     if (worst[0] == 0)
         return MM_OK;
     int root = comm->n_ranks - worst[0];
@@ -190,15 +210,19 @@ mm_status mm_comm_agree(mm_comm *comm, mm_status status)
 
 mm_status mm_comm_barrier(mm_comm *comm)
 {
-    return MM_MPI(MPI_Barrier(comm->world));
+    MPI_Request request;
+    return MM_MPI_WAIT(comm, &request, MPI_Ibarrier(comm->world, &request));
 }
 
 mm_status mm_comm_broadcast(mm_comm *comm, void *data, int64_t n_bytes,
                             int root)
 {
     for (char *at = data; n_bytes > 0;) {
+        MPI_Request request;
         int piece = int_piece(n_bytes);
-        MM_TRY(MM_MPI(MPI_Bcast(at, piece, MPI_BYTE, root, comm->world)));
+        MM_TRY(MM_MPI_WAIT(
+            comm, &request,
+            MPI_Ibcast(at, piece, MPI_BYTE, root, comm->world, &request)));
         at += piece;
         n_bytes -= piece;
     }
@@ -208,19 +232,24 @@ mm_status mm_comm_broadcast(mm_comm *comm, void *data, int64_t n_bytes,
 mm_status mm_comm_allgather(mm_comm *comm, const void *send, int64_t n_bytes,
                             void *recv)
 {
-    if (n_bytes > PIECE)
+    if (n_bytes > INT_MAX)
         return mm_fail(MM_E_ARG, "allgather of %lld bytes a rank",
                        (long long)n_bytes);
-    return MM_MPI(MPI_Allgather(send, (int)n_bytes, MPI_BYTE, recv,
-                                (int)n_bytes, MPI_BYTE, comm->world));
+    MPI_Request request;
+    return MM_MPI_WAIT(comm, &request,
+                       MPI_Iallgather(send, (int)n_bytes, MPI_BYTE, recv,
+                                      (int)n_bytes, MPI_BYTE, comm->world,
+                                      &request));
 }
 
 static mm_status receive(mm_comm *comm, char *at, int64_t n_bytes, int from)
 {
     while (n_bytes > 0) {
+        MPI_Request request;
         int piece = int_piece(n_bytes);
-        MM_TRY(MM_MPI(MPI_Recv(at, piece, MPI_BYTE, from, 0, comm->world,
-                               MPI_STATUS_IGNORE)));
+        MM_TRY(MM_MPI_WAIT(
+            comm, &request,
+            MPI_Irecv(at, piece, MPI_BYTE, from, 0, comm->world, &request)));
         at += piece;
         n_bytes -= piece;
     }
@@ -231,8 +260,11 @@ static mm_status transmit(mm_comm *comm, const char *at, int64_t n_bytes,
                           int to)
 {
     while (n_bytes > 0) {
+        MPI_Request request;
         int piece = int_piece(n_bytes);
-        MM_TRY(MM_MPI(MPI_Send(at, piece, MPI_BYTE, to, 0, comm->world)));
+        MM_TRY(MM_MPI_WAIT(
+            comm, &request,
+            MPI_Isend(at, piece, MPI_BYTE, to, 0, comm->world, &request)));
         at += piece;
         n_bytes -= piece;
     }
@@ -259,24 +291,27 @@ mm_status mm_comm_collect(mm_comm *comm, const void *send, int64_t n_bytes,
     return MM_OK;
 }
 
-mm_status mm_comm_sum_double(mm_comm *comm, double *values, int64_t n)
+static mm_status sum(mm_comm *comm, char *values, int64_t n, int elem_bytes,
+                     MPI_Datatype type)
 {
-    for (int64_t at = 0; at < n;) {
-        int piece = int_piece(n - at);
-        MM_TRY(MM_MPI(MPI_Allreduce(MPI_IN_PLACE, values + at, piece,
-                                    MPI_DOUBLE, MPI_SUM, comm->world)));
-        at += piece;
+    const int most = PIECE / elem_bytes;
+    for (int64_t at = 0; at < n; at += most) {
+        MPI_Request request;
+        int piece = n - at < most ? (int)(n - at) : most;
+        MM_TRY(MM_MPI_WAIT(comm, &request,
+                           MPI_Iallreduce(MPI_IN_PLACE,
+                                          values + at * elem_bytes, piece, type,
+                                          MPI_SUM, comm->world, &request)));
     }
     return MM_OK;
 }
 
+mm_status mm_comm_sum_double(mm_comm *comm, double *values, int64_t n)
+{
+    return sum(comm, (char *)values, n, sizeof *values, MPI_DOUBLE);
+}
+
 mm_status mm_comm_sum_int64(mm_comm *comm, int64_t *values, int64_t n)
 {
-    for (int64_t at = 0; at < n;) {
-        int piece = int_piece(n - at);
-        MM_TRY(MM_MPI(MPI_Allreduce(MPI_IN_PLACE, values + at, piece,
-                                    MPI_INT64_T, MPI_SUM, comm->world)));
-        at += piece;
-    }
-    return MM_OK;
+    return sum(comm, (char *)values, n, sizeof *values, MPI_INT64_T);
 }

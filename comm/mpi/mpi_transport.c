@@ -1,8 +1,6 @@
 #include "comm/mpi/mpi_comm.h"
 #include "comm/transport.h"
 
-#include "src/base/log.h"
-
 #include <stdlib.h>
 
 /* Sums in the host's memory. MPI moves only when it is polled. */
@@ -12,7 +10,6 @@ enum { MOST_PENDING = 1024 };
 typedef struct mpi_transport {
     mm_transport base;
     mm_comm *comm;
-    mm_watch *watch;
     MPI_Request pending[MOST_PENDING];
     int n_pending;
     mm_status status; /* of a poll, told by the next call that can */
@@ -24,7 +21,7 @@ static mpi_transport *own(mm_transport *transport)
     return (mpi_transport *)transport;
 }
 
-static mm_status look(void *context, mm_watch_state *state)
+static mm_status look(void *context, mm_comm_state *state)
 {
     mpi_transport *t = context;
     int all_done;
@@ -37,7 +34,7 @@ static mm_status look(void *context, mm_watch_state *state)
 static mm_status wait_all(mpi_transport *t)
 {
     double begin_s = mm_clock_s();
-    mm_status st = t->n_pending ? mm_watch_wait(t->watch, look, t) : MM_OK;
+    mm_status st = t->n_pending ? mm_comm_wait(t->comm, look, t) : MM_OK;
     t->wait_s += mm_clock_s() - begin_s;
     t->n_pending = 0;
     return st;
@@ -63,11 +60,10 @@ static void give_up(mm_transport *transport)
 static void poll(mm_transport *transport)
 {
     mpi_transport *t = own(transport);
-    mm_watch_state unused;
+    mm_comm_state unused;
     if (t->status == MM_OK && t->n_pending)
         t->status = look(t, &unused);
-    if (t->status == MM_OK)
-        t->status = mm_watch_poll(t->watch);
+    mm_comm_poll(t->comm);
 }
 
 static mm_status finish(mm_transport *transport)
@@ -92,7 +88,7 @@ static void destroy(mm_transport *transport)
     free(transport);
 }
 
-mm_status mm_mpi_transport_create(const mm_reducer_plan *plan, mm_watch *watch,
+mm_status mm_mpi_transport_create(const mm_reducer_plan *plan,
                                   mm_transport **transport)
 {
     static const mm_transport_table table = {
@@ -117,7 +113,6 @@ mm_status mm_mpi_transport_create(const mm_reducer_plan *plan, mm_watch *watch,
     }
     t->base.table = &table;
     t->comm = plan->comm;
-    t->watch = watch;
     *transport = &t->base;
     return MM_OK;
 }

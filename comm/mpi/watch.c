@@ -1,273 +1,187 @@
-#include "comm/watch.h"
-#include "comm/mpi/mpi_comm.h"
-
-#include "src/base/log.h"
+#include "comm/mpi/roll.h"
 
 #include <math.h>
+#include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+#include <time.h>
 
-/* Between looks for what other ranks ask. */
-static const double probe_s = 0.02;
+/* Between looks for what other ranks ask: of a rank that waits or computes, and
+ * of its second thread. */
+static const double look_s = 0.02, second_look_s = 0.05;
 /* A rank that was itself suspended sees its clock jump. */
 static const double longest_tick_s = 0.5;
 static const double longest_grace_s = 5;
-
-enum { WATCH_TAG = 7 };
-
-/** What a rank says of itself. */
-typedef enum presence {
-    MISSING,   /* nothing */
-    COMPUTING, /* it has not come yet, but is well                        */
-    UNREADY,   /* it waits, and its own device has not finished its part  */
-    READY      /* it waits for others alone                               */
-} presence;
-
-/** Who asks wants every rank to answer; an answer repeats the question's
- * number. A verdict says that its sender is about to end the job. */
-typedef enum note_kind { QUESTION, ANSWER, VERDICT, N_KINDS } note_kind;
-
-typedef struct note {
-    int64_t number;
-    int32_t kind;
-    int32_t presence;
-} note;
-
-/** Who a rank is, for people. */
-typedef struct whereabouts {
-    char host[64];
-    int64_t pid;
-} whereabouts;
+/* Who has waited so long does so in naps: cores may be wanted elsewhere. */
+static const double wake_s = 1;
 
 struct mm_watch {
     mm_comm *comm;
-    MPI_Comm notes;      /* apart from what the notes are about */
-    MPI_Request receipt; /* of the next note */
-    note incoming;
-    double limit_s, grace_s;
-    double probed_s;     /* when notes were last looked for */
-    int64_t n_calls;     /* of the roll, by this rank */
-    presence *heard;     /* [n_ranks] in the last roll call */
-    int speaker;         /* lowest rank that has come to a verdict, or -1 */
-    note *outbox;        /* [n_ranks, N_KINDS] what is leaving */
-    whereabouts *places; /* [n_ranks] */
+    mm_comm_watch_plan plan;
+    double grace_s;
+    mm_roll *roll;
+
+    /* Whose turn it is to call MPI. */
+    pthread_mutex_t turn;
+    int depth; /* of the program's own claims */
+
+    /* Answers for this rank where its own thread is busy elsewhere. */
+    pthread_t second;
+    bool has_second, stops;
+    pthread_mutex_t lock; /* of `stops` */
+    pthread_cond_t stopped;
 };
 
-/* ---- notes --------------------------------------------------------------- */
+/* ---- whose turn it is ---------------------------------------------------- */
 
-static mm_status tell(mm_watch *w, int rank, note what)
+void mm_comm_begin_compute(mm_comm *comm)
 {
-    /* Nobody waits for it to leave: it may be for a rank that never takes it.
-     * One that is overtaken by a later one may as well carry its words. */
-    note *leaving = &w->outbox[rank * N_KINDS + what.kind];
-    MPI_Request request;
-    *leaving = what;
-    MM_TRY(MM_MPI(MPI_Isend(leaving, sizeof *leaving, MPI_BYTE, rank, WATCH_TAG,
-                            w->notes, &request)));
-    return MM_MPI(MPI_Request_free(&request));
+    mm_watch *w = comm->watch;
+    if (w && w->depth++ == 0)
+        pthread_mutex_lock(&w->turn);
 }
 
-static mm_status expect(mm_watch *w)
+void mm_comm_end_compute(mm_comm *comm)
 {
-    return MM_MPI(MPI_Irecv(&w->incoming, sizeof w->incoming, MPI_BYTE,
-                            MPI_ANY_SOURCE, WATCH_TAG, w->notes, &w->receipt));
+    mm_watch *w = comm->watch;
+    if (w && --w->depth == 0)
+        pthread_mutex_unlock(&w->turn);
 }
 
-/** Take in what has come, and answer what was asked. */
-static mm_status take_notes(mm_watch *w, presence mine)
+void mm_comm_poll(void *comm)
 {
-    w->probed_s = mm_clock_s();
-    for (;;) {
-        int there = 0;
-        MPI_Status from;
-        MM_TRY(MM_MPI(MPI_Test(&w->receipt, &there, &from)));
-        if (!there)
-            return MM_OK;
-        const note what = w->incoming;
-        const int rank = from.MPI_SOURCE;
-        MM_TRY(expect(w));
-        if (what.kind != ANSWER || what.number == w->n_calls)
-            w->heard[rank] = (presence)what.presence;
-        if (what.kind == VERDICT && (w->speaker < 0 || rank < w->speaker))
-            w->speaker = rank;
-        if (what.kind == QUESTION)
-            MM_TRY(tell(w, rank,
-                        (note){.number = what.number,
-                               .kind = ANSWER,
-                               .presence = (int32_t)mine}));
-    }
-}
-
-static mm_status tell_all(mm_watch *w, note what)
-{
-    for (int rank = 0; rank < w->comm->n_ranks; rank++)
-        if (rank != w->comm->rank)
-            MM_TRY(tell(w, rank, what));
-    return MM_OK;
-}
-
-static mm_status take_notes_for(mm_watch *w, double time_s, presence mine)
-{
-    double begin_s = mm_clock_s();
-    while (mm_clock_s() - begin_s < time_s) {
-        MM_TRY(take_notes(w, mine));
-        sched_yield();
-    }
-    return MM_OK;
-}
-
-static mm_status call_roll(mm_watch *w, presence mine)
-{
-    for (int rank = 0; rank < w->comm->n_ranks; rank++)
-        w->heard[rank] = rank == w->comm->rank ? mine : MISSING;
-    return tell_all(w, (note){.number = ++w->n_calls,
-                              .kind = QUESTION,
-                              .presence = (int32_t)mine});
-}
-
-static int count(const mm_watch *w, presence what)
-{
-    int n = 0;
-    for (int rank = 0; rank < w->comm->n_ranks; rank++)
-        n += w->heard[rank] == what;
-    return n;
-}
-
-/**
- * Have every rank talk to every other once: transports make connections when
- * they are first used, and not while a third rank is stuck.
- */
-static mm_status make_connections(mm_watch *w)
-{
-    int all_have = 0;
-    MPI_Request barrier;
-    MM_TRY(expect(w));
-    MM_TRY(call_roll(w, READY));
-    while (count(w, MISSING) > 0)
-        MM_TRY(take_notes(w, READY));
-    MM_TRY(MM_MPI(MPI_Ibarrier(w->notes, &barrier)));
-    while (!all_have) {
-        MM_TRY(take_notes(w, READY));
-        MM_TRY(MM_MPI(MPI_Test(&barrier, &all_have, MPI_STATUS_IGNORE)));
-    }
-    return MM_OK;
-}
-
-/* ---- life --------------------------------------------------------------- */
-
-mm_status mm_watch_create(mm_comm *comm, double limit_s, mm_watch **watch)
-{
-    mm_watch *w = calloc(1, sizeof *w);
-    mm_status st = MM_OK;
-    if (w) {
-        w->comm = comm;
-        w->limit_s = limit_s;
-        w->grace_s = fmin(limit_s, longest_grace_s);
-        w->speaker = -1;
-        w->notes = MPI_COMM_NULL;
-        w->receipt = MPI_REQUEST_NULL;
-        w->heard = calloc((size_t)comm->n_ranks, sizeof *w->heard);
-        w->outbox = calloc((size_t)comm->n_ranks * N_KINDS, sizeof *w->outbox);
-        w->places = calloc((size_t)comm->n_ranks, sizeof *w->places);
-    }
-    if (!w || !w->heard || !w->outbox || !w->places)
-        st = mm_fail(MM_E_MEMORY, "no memory for a watch over ranks");
-    st = mm_comm_agree(comm, st);
-    if (st == MM_OK) {
-        whereabouts mine = {.pid = getpid()};
-        (void)gethostname(mine.host, sizeof mine.host - 1);
-        st = mm_comm_allgather(comm, &mine, sizeof mine, w->places);
-    }
-    if (st == MM_OK)
-        st = MM_MPI(MPI_Comm_dup(comm->world, &w->notes));
-    if (st == MM_OK)
-        st = make_connections(w);
-    if (st != MM_OK)
-        mm_watch_destroy(&w);
-    *watch = w;
-    return st;
-}
-
-void mm_watch_destroy(mm_watch **watch)
-{
-    if (!*watch)
+    const mm_watch *w = ((mm_comm *)comm)->watch;
+    if (!w)
         return;
-    if ((*watch)->receipt != MPI_REQUEST_NULL) {
-        MPI_Cancel(&(*watch)->receipt);
-        MPI_Wait(&(*watch)->receipt, MPI_STATUS_IGNORE);
-    }
-    if ((*watch)->notes != MPI_COMM_NULL && (*watch)->speaker < 0)
-        MPI_Comm_free(&(*watch)->notes);
-    free((*watch)->heard);
-    free((*watch)->outbox);
-    free((*watch)->places);
-    free(*watch);
-    *watch = NULL;
+    mm_comm_begin_compute(comm);
+    if (mm_clock_s() - mm_roll_looked_s(w->roll) > look_s)
+        (void)mm_roll_look(w->roll, MM_COMPUTING);
+    mm_comm_end_compute(comm);
 }
 
-mm_status mm_watch_poll(mm_watch *w)
+/** The time `after_s` from now, on the clock of `stopped`. */
+static struct timespec time_after(double after_s)
 {
-    if (mm_clock_s() - w->probed_s < probe_s)
-        return MM_OK;
-    return take_notes(w, COMPUTING);
+    double at_s = mm_clock_s() + after_s, whole_s = floor(at_s);
+    return (struct timespec){.tv_sec = (time_t)whole_s,
+                             .tv_nsec = (long)(1e9 * (at_s - whole_s))};
+}
+
+/** Where it is not its turn, the rank's own thread waits and answers, or it
+ * computes and has to poll. */
+static void *answer(void *watch)
+{
+    mm_watch *w = watch;
+    pthread_mutex_lock(&w->lock);
+    while (!w->stops) {
+        struct timespec until = time_after(second_look_s);
+        pthread_cond_timedwait(&w->stopped, &w->lock, &until);
+        if (w->stops || pthread_mutex_trylock(&w->turn) != 0)
+            continue;
+        (void)mm_roll_look(w->roll, MM_COMPUTING);
+        pthread_mutex_unlock(&w->turn);
+    }
+    pthread_mutex_unlock(&w->lock);
+    return NULL;
+}
+
+/** Signals are for the program's own thread. */
+static mm_status start_second(mm_watch *w)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &before);
+    int error = pthread_create(&w->second, NULL, answer, w);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    w->has_second = error == 0;
+    return error == 0 ? MM_OK
+                      : mm_fail(MM_E_IO,
+                                "cannot start a thread that answers other "
+                                "ranks: %s",
+                                strerror(error));
+}
+
+static void stop_second(mm_watch *w)
+{
+    if (!w->has_second)
+        return;
+    pthread_mutex_lock(&w->lock);
+    w->stops = true;
+    pthread_cond_signal(&w->stopped);
+    pthread_mutex_unlock(&w->lock);
+    pthread_join(w->second, NULL);
 }
 
 /* ---- waiting ------------------------------------------------------------- */
 
-static presence presence_of(const mm_watch_state *state)
+static mm_presence presence_of(const mm_comm_state *state)
 {
-    return state->is_own_ready ? READY : UNREADY;
+    return state->is_own_ready ? MM_READY : MM_UNREADY;
+}
+
+static void nap(void)
+{
+    static const struct timespec time = {.tv_nsec = 500000};
+    nanosleep(&time, NULL);
+}
+
+static mm_status answer_for(mm_watch *w, double time_s)
+{
+    double begin_s = mm_clock_s();
+    while (mm_clock_s() - begin_s < time_s) {
+        MM_TRY(mm_roll_look(w->roll, MM_READY));
+        nap();
+    }
+    return MM_OK;
 }
 
 /** Another rank has come to a verdict, and ends the job if it can. */
 static mm_status fail_silently(mm_watch *w)
 {
-    MM_TRY(take_notes_for(w, 2 * longest_grace_s, READY));
-    return mm_fail(MM_E_COMM, "rank %d has given up", w->speaker);
+    MM_TRY(answer_for(w, 2 * w->grace_s));
+    return mm_fail(MM_E_COMM, "rank %d has given up", mm_roll_speaker(w->roll));
 }
 
-/** Look, and exchange notes, for `limit_s` of this rank's own time, or until
- * what is waited for has come. */
-static mm_status wait_for(mm_watch *w, double limit_s, mm_watch_look *look,
-                          void *context, mm_watch_state *state)
+/** A wait, from call to return. */
+typedef struct wait {
+    mm_comm_look *look;
+    void *context;
+    mm_comm_state state; /* as it was last seen */
+    double waited_s;     /* of this rank's own time */
+} wait;
+
+/** Look, and answer, for `limit_s` of this rank's own time, or until what is
+ * waited for has come or, `for_answers`, all have answered. */
+static mm_status wait_for(mm_watch *w, wait *on, double limit_s,
+                          bool for_answers)
 {
-    double waited_s = 0, last_s = mm_clock_s();
-    while (limit_s == 0 || waited_s < limit_s) {
-        *state = (mm_watch_state){.is_own_ready = true};
-        MM_TRY(look(context, state));
-        if (state->is_done)
+    double end_s = on->waited_s + limit_s, last_s = mm_clock_s();
+    while (on->waited_s < end_s) {
+        on->state = (mm_comm_state){.is_own_ready = true};
+        MM_TRY(on->look(on->context, &on->state));
+        if (on->state.is_done)
             return MM_OK;
         double now_s = mm_clock_s();
-        waited_s += fmin(now_s - last_s, longest_tick_s);
+        on->waited_s += fmin(now_s - last_s, longest_tick_s);
         last_s = now_s;
-        if (now_s - w->probed_s > probe_s)
-            MM_TRY(take_notes(w, presence_of(state)));
-        if (w->speaker >= 0)
+        if (now_s - mm_roll_looked_s(w->roll) > look_s)
+            MM_TRY(mm_roll_look(w->roll, presence_of(&on->state)));
+        if (mm_roll_speaker(w->roll) >= 0)
             return fail_silently(w);
-        sched_yield();
+        if (for_answers && mm_roll_count(w->roll, MM_MISSING) == 0)
+            return MM_OK;
+        if (on->waited_s < wake_s)
+            sched_yield();
+        else
+            nap();
     }
     return MM_OK;
 }
 
-/** "rank 3 (host a, process 17), rank 5 (...) and 2 more". */
-static void name_ranks(const mm_watch *w, presence what, char *text,
-                       size_t n_chars)
-{
-    enum { MOST_NAMED = 4 };
-    int n = 0, n_all = count(w, what);
-    size_t used = 0;
-    for (int rank = 0; rank < w->comm->n_ranks && n < MOST_NAMED; rank++)
-        if (w->heard[rank] == what)
-            used += (size_t)snprintf(
-                text + used, n_chars - used,
-                "%srank %d (host %s, process %lld)", n++ ? ", " : "", rank,
-                w->places[rank].host, (long long)w->places[rank].pid);
-    if (n_all > n)
-        snprintf(text + used, n_chars - used, " and %d more", n_all - n);
-}
+/* ---- verdicts ------------------------------------------------------------ */
 
 /**
  * One rank is to speak: the first to come to a verdict, the lower one of two.
@@ -275,19 +189,19 @@ static void name_ranks(const mm_watch *w, presence what, char *text,
  */
 static mm_status let_one_speak(mm_watch *w)
 {
-    if (w->speaker < 0) {
-        MM_TRY(tell_all(w, (note){.kind = VERDICT, .presence = READY}));
-        MM_TRY(take_notes_for(w, 10 * probe_s, READY));
+    if (mm_roll_speaker(w->roll) < 0) {
+        MM_TRY(mm_roll_tell_verdict(w->roll));
+        MM_TRY(answer_for(w, 10 * look_s));
     }
-    return w->speaker >= 0 && w->speaker < w->comm->rank ? fail_silently(w)
-                                                         : MM_OK;
+    int speaker = mm_roll_speaker(w->roll);
+    return speaker >= 0 && speaker < w->comm->rank ? fail_silently(w) : MM_OK;
 }
 
-static mm_status fail_naming(mm_watch *w, presence who, const char *what,
+static mm_status fail_naming(mm_watch *w, mm_presence who, const char *what,
                              double waited_s)
 {
-    char names[640] = "";
-    name_ranks(w, who, names, sizeof names);
+    char names[640];
+    mm_roll_names(w->roll, who, names, sizeof names);
     MM_TRY(let_one_speak(w));
     return mm_fail(MM_E_COMM,
                    "%s: %s, while others have waited %.0f s (--rank-timeout); "
@@ -295,29 +209,55 @@ static mm_status fail_naming(mm_watch *w, presence who, const char *what,
                    names, what, waited_s);
 }
 
+/** The lowest of the ranks that wait says whom for. */
+static void tell_of_wait(const mm_watch *w, double waited_s)
+{
+    int ready = mm_roll_lowest(w->roll, MM_READY);
+    int unready = mm_roll_lowest(w->roll, MM_UNREADY);
+    int lowest =
+        ready < 0 || (unready >= 0 && unready < ready) ? unready : ready;
+    if (lowest != w->comm->rank)
+        return;
+    char names[640];
+    mm_roll_names(w->roll, MM_COMPUTING, names, sizeof names);
+    mm_log_any_rank(w->plan.log,
+                    "%d of %d ranks have waited %.0f s for %s, "
+                    "still at work",
+                    mm_roll_count(w->roll, MM_READY) +
+                        mm_roll_count(w->roll, MM_UNREADY),
+                    w->comm->n_ranks, waited_s, names);
+}
+
 /** The roll has been called: is there any use in waiting on? */
 static mm_status judge(mm_watch *w, bool is_last_try, double waited_s)
 {
-    if (count(w, MISSING) > 0)
-        return fail_naming(w, MISSING, "stuck or dead", waited_s);
-    if (!is_last_try || count(w, COMPUTING) > 0)
+    const mm_roll *r = w->roll;
+    if (mm_roll_count(r, MM_MISSING) > 0)
+        return fail_naming(w, MM_MISSING, "stuck or dead", waited_s);
+    if (!mm_roll_is_caller(r)) /* knows of too few to say more */
         return MM_OK;
-    if (count(w, UNREADY) > 0)
-        return fail_naming(w, UNREADY, "its device does not finish", waited_s);
-    return fail_naming(w, READY, "nothing moves between them", waited_s);
+    if (mm_roll_count(r, MM_COMPUTING) > 0) {
+        tell_of_wait(w, waited_s);
+        return MM_OK;
+    }
+    if (!is_last_try)
+        return MM_OK;
+    if (mm_roll_count(r, MM_UNREADY) > 0)
+        return fail_naming(w, MM_UNREADY, "its device does not finish",
+                           waited_s);
+    return fail_naming(w, MM_READY, "nothing moves between them", waited_s);
 }
 
 /** What failed here may come of a rank that is gone: then it is named too. */
 static mm_status blame(mm_watch *w, mm_status st)
 {
-    char why[1024];
-    if (st != MM_E_COMM || w->limit_s == 0 || w->speaker >= 0)
+    char why[1024], names[640];
+    if (st != MM_E_COMM || mm_roll_speaker(w->roll) >= 0)
         return st;
     snprintf(why, sizeof why, "%s", mm_fail_message());
-    MM_TRY(call_roll(w, READY));
-    MM_TRY(take_notes_for(w, w->grace_s, READY));
-    char names[640] = "";
-    name_ranks(w, MISSING, names, sizeof names);
+    MM_TRY(mm_roll_call(w->roll, MM_READY));
+    MM_TRY(answer_for(w, w->grace_s));
+    mm_roll_names(w->roll, MM_MISSING, names, sizeof names);
     if (!*names)
         return mm_fail(st, "rank %d: %s", w->comm->rank, why);
     MM_TRY(let_one_speak(w));
@@ -325,30 +265,54 @@ static mm_status blame(mm_watch *w, mm_status st)
                    w->comm->rank, why);
 }
 
-mm_status mm_watch_wait(mm_watch *w, mm_watch_look *look, void *context)
+static mm_status wait_watching(mm_watch *w, wait *on)
 {
-    mm_watch_state state;
-    double limit_s = w->limit_s, waited_s = 0;
-    for (int n_tries = 0;; n_tries++) {
-        mm_status st = wait_for(w, limit_s, look, context, &state);
-        if (st == MM_OK && state.is_done)
-            return MM_OK;
-        if (st == MM_OK)
-            st = call_roll(w, presence_of(&state));
-        if (st == MM_OK)
-            st = wait_for(w, w->grace_s, look, context, &state);
+    double limit_s = w->plan.limit_s;
+    bool is_last_try = false;
+    for (;;) {
+        mm_status st = wait_for(w, on, limit_s, false);
+        if (st == MM_OK && !on->state.is_done)
+            st = mm_roll_call(w->roll, presence_of(&on->state));
+        if (st == MM_OK && !on->state.is_done)
+            st = wait_for(w, on, w->grace_s, true);
         if (st != MM_OK)
             return blame(w, st);
-        if (state.is_done)
+        if (on->state.is_done)
             return MM_OK;
-        waited_s += limit_s + w->grace_s;
-        MM_TRY(judge(w, n_tries > 0, waited_s));
-        /* Everyone is there: what was late comes soon, or never. */
-        limit_s = count(w, COMPUTING) > 0 ? w->limit_s : w->grace_s;
+        MM_TRY(judge(w, is_last_try, on->waited_s));
+        /* Where everyone is there, what was late comes soon, or never. */
+        is_last_try = mm_roll_count(w->roll, MM_COMPUTING) == 0;
+        limit_s = is_last_try ? w->grace_s : w->plan.limit_s;
     }
 }
 
-static mm_status look_at_request(void *context, mm_watch_state *state)
+static mm_status wait_for_ever(mm_comm_look *look, void *context)
+{
+    for (;;) {
+        mm_comm_state state = {0};
+        MM_TRY(look(context, &state));
+        if (state.is_done)
+            return MM_OK;
+        sched_yield();
+    }
+}
+
+mm_status mm_comm_wait(mm_comm *comm, mm_comm_look *look, void *context)
+{
+    mm_watch *w = comm->watch;
+    wait on = {.look = look, .context = context};
+    if (!w)
+        return wait_for_ever(look, context);
+    mm_comm_begin_compute(comm);
+    mm_status st = wait_watching(w, &on);
+    /* What would be cleaned up may wait for a rank or a device, too. */
+    if (st == MM_E_COMM && w->plan.end)
+        w->plan.end(w->plan.context);
+    mm_comm_end_compute(comm);
+    return st;
+}
+
+static mm_status look_at_request(void *context, mm_comm_state *state)
 {
     int is_over;
     MM_TRY(MM_MPI(MPI_Test(context, &is_over, MPI_STATUS_IGNORE)));
@@ -356,11 +320,86 @@ static mm_status look_at_request(void *context, mm_watch_state *state)
     return MM_OK;
 }
 
-mm_status mm_watch_sum_double(mm_watch *w, double *values, int64_t n)
+mm_status mm_mpi_finish(mm_comm *comm, mm_status begun, MPI_Request *request)
 {
-    MPI_Request request;
-    MM_ASSERT(n <= INT32_MAX);
-    MM_TRY(MM_MPI(MPI_Iallreduce(MPI_IN_PLACE, values, (int)n, MPI_DOUBLE,
-                                 MPI_SUM, w->comm->world, &request)));
-    return mm_watch_wait(w, look_at_request, &request);
+    mm_status st = begun;
+    if (st == MM_OK)
+        st = comm->watch ? mm_comm_wait(comm, look_at_request, request)
+                         : MM_MPI(MPI_Wait(request, MPI_STATUS_IGNORE));
+    mm_comm_end_compute(comm);
+    return st;
+}
+
+/* ---- life ---------------------------------------------------------------- */
+
+static mm_status create(mm_comm *comm, const mm_comm_watch_plan *plan,
+                        mm_watch **watch)
+{
+    mm_watch *w = *watch = calloc(1, sizeof *w);
+    pthread_condattr_t monotonic;
+    if (!w)
+        return mm_fail(MM_E_MEMORY, "no memory to watch ranks");
+    w->comm = comm;
+    w->plan = *plan;
+    w->grace_s = fmin(plan->limit_s, longest_grace_s);
+    pthread_mutex_init(&w->turn, NULL);
+    pthread_mutex_init(&w->lock, NULL);
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&w->stopped, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    if (!comm->takes_turns)
+        return mm_fail(MM_E_ARG, "this MPI library serves one thread only, and "
+                                 "ranks cannot be watched: give "
+                                 "--rank-timeout 0");
+    return mm_roll_create(comm, &w->roll);
+}
+
+void mm_watch_destroy(mm_watch **watch)
+{
+    mm_watch *w = *watch;
+    if (!w)
+        return;
+    stop_second(w);
+    mm_roll_destroy(&w->roll);
+    pthread_cond_destroy(&w->stopped);
+    pthread_mutex_destroy(&w->lock);
+    pthread_mutex_destroy(&w->turn);
+    free(w);
+    *watch = NULL;
+}
+
+static mm_status look_for_answers(void *context, mm_comm_state *state)
+{
+    const mm_watch *w = context;
+    MM_TRY(mm_roll_look(w->roll, MM_READY));
+    state->is_done = mm_roll_count(w->roll, MM_MISSING) == 0;
+    return MM_OK;
+}
+
+/** Make connections; now all are well. */
+static mm_status call_first_roll(mm_watch *w)
+{
+    mm_comm_begin_compute(w->comm);
+    mm_status st = mm_roll_call(w->roll, MM_READY);
+    if (st == MM_OK)
+        st = mm_comm_wait(w->comm, look_for_answers, w);
+    mm_comm_end_compute(w->comm);
+    return st;
+}
+
+mm_status mm_comm_watch(mm_comm *comm, const mm_comm_watch_plan *plan)
+{
+    mm_watch *w = NULL;
+    if (comm->n_ranks == 1 || plan->limit_s == 0)
+        return MM_OK;
+    MM_ASSERT(!comm->watch);
+    mm_status st = mm_comm_agree(comm, create(comm, plan, &w));
+    if (st != MM_OK) {
+        mm_watch_destroy(&w);
+        return st;
+    }
+    comm->watch = w;
+    MM_TRY(call_first_roll(w));
+    return mm_comm_agree(comm, start_second(w));
 }

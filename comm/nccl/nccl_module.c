@@ -40,6 +40,13 @@ static mm_status make_id(char id[MM_NCCL_ID_BYTES])
     return MM_OK;
 }
 
+static void give_up(mm_nccl_comm *comm)
+{
+    if (comm->nccl)
+        (void)ncclCommAbort(comm->nccl);
+    comm->nccl = NULL;
+}
+
 static mm_status create(const char id[MM_NCCL_ID_BYTES], int rank, int n_ranks,
                         mm_nccl_comm **comm)
 {
@@ -54,6 +61,7 @@ static mm_status create(const char id[MM_NCCL_ID_BYTES], int rank, int n_ranks,
         check(ncclCommInitRankConfig(&c->nccl, n_ranks, same, rank, &config),
               NULL, "joining GPUs");
     if (st != MM_OK) {
+        give_up(c);
         free(c);
         return st;
     }
@@ -92,19 +100,17 @@ static bool settles(mm_nccl_comm *comm)
     return settled;
 }
 
-static void give_up(mm_nccl_comm *comm)
-{
-    if (comm->nccl)
-        (void)ncclCommAbort(comm->nccl);
-    comm->nccl = NULL;
-}
-
 static void destroy(mm_nccl_comm *comm)
 {
-    if (comm->nccl && settles(comm) &&
+    const bool has_left =
+        comm->nccl && settles(comm) &&
         check(ncclCommFinalize(comm->nccl), comm->nccl, "leaving") == MM_OK &&
-        settles(comm) && ncclCommDestroy(comm->nccl) == ncclSuccess)
+        settles(comm);
+    if (has_left) {
+        /* Whatever it returns, the communicator is gone. */
+        (void)ncclCommDestroy(comm->nccl);
         comm->nccl = NULL;
+    }
     give_up(comm);
     free(comm);
 }

@@ -17,7 +17,6 @@ typedef struct nccl_transport {
     mm_transport base;
     const mm_nccl *nccl;
     mm_reducer_plan plan;
-    mm_watch *watch;
     mm_nccl_comm *comm;
     mm_stream *stream;  /* sums                                       */
     mm_event *computed; /* plan's stream: what is to be summed is there */
@@ -43,7 +42,7 @@ static mm_status or_give_up(nccl_transport *t, mm_status st)
 
 /* ---- sums ---------------------------------------------------------------- */
 
-static mm_status look_ready(void *context, mm_watch_state *state)
+static mm_status look_ready(void *context, mm_comm_state *state)
 {
     nccl_transport *t = context;
     return t->nccl->is_ready(t->comm, &state->is_done);
@@ -54,7 +53,7 @@ static mm_status sum(nccl_transport *t, void *values, int64_t n,
                      mm_nccl_type type)
 {
     MM_TRY(t->nccl->sum(t->comm, values, n, type, mm_stream_native(t->stream)));
-    return mm_watch_wait(t->watch, look_ready, t);
+    return mm_comm_wait(t->plan.comm, look_ready, t);
 }
 
 static mm_status follow_compute(nccl_transport *t)
@@ -103,7 +102,7 @@ static mm_status note_time(mm_event *event, double *at_s)
     return MM_OK;
 }
 
-static mm_status look_summed(void *context, mm_watch_state *state)
+static mm_status look_summed(void *context, mm_comm_state *state)
 {
     nccl_transport *t = context;
     bool is_ready;
@@ -122,7 +121,7 @@ static mm_status wait(mm_transport *transport)
     if (!t->is_under_way)
         return MM_OK;
     t->is_under_way = false;
-    mm_status st = mm_watch_wait(t->watch, look_summed, t);
+    mm_status st = mm_comm_wait(t->plan.comm, look_summed, t);
     t->wait_s += t->summed_s - t->computed_s;
     return or_give_up(t, st);
 }
@@ -186,7 +185,7 @@ static mm_status join(nccl_transport *t)
     st = t->nccl->create(id, mm_comm_rank(comm), mm_comm_n_ranks(comm),
                          &t->comm);
     if (st == MM_OK)
-        st = mm_watch_wait(t->watch, look_ready, t);
+        st = mm_comm_wait(t->plan.comm, look_ready, t);
     return mm_comm_agree(comm, or_give_up(t, st));
 }
 
@@ -202,7 +201,7 @@ static void destroy(mm_transport *transport)
     free(t);
 }
 
-mm_status mm_nccl_transport_create(const mm_reducer_plan *plan, mm_watch *watch,
+mm_status mm_nccl_transport_create(const mm_reducer_plan *plan,
                                    mm_transport **transport)
 {
     static const mm_transport_table table = {
@@ -219,7 +218,6 @@ mm_status mm_nccl_transport_create(const mm_reducer_plan *plan, mm_watch *watch,
     if (t) {
         t->base.table = &table;
         t->plan = *plan;
-        t->watch = watch;
         st = prepare(t);
     }
     st = mm_comm_agree(plan->comm, st);

@@ -9,7 +9,6 @@
 typedef struct cuda_device {
     mm_device base;
     int index;
-    bool shared; /* index counts round the GPUs that there are */
     mm_cuda_precision precision;
     int n_sms;
     int64_t shared_bytes;
@@ -38,7 +37,7 @@ mm_status mm_cuda_check(cudaError_t error, const char *file, int line,
 
 /* ---- device ------------------------------------------------------------- */
 
-/** "tf32", "1", "tf32:1", "shared:1": a precision, the number of the GPU. */
+/** "tf32", "1", "tf32:1": a precision, a number for count_round. */
 static mm_status parse_variant(const char *variant, cuda_device *cuda)
 {
     const char *rest = variant ? variant : "";
@@ -49,8 +48,6 @@ static mm_status parse_variant(const char *variant, cuda_device *cuda)
         bool known = n > 0 && end == rest + n && index >= 0 && index < 1024;
         if (known)
             cuda->index = (int)index;
-        if (n == strlen("shared") && !strncmp(rest, "shared", n))
-            known = cuda->shared = true;
         for (int p = MM_CUDA_FP32; !known && p <= MM_CUDA_BF16; p++)
             if (strlen(precision_names[p]) == n &&
                 !strncmp(rest, precision_names[p], n)) {
@@ -60,7 +57,7 @@ static mm_status parse_variant(const char *variant, cuda_device *cuda)
         if (!known)
             return mm_fail(MM_E_ARG,
                            "no device 'cuda:%s'; after cuda: may stand fp32, "
-                           "tf32, bf16, shared or the number of a GPU",
+                           "tf32, bf16 or a number",
                            variant);
         rest += n;
         rest += *rest == ':';
@@ -68,19 +65,48 @@ static mm_status parse_variant(const char *variant, cuda_device *cuda)
     return MM_OK;
 }
 
-static mm_status start(cuda_device *cuda)
+static mm_status fail_old_driver(void)
+{
+    int has = 0, needed = 0;
+    (void)cudaDriverGetVersion(&has);
+    (void)cudaRuntimeGetVersion(&needed);
+    return mm_fail(MM_E_DEVICE,
+                   "the CUDA driver is too old for this build (it knows CUDA "
+                   "%d.%d; %d.%d is needed)",
+                   has / 1000, has % 1000 / 10, needed / 1000,
+                   needed % 1000 / 10);
+}
+
+/** The number goes round the GPUs that this process sees: each rank of a node
+ * has another one where all ranks see all GPUs, and the only one where a batch
+ * system shows it no other. */
+static mm_status count_round(int *index)
 {
     int n_devices = 0;
-    MM_TRY(MM_CUDA(cudaGetDeviceCount(&n_devices), "looking for a GPU"));
-    if (cuda->shared && n_devices > 0)
-        cuda->index %= n_devices;
-    if (cuda->index >= n_devices)
-        return mm_fail(MM_E_DEVICE, "no GPU %d: there are %d", cuda->index,
-                       n_devices);
+    cudaError_t error = cudaGetDeviceCount(&n_devices);
+    (void)cudaGetLastError();
+    if (error == cudaErrorInsufficientDriver)
+        return fail_old_driver();
+    if (error == cudaErrorNoDevice || (error == cudaSuccess && n_devices == 0))
+        return mm_fail(MM_E_DEVICE, "no GPU in sight%s",
+                       getenv("CUDA_VISIBLE_DEVICES")
+                           ? " (CUDA_VISIBLE_DEVICES is set)"
+                           : "");
+    MM_TRY(MM_CUDA(error, "looking for a GPU"));
+    *index %= n_devices;
+    return MM_OK;
+}
+
+static mm_status start(cuda_device *cuda)
+{
     struct cudaDeviceProp prop;
+    MM_TRY(count_round(&cuda->index));
     MM_TRY(MM_CUDA(cudaSetDevice(cuda->index), "using GPU %d", cuda->index));
     MM_TRY(MM_CUDA(cudaGetDeviceProperties(&prop, cuda->index),
                    "asking GPU %d what it is", cuda->index));
+    MM_TRY(MM_CUDA(cudaDeviceGetPCIBusId(cuda->base.gpu, sizeof cuda->base.gpu,
+                                         cuda->index),
+                   "asking GPU %d where it is", cuda->index));
     if (prop.major < 8)
         return mm_fail(MM_E_DEVICE,
                        "GPU %d, %s, has compute capability %d.%d; at least "
@@ -129,11 +155,26 @@ static mm_status use(const mm_device *device)
     return MM_CUDA(cudaSetDevice(index), "using GPU %d", index);
 }
 
+static mm_status fail_full(int64_t n_bytes)
+{
+    size_t n_free = 0, n_total = 0;
+    (void)cudaGetLastError();
+    (void)cudaMemGetInfo(&n_free, &n_total);
+    return mm_fail(MM_E_MEMORY,
+                   "cannot allocate %.2f GiB on the GPU: %.2f of its %.2f GiB "
+                   "are free",
+                   (double)n_bytes / 0x1p30, (double)n_free / 0x1p30,
+                   (double)n_total / 0x1p30);
+}
+
 static mm_status cuda_alloc(mm_device *device, int64_t n_bytes, void **memory)
 {
     MM_TRY(use(device));
     size_t size = n_bytes > 0 ? (size_t)n_bytes : 1;
-    return MM_CUDA(cudaMalloc(memory, size), "cannot allocate %lld bytes",
+    cudaError_t error = cudaMalloc(memory, size);
+    if (error == cudaErrorMemoryAllocation)
+        return fail_full(n_bytes);
+    return MM_CUDA(error, "allocating %lld bytes on the GPU",
                    (long long)n_bytes);
 }
 

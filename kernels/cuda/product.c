@@ -10,7 +10,7 @@ enum { MOST_PLANS = 256 };
 typedef struct plan_key {
     int64_t m, n, k;
     int32_t transpose_a, transpose_b, type, out, compute, epilogue, in_place;
-    int32_t align_a, align_b, align_c, align_d;
+    int32_t align_a, align_b, align_c, align_d, align_vector;
 } plan_key;
 
 typedef struct plan {
@@ -35,8 +35,9 @@ static mm_status check_cublas(cublasStatus_t status, const char *call, int line)
 {
     if (status == CUBLAS_STATUS_SUCCESS)
         return MM_OK;
-    return mm_fail(MM_E_DEVICE, "%.*s: cuBLASLt status %d (%s:%d)",
-                   (int)strcspn(call, "("), call, (int)status, __FILE__, line);
+    return mm_fail(MM_E_DEVICE, "%.*s: %s, %d (%s:%d)", (int)strcspn(call, "("),
+                   call, cublasLtGetStatusName(status), (int)status, __FILE__,
+                   line);
 }
 
 /* ---- plans -------------------------------------------------------------- */
@@ -45,6 +46,15 @@ static int32_t alignment(const void *pointer)
 {
     uintptr_t lowest = (uintptr_t)pointer & -(uintptr_t)pointer;
     return lowest == 0 || lowest > 256 ? 256 : (int32_t)lowest;
+}
+
+/** What an epilogue reads or writes beside the matrices. */
+static const void *vector_of(const mm_cuda_product *p,
+                             cublasLtEpilogue_t epilogue)
+{
+    return epilogue == CUBLASLT_EPILOGUE_BIAS     ? p->bias
+           : epilogue == CUBLASLT_EPILOGUE_BGRADB ? p->a_sums
+                                                  : NULL;
 }
 
 static plan_key key_of(const mm_cuda_stream *cuda, const mm_cuda_product *p,
@@ -72,6 +82,7 @@ static plan_key key_of(const mm_cuda_stream *cuda, const mm_cuda_product *p,
     key.align_b = alignment(p->b);
     key.align_c = alignment(p->addend ? p->addend : p->c);
     key.align_d = alignment(p->c);
+    key.align_vector = alignment(vector_of(p, epilogue));
     return key;
 }
 
@@ -120,11 +131,9 @@ static mm_status describe(plan *q, const mm_cuda_product *p)
  * biases come from the weights' shadow, and their gradients go with c fp32. */
 static mm_status point_at_vector(const plan *q, const mm_cuda_product *p)
 {
-    const void *vector = q->key.epilogue == CUBLASLT_EPILOGUE_BIAS
-                             ? p->bias
-                             : (const void *)p->a_sums;
+    const void *vector = vector_of(p, (cublasLtEpilogue_t)q->key.epilogue);
     const int32_t type = p->out;
-    if (q->key.epilogue == CUBLASLT_EPILOGUE_DEFAULT)
+    if (!vector)
         return MM_OK;
     MM_TRY(set_desc(q->desc, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &type,
                     sizeof type));
@@ -132,8 +141,11 @@ static mm_status point_at_vector(const plan *q, const mm_cuda_product *p)
                     sizeof vector);
 }
 
+/* Partial sums over k meet in fp32, in the workspace: elsewhere they would be
+ * rounded to c's type on the way. */
 static mm_status choose(const mm_cuda_products *all, plan *q)
 {
+    const uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
     const uint64_t workspace = all->workspace_bytes;
     const uint32_t align_a = (uint32_t)q->key.align_b;
     const uint32_t align_b = (uint32_t)q->key.align_a;
@@ -146,6 +158,8 @@ static mm_status choose(const mm_cuda_products *all, plan *q)
     } wishes[] = {
         {CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace,
          sizeof workspace},
+        {CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reductions,
+         sizeof reductions},
         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &align_a, sizeof align_a},
         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &align_b, sizeof align_b},
         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &align_c, sizeof align_c},
@@ -163,7 +177,8 @@ static mm_status choose(const mm_cuda_products *all, plan *q)
         cublasStatus_t found = cublasLtMatmulAlgoGetHeuristic(
             all->handle, q->desc, q->a, q->b, q->c, q->c, preference, 1, &best,
             &n_found);
-        q->supported = found == CUBLAS_STATUS_SUCCESS && n_found > 0;
+        q->supported = found == CUBLAS_STATUS_SUCCESS && n_found > 0 &&
+                       best.state == CUBLAS_STATUS_SUCCESS;
         if (found != CUBLAS_STATUS_NOT_SUPPORTED)
             st =
                 check_cublas(found, "cublasLtMatmulAlgoGetHeuristic", __LINE__);
@@ -219,13 +234,21 @@ static mm_status find_plan(const mm_cuda_stream *cuda, const mm_cuda_product *p,
 
 /* ---- products ----------------------------------------------------------- */
 
+static const char *name_of(cudaDataType_t type)
+{
+    return type == CUDA_R_16BF ? "bf16" : "fp32";
+}
+
 static mm_status refused(const mm_cuda_product *p, mm_status st)
 {
     return st == MM_OK
                ? MM_OK
-               : mm_fail_within(st, "product of [%lld, %lld] and [%lld, %lld]",
+               : mm_fail_within(st,
+                                "product of [%lld, %lld] and [%lld, %lld], "
+                                "%s to %s",
                                 (long long)p->m, (long long)p->k,
-                                (long long)p->k, (long long)p->n);
+                                (long long)p->k, (long long)p->n,
+                                name_of(p->type), name_of(p->out));
 }
 
 /** Enqueue with this epilogue; *done is false where there is no algorithm. */
@@ -259,12 +282,9 @@ static mm_status empty_product(mm_stream *stream, const mm_cuda_product *p)
                             p->n);
 }
 
-/** The library's epilogues read vectors 16 bytes at a time; another bias is
- * added first. */
-static mm_status add_crooked_bias(mm_stream *stream, mm_cuda_product *p)
+/** Have the bias in c beforehand, and the product added to it. */
+static mm_status add_bias_first(mm_stream *stream, mm_cuda_product *p)
 {
-    if (!p->bias || alignment(p->bias) >= 16)
-        return MM_OK;
     MM_TRY(
         mm_cuda_add_bias(stream, p->out, p->c, p->bias, p->addend, p->m, p->n));
     p->bias = NULL;
@@ -272,32 +292,40 @@ static mm_status add_crooked_bias(mm_stream *stream, mm_cuda_product *p)
     return MM_OK;
 }
 
+/** The library's epilogues read vectors 16 bytes at a time. */
+static cublasLtEpilogue_t epilogue_for(const mm_cuda_product *p)
+{
+    if (p->bias && alignment(p->bias) >= 16)
+        return CUBLASLT_EPILOGUE_BIAS;
+    if (!p->bias && p->a_sums && !p->accumulate_sums &&
+        alignment(p->a_sums) >= 16)
+        return CUBLASLT_EPILOGUE_BGRADB;
+    return CUBLASLT_EPILOGUE_DEFAULT;
+}
+
 mm_status mm_cuda_multiply(mm_stream *stream, const mm_cuda_product *product)
 {
     const mm_cuda_stream *cuda = mm_cuda_stream_of(stream);
-    mm_cuda_product straight = *product;
-    const mm_cuda_product *p = &straight;
-    if (p->k == 0 || p->m == 0 || p->n == 0)
-        return empty_product(stream, p);
-    MM_TRY(add_crooked_bias(stream, &straight));
+    mm_cuda_product p = *product;
+    if (p.k == 0 || p.m == 0 || p.n == 0)
+        return empty_product(stream, &p);
+    const cublasLtEpilogue_t epilogue = epilogue_for(&p);
     bool done = false;
-    cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
-    if (p->bias)
-        epilogue = CUBLASLT_EPILOGUE_BIAS;
-    else if (p->a_sums && !p->accumulate_sums && alignment(p->a_sums) >= 16)
-        epilogue = CUBLASLT_EPILOGUE_BGRADB;
-    MM_TRY(refused(p, try_product(cuda, p, epilogue, &done)));
+    if (epilogue != CUBLASLT_EPILOGUE_DEFAULT)
+        MM_TRY(refused(&p, try_product(cuda, &p, epilogue, &done)));
     if (done && epilogue == CUBLASLT_EPILOGUE_BGRADB)
         return MM_OK;
-    if (!done && epilogue == CUBLASLT_EPILOGUE_BGRADB)
-        MM_TRY(
-            refused(p, try_product(cuda, p, CUBLASLT_EPILOGUE_DEFAULT, &done)));
+    if (!done && p.bias)
+        MM_TRY(add_bias_first(stream, &p));
     if (!done)
-        return refused(p, mm_fail(MM_E_DEVICE, "cuBLASLt has no algorithm"));
-    if (!p->a_sums)
+        MM_TRY(refused(
+            &p, try_product(cuda, &p, CUBLASLT_EPILOGUE_DEFAULT, &done)));
+    if (!done)
+        return refused(&p, mm_fail(MM_E_DEVICE, "cuBLASLt has no algorithm"));
+    if (!p.a_sums)
         return MM_OK;
-    return mm_cuda_column_sums(stream, p->type, p->a_sums, p->a,
-                               p->accumulate_sums, p->k, p->m);
+    return mm_cuda_column_sums(stream, p.type, p.a_sums, p.a, p.accumulate_sums,
+                               p.k, p.m);
 }
 
 mm_status mm_cuda_products_create(int64_t workspace_bytes,

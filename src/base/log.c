@@ -111,6 +111,19 @@ void mm_log_fatal(mm_log *log, const char *text)
     mm_log_error(log, text);
 }
 
+void mm_log_any_rank(mm_log *log, const char *format, ...)
+{
+    if (!log)
+        return;
+    bool silent = log->silent;
+    va_list args;
+    log->silent = false;
+    va_start(args, format);
+    print_line(log, "", format, args);
+    va_end(args);
+    log->silent = silent;
+}
+
 static void duration_text(double seconds, char text[32])
 {
     int64_t s = seconds > 0 ? (int64_t)(seconds + 0.5) : 0;

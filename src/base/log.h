@@ -36,6 +36,10 @@ void mm_log_error(mm_log *log, const char *text);
 /** The same, printed by any rank, where ranks can no longer agree. */
 void mm_log_fatal(mm_log *log, const char *text);
 
+/** As mm_log_line, printed by any rank: about what rank 0 may not know. */
+void mm_log_any_rank(mm_log *log, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
 /** Start a bar: `what` in a few words, out of `total` units ("images"). */
 void mm_progress_begin(mm_log *log, const char *what, const char *unit,
                        int64_t total);

@@ -25,8 +25,7 @@ typedef struct engine {
     mm_checkpoint *output;
 } engine;
 
-/* ---- the request ----------------------------------------------------------
- */
+/* ---- the request ------------------------------------------------------- */
 
 static bool ends_in(const char *path, const char *ending)
 {
@@ -111,8 +110,7 @@ static mm_status check_openai(const engine *e)
                    e->request->input, why);
 }
 
-/* ---- preparing ------------------------------------------------------------
- */
+/* ---- preparing --------------------------------------------------------- */
 
 static mm_status open_inputs(engine *e)
 {
@@ -178,8 +176,7 @@ static mm_status prepare(engine *e)
     return e->block ? MM_OK : mm_fail(MM_E_MEMORY, "no memory for a block");
 }
 
-/* ---- working --------------------------------------------------------------
- */
+/* ---- working ----------------------------------------------------------- */
 
 static mm_elem_type type_of(const char *dtype)
 {

@@ -66,8 +66,7 @@ static mm_status report(const complaints *c, const char *path)
     return mm_fail(MM_E_FORMAT, "%s: %s", path, text + 2);
 }
 
-/* ---- where ours come from -------------------------------------------------
- */
+/* ---- where ours come from ---------------------------------------------- */
 
 /** The shape that a stored part must have. */
 static mm_tensor part_shape(const mm_tensor *ours, const mm_stored *stored)
@@ -221,8 +220,7 @@ static mm_status match(const mm_convert_inputs *inputs, mm_convert_plan *plan,
     return report(&c, inputs->sources[1].path);
 }
 
-/* ---- another grid
- * ----------------------------------------------------------*/
+/* ---- another grid ------------------------------------------------------ */
 
 static mm_status resize(const mm_convert_inputs *inputs,
                         const mm_convert_model *model, mm_log *log,
@@ -242,8 +240,7 @@ static mm_status resize(const mm_convert_inputs *inputs,
     return MM_OK;
 }
 
-/* ---- the output -----------------------------------------------------------
- */
+/* ---- the output -------------------------------------------------------- */
 
 static mm_status add_target(const mm_naming *names, int i,
                             mm_convert_plan *plan)

@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-bool mm_convert_is_text(const char *ours)
+/** Whether one of our tensors belongs to the text tower. */
+static bool is_text_tensor(const char *ours)
 {
     return strncmp(ours, MM_VISUAL_PREFIX, sizeof MM_VISUAL_PREFIX - 1) != 0 &&
            strcmp(ours, "logit_scale") != 0;
@@ -18,7 +19,7 @@ bool mm_convert_find(const mm_convert_inputs *inputs, const char *ours,
                      int *source, mm_stored *stored,
                      char missing[MM_NAME_BYTES])
 {
-    bool is_text = mm_convert_is_text(ours);
+    bool is_text = is_text_tensor(ours);
     /* Backwards, so that what is missing is the first file's. */
     bool found = false;
     for (int i = inputs->n_sources; i-- > 0;) {
@@ -141,8 +142,7 @@ static mm_status read_sizes(const mm_convert_inputs *inputs, mm_model_config *c)
     return c->has_text ? read_text_sizes(inputs, c) : MM_OK;
 }
 
-/* ---- what the files and the user say --------------------------------------
- */
+/* ---- what the files and the user say ----------------------------------- */
 
 /** A configuration against the tensors, but for heads, which leave no trace. A
  * size of images that is `typed` may differ: positions can be resized. */

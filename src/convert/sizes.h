@@ -16,9 +16,6 @@ bool mm_convert_find(const mm_convert_inputs *inputs, const char *ours,
                      int *source, mm_stored *stored,
                      char missing[MM_NAME_BYTES]);
 
-/** Whether one of our tensors belongs to the text tower. */
-bool mm_convert_is_text(const char *ours);
-
 /** How a model came to be known. */
 typedef struct mm_convert_model {
     mm_model_config stored; /* the sizes that the tensors have; no json   */

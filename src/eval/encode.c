@@ -88,6 +88,7 @@ static mm_status prepare(encoder *e)
     const mm_encode_plan *p = e->plan;
     const mm_model *model = p->model;
     MM_TRY(mm_stream_create(p->device, &e->stream));
+    mm_stream_set_poll(e->stream, mm_comm_poll, p->comm);
     MM_TRY(mm_vit_create(p->device, e->stream, &model->config, MM_VIT_INFERENCE,
                          e->batch, &e->vit));
     mm_arena arena = {0};
@@ -185,6 +186,28 @@ static void ask_ahead(encoder *e, mm_range mine, int64_t *asked)
     }
 }
 
+/** Enqueue a batch, and hand over the one before, while the device works. */
+static mm_status encode_and_take(encoder *e, const mm_fed *fed, slot *now,
+                                 slot *before)
+{
+    mm_comm_begin_compute(e->plan->comm);
+    mm_status st = encode_batch(e, fed, now);
+    if (st == MM_OK)
+        st = take_results(e, before);
+    mm_comm_end_compute(e->plan->comm);
+    return st;
+}
+
+static mm_status take_last(encoder *e, slot *last)
+{
+    mm_comm_begin_compute(e->plan->comm);
+    mm_status st = take_results(e, last);
+    if (st == MM_OK)
+        st = mm_stream_sync(e->stream);
+    mm_comm_end_compute(e->plan->comm);
+    return st;
+}
+
 static mm_status encode_share(encoder *e)
 {
     const mm_encode_plan *p = e->plan;
@@ -200,8 +223,7 @@ static mm_status encode_share(encoder *e)
         ask_ahead(e, mine, &asked);
         if (fed.n_bad)
             MM_TRY(mm_bad_images_add(p->bad, fed.bad, fed.n_bad));
-        MM_TRY(encode_batch(e, &fed, now));
-        MM_TRY(take_results(e, before));
+        MM_TRY(encode_and_take(e, &fed, now, before));
         slot *taken = before;
         before = now;
         now = taken;
@@ -209,9 +231,9 @@ static mm_status encode_share(encoder *e)
         /* The other ranks have shares as large, and go as fast. */
         mm_progress_update(p->log, n_done * n_ranks, NULL);
     }
-    MM_TRY(take_results(e, before));
+    MM_TRY(take_last(e, before));
     mm_progress_update(p->log, p->n_samples, NULL);
-    return mm_stream_sync(e->stream);
+    return MM_OK;
 }
 
 mm_status mm_encode(const mm_encode_plan *plan)

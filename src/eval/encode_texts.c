@@ -177,6 +177,7 @@ static mm_status prepare(encoder *e)
     const mm_model *model = p->model;
     MM_TRY(make_order(e));
     MM_TRY(mm_stream_create(p->device, &e->stream));
+    mm_stream_set_poll(e->stream, mm_comm_poll, p->comm);
     MM_TRY(mm_text_create(p->device, e->stream, &model->config, e->max_tokens,
                           &e->text));
     mm_arena arena = {0};
@@ -297,6 +298,28 @@ static mm_status take_results(encoder *e, slot *from)
     return MM_OK;
 }
 
+/** Enqueue a batch, and hand over the one before, while the device works. */
+static mm_status encode_and_take(encoder *e, int64_t at, int64_t n, slot *now,
+                                 slot *before)
+{
+    mm_comm_begin_compute(e->plan->comm);
+    mm_status st = encode_batch(e, at, n, now);
+    if (st == MM_OK)
+        st = take_results(e, before);
+    mm_comm_end_compute(e->plan->comm);
+    return st;
+}
+
+static mm_status take_last(encoder *e, slot *last)
+{
+    mm_comm_begin_compute(e->plan->comm);
+    mm_status st = take_results(e, last);
+    if (st == MM_OK)
+        st = mm_stream_sync(e->stream);
+    mm_comm_end_compute(e->plan->comm);
+    return st;
+}
+
 static mm_status encode_share(encoder *e, int64_t n_all)
 {
     const mm_encode_texts_plan *p = e->plan;
@@ -305,8 +328,7 @@ static mm_status encode_share(encoder *e, int64_t n_all)
     mm_progress_begin(p->log, "encoding", "texts", n_all);
     for (int64_t at = 0; at < texts->n;) {
         int64_t n = batch_size(e, at);
-        MM_TRY(encode_batch(e, at, n, now));
-        MM_TRY(take_results(e, before));
+        MM_TRY(encode_and_take(e, at, n, now, before));
         slot *taken = before;
         before = now;
         now = taken;
@@ -316,9 +338,9 @@ static mm_status encode_share(encoder *e, int64_t n_all)
             p->log, (int64_t)((double)at / (double)texts->n * (double)n_all),
             NULL);
     }
-    MM_TRY(take_results(e, before));
+    MM_TRY(take_last(e, before));
     mm_progress_update(p->log, n_all, NULL);
-    return mm_stream_sync(e->stream);
+    return MM_OK;
 }
 
 mm_status mm_encode_texts(const mm_encode_texts_plan *plan,

@@ -45,7 +45,7 @@ static mm_status finish(sums *s, int64_t n_classes, double scale, mm_head *head)
     return MM_OK;
 }
 
-mm_status mm_prototypes_make(mm_encode_plan *plan, const mm_task *task,
+mm_status mm_prototypes_make(const mm_encode_plan *plan, const mm_task *task,
                              double scale, mm_head *head)
 {
     int64_t n_classes = task->n_classes;
@@ -56,12 +56,13 @@ mm_status mm_prototypes_make(mm_encode_plan *plan, const mm_task *task,
     if (!s.rows || !s.direction)
         st = mm_fail(MM_E_MEMORY, "no memory for class means");
     MM_TRY_GOTO(st, done, mm_comm_agree(plan->comm, st));
-    plan->head = NULL;
-    plan->samples = task->train;
-    plan->n_samples = task->n_train;
-    plan->take = take;
-    plan->context = &s;
-    MM_TRY_GOTO(st, done, mm_encode(plan));
+    mm_encode_plan encode = *plan;
+    encode.head = NULL;
+    encode.samples = task->train;
+    encode.n_samples = task->n_train;
+    encode.take = take;
+    encode.context = &s;
+    MM_TRY_GOTO(st, done, mm_encode(&encode));
     MM_TRY_GOTO(
         st, done,
         mm_comm_sum_double(plan->comm, s.rows, n_classes * s.embed_dim));

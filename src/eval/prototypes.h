@@ -8,13 +8,13 @@
  * A head from class means: of every class the training images' normalised
  * features are averaged, normalised, and scaled.
  *
- * Memory   Fills *head, freed by mm_head_clear. plan->head, samples, take and
- *          context are set here.
+ * Memory   Fills *head, freed by mm_head_clear. The plan's head, samples, take
+ *          and context do not count.
  * Ranks    Collective; the same bits on every rank.
  * Errors   As mm_encode; MM_E_VALUE for a class without images or without
  *          direction.
  */
-mm_status mm_prototypes_make(mm_encode_plan *plan, const mm_task *task,
+mm_status mm_prototypes_make(const mm_encode_plan *plan, const mm_task *task,
                              double scale, mm_head *head);
 
 /**

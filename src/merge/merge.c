@@ -62,7 +62,8 @@ static mm_status check_request(const mm_merge_request *request)
     static const char *const other_formats[] = {".safetensors", ".pt", ".pth",
                                                 ".bin"};
     const char *ending = strrchr(request->output, '.');
-    for (size_t i = 0; ending && i < 4; i++)
+    for (size_t i = 0;
+         ending && i < sizeof other_formats / sizeof *other_formats; i++)
         if (strcmp(ending, other_formats[i]) == 0)
             return mm_fail(MM_E_ARG,
                            "the output %.600s must end in .h5: a merge writes "
@@ -164,6 +165,25 @@ static void count_winners(engine *e, const uint16_t *winner, int64_t n_elems)
             e->n_won[task] += counts[way][task];
 }
 
+/* Files may be slow; a device is not. */
+
+static mm_status next_result(engine *e, bool all, bool *found,
+                             mm_pipeline_result *result)
+{
+    mm_comm_begin_compute(e->comm);
+    mm_status st = mm_pipeline_next(e->pipeline, all, found, result);
+    mm_comm_end_compute(e->comm);
+    return st;
+}
+
+static mm_status host_block(engine *e, mm_pipeline_input input, float **host)
+{
+    mm_comm_begin_compute(e->comm);
+    mm_status st = mm_pipeline_host(e->pipeline, input, host);
+    mm_comm_end_compute(e->comm);
+    return st;
+}
+
 /** Write the merged blocks that have come back; with `all`, wait for those that
  * have not. */
 static mm_status write_results(engine *e, bool all)
@@ -171,7 +191,7 @@ static mm_status write_results(engine *e, bool all)
     for (;;) {
         bool found;
         mm_pipeline_result result;
-        MM_TRY(mm_pipeline_next(e->pipeline, all, &found, &result));
+        MM_TRY(next_result(e, all, &found, &result));
         if (!found)
             return MM_OK;
         if (result.winner)
@@ -186,7 +206,7 @@ static mm_status send(engine *e, mm_pipeline_input input, mm_weights *file,
                       int64_t lo, int64_t n_elems, const float **device)
 {
     float *host;
-    MM_TRY(mm_pipeline_host(e->pipeline, input, &host));
+    MM_TRY(host_block(e, input, &host));
     MM_TRY(mm_weights_read(file, lo, lo + n_elems, host));
     return mm_pipeline_send(e->pipeline, input, n_elems, device);
 }
@@ -215,7 +235,7 @@ static mm_status fold_block(engine *e, int64_t lo, int64_t first,
 static mm_status copy_block(engine *e, int64_t lo, int64_t n_elems)
 {
     float *values;
-    MM_TRY(mm_pipeline_host(e->pipeline, MM_PIPELINE_BASE, &values));
+    MM_TRY(host_block(e, MM_PIPELINE_BASE, &values));
     MM_TRY(mm_weights_read(e->pretrained, lo, lo + n_elems, values));
     return mm_checkpoint_write(e->checkpoint, lo, lo + n_elems, values);
 }

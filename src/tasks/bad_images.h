@@ -11,8 +11,11 @@
  */
 typedef struct mm_bad_images mm_bad_images;
 
-/** Memory  Gives *bad, freed by mm_bad_images_destroy. Ranks: local. Errors:
- *          MM_E_MEMORY. */
+/**
+ * Memory   Gives *bad, freed by mm_bad_images_destroy.
+ * Ranks    Local.
+ * Errors   MM_E_MEMORY.
+ */
 mm_status mm_bad_images_create(const mm_split *split, mm_bad_images **bad);
 void mm_bad_images_destroy(mm_bad_images **bad);
 

@@ -40,7 +40,7 @@ mm_status mm_domains_check(const char *const *names, int n_names);
  * Timing   Blocking; shows progress on `log` (may be NULL).
  * Errors   MM_E_ARG as mm_domains_check, for a source that has domains
  *          already or whose images are encoded, and for domains that would make
- * images of two sizes; MM_E_MEMORY.
+ *          images of two sizes; MM_E_MEMORY.
  */
 mm_status mm_domains_make(const mm_dataset *source, const mm_domains_plan *plan,
                           mm_log *log, mm_dataset **made);

@@ -42,10 +42,13 @@ typedef struct mm_fed {
  */
 typedef struct mm_feed mm_feed;
 
-/** Memory  Gives *feed, freed by mm_feed_destroy, which ends its threads; keeps
+/**
+ * Memory   Gives *feed, freed by mm_feed_destroy, which ends its threads; keeps
  *          plan->split and plan->device. All memory is taken here, but for what
- * an image needs that is larger than any before. Ranks: local. Errors:
- * MM_E_MEMORY; MM_E_IO where the system refuses a thread. */
+ *          an image needs that is larger than any before.
+ * Ranks    Local.
+ * Errors   MM_E_MEMORY; MM_E_IO where the system refuses a thread.
+ */
 mm_status mm_feed_create(const mm_feed_plan *plan, mm_feed **feed);
 void mm_feed_destroy(mm_feed **feed);
 

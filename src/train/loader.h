@@ -45,10 +45,13 @@ typedef struct mm_batch {
  */
 typedef struct mm_loader mm_loader;
 
-/** Memory  Gives *loader, freed by mm_loader_destroy; keeps plan->split and
- *          plan->device. All
- *          memory that batches need is taken here, but for the index of a
- *          larger task and what mm_feed needs. Ranks: local. */
+/**
+ * Memory   Gives *loader, freed by mm_loader_destroy; keeps plan->split and
+ *          plan->device. All memory that batches need is taken here, but for
+ *          the index of a larger task and what mm_feed needs.
+ * Ranks    Local.
+ * Errors   As mm_feed_create.
+ */
 mm_status mm_loader_create(const mm_loader_plan *plan, mm_loader **loader);
 void mm_loader_destroy(mm_loader **loader);
 

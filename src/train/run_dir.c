@@ -85,7 +85,7 @@ static mm_status open_on_writer(mm_run_dir *dir, const char *program,
     else
         MM_TRY(write_config(dir, path, program, options));
     path_in(dir, "log.jsonl", path);
-    dir->log = fopen(path, "a");
+    dir->log = fopen(path, "ae");
     return dir->log ? MM_OK : mm_fail_errno("cannot write %s", path);
 }
 
@@ -156,10 +156,10 @@ static mm_status restart_on_writer(mm_run_dir *dir, int task)
     char path[PATH_BYTES], tmp_path[PATH_BYTES];
     path_in(dir, "log.jsonl", path);
     path_in(dir, "log.jsonl.tmp", tmp_path);
-    FILE *from = fopen(path, "r");
+    FILE *from = fopen(path, "re");
     if (!from)
         return mm_fail_errno("cannot read %s", path);
-    FILE *to = fopen(tmp_path, "w");
+    FILE *to = fopen(tmp_path, "we");
     if (!to) {
         mm_status st = mm_fail_errno("cannot write %s", tmp_path);
         fclose(from);
@@ -172,7 +172,7 @@ static mm_status restart_on_writer(mm_run_dir *dir, int task)
     MM_TRY(st);
     MM_TRY(mm_file_commit(tmp_path, path));
     fclose(dir->log);
-    dir->log = fopen(path, "a");
+    dir->log = fopen(path, "ae");
     return dir->log ? MM_OK : mm_fail_errno("cannot write %s", path);
 }
 

@@ -327,7 +327,6 @@ static mm_status prepare(sequence *s)
         .weight_decay = plan->weight_decay,
         .clip = plan->clip,
         .label_smoothing = plan->label_smoothing,
-        .rank_timeout_s = plan->rank_timeout_s,
         .reduce_bf16 = plan->reduce_bf16,
     };
     mm_status st = mm_stepper_create(&step, &s->stepper);

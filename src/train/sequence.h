@@ -27,8 +27,7 @@ typedef struct mm_sequence_plan {
     double lr, weight_decay, label_smoothing, clip;
     int64_t warmup_length;
     double warmup_ratio; /* of a task's steps; negative: warmup_length counts */
-    double rank_timeout_s; /* these two are mm_step_plan's */
-    bool reduce_bf16;
+    bool reduce_bf16;    /* see mm_step_plan */
     uint64_t seed;
     bool shuffle, augment;
     int n_workers;      /* threads that read ahead on each rank; 0: none,
@@ -46,10 +45,9 @@ typedef struct mm_sequence_plan {
  * Repeat   Same bits on reruns with as many ranks and threads; the same samples
  *          in the same batches whatever their number.
  * Errors   MM_E_ARG for more ranks than images in a batch, or more parts than
- *          images of a rank; MM_E_VALUE for a
- *          loss that is not finite, naming task, epoch and step; MM_E_IO, ...
- *          as mm_feed_next for an image. A task that failed leaves no
- *          checkpoint; finished ones stay.
+ *          images of a rank; MM_E_VALUE for a loss that is not finite, naming
+ *          task, epoch and step; MM_E_IO; as mm_feed_next for an image. A task
+ *          that failed leaves no checkpoint; finished ones stay.
  */
 mm_status mm_sequence_run(const mm_sequence_plan *plan, mm_model *model);
 

@@ -1,11 +1,10 @@
 #include "src/train/step.h"
 
 #include "comm/reducer.h"
-#include "src/base/arena.h"
-#include "src/model/params.h"
 #include "src/model/shadow.h"
 #include "src/model/vit.h"
 #include "src/tasks/upload.h"
+#include "src/train/step_memory.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -25,11 +24,11 @@ struct mm_stepper {
     mm_vit *vit;
     mm_reducer *reducer;
     mm_reducer_wire bf16; /* of the reducer, where asked for */
-    int64_t n_params;
-    int64_t n_classes;   /* of the current task */
-    int64_t n_done;      /* steps of the current task */
-    int64_t part_images; /* most that go through the model at once */
-    float *host_head;    /* [most_classes, E] the task's rows, gathered */
+    mm_step_sizes sizes;
+    mm_step_memory memory; /* on the device */
+    int64_t n_classes;     /* of the current task */
+    int64_t n_done;        /* steps of the current task */
+    float *host_head;      /* [most_classes, E] the task's rows, gathered */
     mm_upload *upload;
 
     /* The step under way. */
@@ -38,93 +37,20 @@ struct mm_stepper {
     mm_event *done; /* its outcome is on the host */
     void *host_memory;
     double *host_outcome;
-
-    void *memory;                /* device */
-    int64_t n_bytes;             /* of `memory` */
-    float *theta, *grad, *m, *v; /* [n_params] */
-    mm_act *shadow;              /* of theta, or NULL */
-    float *head;                 /* [most_classes, E] */
-    float *logits, *dlogits;     /* [part_images, most_classes] */
-    float *inv_norm;             /* [part_images] */
-    float *dfeatures;            /* [part_images, E] */
-    double *outcome; /* the gradient's squared norm, parts' loss sums */
 };
-
-/* ---- memory ------------------------------------------------------------ */
-
-static int64_t outcome_bytes(int64_t n_parts)
-{
-    return (1 + n_parts) * (int64_t)sizeof(double);
-}
-
-static void lay_out(mm_stepper *s, mm_arena *arena)
-{
-    const mm_model_config *c = s->plan.config;
-    int64_t b = s->part_images, classes = s->plan.most_classes;
-    s->theta = mm_arena_floats(arena, s->n_params);
-    s->grad = mm_arena_floats(arena, s->n_params);
-    s->m = mm_arena_floats(arena, s->n_params);
-    s->v = mm_arena_floats(arena, s->n_params);
-    s->shadow = mm_shadow_take(arena, s->plan.device, s->n_params);
-    s->head = mm_arena_floats(arena, classes * c->embed_dim);
-    s->logits = mm_arena_floats(arena, b * classes);
-    s->dlogits = mm_arena_floats(arena, b * classes);
-    s->inv_norm = mm_arena_floats(arena, b);
-    s->dfeatures = mm_arena_floats(arena, b * c->embed_dim);
-    s->outcome = mm_arena_take(arena, outcome_bytes(s->plan.accumulate));
-}
-
-static int64_t image_bytes(const mm_stepper *s)
-{
-    return s->plan.config->image_size * s->plan.config->image_size * 3;
-}
-
-static int64_t batch_bytes(const mm_stepper *s)
-{
-    return s->plan.most_images * (image_bytes(s) + (int64_t)sizeof(int32_t));
-}
-
-static mm_status count_params(const mm_model_config *config, int64_t *n)
-{
-    mm_tensor_table table = {0};
-    mm_status st = mm_params_table(config, &table);
-    *n = table.n_elems;
-    mm_tensor_table_clear(&table);
-    return st;
-}
-
-static mm_vit_use use_of(const mm_step_plan *plan)
-{
-    return plan->recompute ? MM_VIT_RECOMPUTING : MM_VIT_TRAINING;
-}
-
-/** Sizes, from the plan alone. */
-static mm_status plan_memory(mm_stepper *s)
-{
-    mm_arena arena = {0};
-    s->part_images =
-        (s->plan.most_images + s->plan.accumulate - 1) / s->plan.accumulate;
-    MM_TRY(count_params(s->plan.config, &s->n_params));
-    lay_out(s, &arena);
-    s->n_bytes = arena.used;
-    return MM_OK;
-}
 
 static mm_status create_local(mm_stepper *s)
 {
     const mm_step_plan *p = &s->plan;
-    MM_TRY(plan_memory(s));
+    MM_TRY(mm_step_sizes_of(p, &s->sizes));
     MM_TRY(mm_stream_create(p->device, &s->stream));
-    MM_TRY(mm_vit_create(p->device, s->stream, p->config, use_of(p),
-                         s->part_images, &s->vit));
-    MM_TRY(mm_upload_create(p->device, batch_bytes(s), &s->upload));
+    MM_TRY(mm_vit_create(p->device, s->stream, p->config, s->sizes.use,
+                         s->sizes.part_images, &s->vit));
+    MM_TRY(mm_upload_create(p->device, s->sizes.batch_bytes, &s->upload));
     MM_TRY(mm_event_create(p->device, &s->done));
-    MM_TRY(mm_host_alloc(p->device, outcome_bytes(p->accumulate),
-                         &s->host_memory));
+    MM_TRY(mm_host_alloc(p->device, s->sizes.outcome_bytes, &s->host_memory));
     s->host_outcome = s->host_memory;
-    MM_TRY(mm_device_alloc(p->device, s->n_bytes, &s->memory));
-    mm_arena arena = {.base = s->memory};
-    lay_out(s, &arena);
+    MM_TRY(mm_step_memory_take(p, &s->sizes, &s->memory));
     s->host_head = malloc((size_t)(p->most_classes * p->config->embed_dim) *
                           sizeof *s->host_head);
     if (!s->host_head)
@@ -155,7 +81,6 @@ static mm_status connect(mm_stepper *s)
         .device = p->device,
         .stream = s->stream,
         .bucket_elems = BUCKET_ELEMS,
-        .limit_s = p->rank_timeout_s,
         .bf16 = p->reduce_bf16 ? &s->bf16 : NULL,
     };
     s->bf16 = (mm_reducer_wire){pack, unpack, s};
@@ -197,7 +122,7 @@ void mm_stepper_destroy(mm_stepper **stepper)
     mm_upload_destroy(&s->upload);
     mm_event_destroy(&s->done);
     mm_host_release(s->plan.device, &s->host_memory);
-    mm_device_release(s->plan.device, &s->memory);
+    mm_step_memory_release(s->plan.device, &s->memory);
     mm_vit_destroy(&s->vit);
     mm_stream_destroy(&s->stream);
     free(s);
@@ -206,20 +131,8 @@ void mm_stepper_destroy(mm_stepper **stepper)
 
 int64_t mm_stepper_n_bytes(const mm_stepper *s)
 {
-    return s->n_bytes + mm_vit_n_bytes(s->vit) +
-           mm_upload_n_bytes(s->plan.device, batch_bytes(s));
-}
-
-mm_status mm_stepper_count_bytes(const mm_step_plan *plan, int64_t *n_bytes)
-{
-    mm_stepper s = {.plan = *plan};
-    int64_t of_vit;
-    MM_TRY(plan_memory(&s));
-    MM_TRY(mm_vit_count_bytes(plan->device, plan->config, use_of(plan),
-                              s.part_images, &of_vit));
-    *n_bytes =
-        s.n_bytes + of_vit + mm_upload_n_bytes(plan->device, batch_bytes(&s));
-    return MM_OK;
+    return s->memory.n_bytes + mm_vit_n_bytes(s->vit) +
+           mm_upload_n_bytes(s->plan.device, s->sizes.batch_bytes);
 }
 
 double mm_stepper_wait_s(const mm_stepper *s)
@@ -233,27 +146,28 @@ mm_status mm_stepper_begin_task(mm_stepper *s, const float *theta,
                                 const mm_head *head, const mm_task *task)
 {
     MM_ASSERT(task->n_classes <= s->plan.most_classes);
-    int64_t e = head->embed_dim;
+    const mm_step_memory *mem = &s->memory;
+    int64_t n = s->sizes.n_params, e = head->embed_dim;
     for (int i = 0; i < task->n_classes; i++)
         memcpy(s->host_head + i * e, head->weight + task->classes[i] * e,
                (size_t)e * sizeof *s->host_head);
     s->n_classes = task->n_classes;
     s->n_done = 0;
     s->n_global = 0;
-    int64_t n_bytes = s->n_params * (int64_t)sizeof *theta;
-    MM_TRY(mm_copy_to_device(s->stream, s->theta, theta, n_bytes));
-    MM_TRY(mm_shadow_fill(s->ops, s->stream, s->shadow, s->theta, s->n_params));
-    MM_TRY(mm_copy_to_device(s->stream, s->head, s->host_head,
+    MM_TRY(mm_copy_to_device(s->stream, mem->theta, theta,
+                             n * (int64_t)sizeof *theta));
+    MM_TRY(mm_shadow_fill(s->ops, s->stream, mem->shadow, mem->theta, n));
+    MM_TRY(mm_copy_to_device(s->stream, mem->head, s->host_head,
                              s->n_classes * e * (int64_t)sizeof *s->host_head));
-    MM_TRY(s->ops->fill(s->stream, s->m, 0, s->n_params));
-    MM_TRY(s->ops->fill(s->stream, s->v, 0, s->n_params));
+    MM_TRY(s->ops->fill(s->stream, mem->m, 0, n));
+    MM_TRY(s->ops->fill(s->stream, mem->v, 0, n));
     return mm_stream_sync(s->stream);
 }
 
 mm_status mm_stepper_read(mm_stepper *s, float *theta)
 {
-    MM_TRY(mm_copy_to_host(s->stream, theta, s->theta,
-                           s->n_params * (int64_t)sizeof *theta));
+    MM_TRY(mm_copy_to_host(s->stream, theta, s->memory.theta,
+                           s->sizes.n_params * (int64_t)sizeof *theta));
     return mm_stream_sync(s->stream);
 }
 
@@ -269,39 +183,43 @@ static mm_status range_ready(void *context, float *grad, int64_t lo, int64_t hi)
 static mm_status compute_part(mm_stepper *s, const mm_batch *part,
                               double *loss_sum, bool first, bool last)
 {
+    const mm_step_memory *mem = &s->memory;
     const mm_model_config *c = s->plan.config;
     const mm_ops *ops = s->ops;
-    const mm_act *weights = mm_shadow_or_theta(s->shadow, s->theta);
+    const mm_act *weights = mm_shadow_or_theta(mem->shadow, mem->theta);
     int64_t n = part->n_images;
     float *features;
-    MM_TRY(
-        mm_vit_forward(s->vit, s->theta, weights, part->images, n, &features));
-    MM_TRY(ops->normalized_logits(s->stream, s->logits, s->inv_norm, features,
-                                  s->head, n, c->embed_dim, s->n_classes));
+    MM_TRY(mm_vit_forward(s->vit, mem->theta, weights, part->images, n,
+                          &features));
+    MM_TRY(ops->normalized_logits(s->stream, mem->logits, mem->inv_norm,
+                                  features, mem->head, n, c->embed_dim,
+                                  s->n_classes));
     MM_TRY(ops->softmax_cross_entropy(
-        s->stream, loss_sum, s->dlogits, s->logits, part->labels,
+        s->stream, loss_sum, mem->dlogits, mem->logits, part->labels,
         (float)s->plan.label_smoothing, (float)(1.0 / (double)part->n_global),
         n, s->n_classes));
-    MM_TRY(ops->normalized_logits_grad(s->stream, s->dfeatures, s->dlogits,
-                                       features, s->inv_norm, s->head, n,
+    MM_TRY(ops->normalized_logits_grad(s->stream, mem->dfeatures, mem->dlogits,
+                                       features, mem->inv_norm, mem->head, n,
                                        c->embed_dim, s->n_classes));
     /* Other ranks hear of sums that are whole. */
     mm_grad_listener listener = {range_ready, s};
-    return mm_vit_backward(s->vit, s->theta, weights, s->grad, s->dfeatures,
-                           !first, last ? &listener : NULL);
+    return mm_vit_backward(s->vit, mem->theta, weights, mem->grad,
+                           mem->dfeatures, !first, last ? &listener : NULL);
 }
 
 /** Parts have one size, but for the last; no images are one part. */
 static int64_t parts_of(const mm_stepper *s, int64_t n_images)
 {
-    return n_images > 0 ? (n_images + s->part_images - 1) / s->part_images : 1;
+    return n_images > 0
+               ? (n_images + s->sizes.part_images - 1) / s->sizes.part_images
+               : 1;
 }
 
 /** This rank's share of the summed gradient. */
 static mm_status compute_gradient(mm_stepper *s, const mm_batch *batch,
                                   int64_t n_images)
 {
-    int64_t size = s->part_images, n_bytes = image_bytes(s);
+    int64_t size = s->sizes.part_images, n_bytes = s->sizes.image_bytes;
     int64_t n_parts = parts_of(s, n_images);
     mm_upload_part parts[] = {
         {.host = batch->images, .n_bytes = n_images * n_bytes},
@@ -317,7 +235,7 @@ static mm_status compute_gradient(mm_stepper *s, const mm_batch *batch,
             .images = (const uint8_t *)parts[0].device + at * n_bytes,
             .labels = (const int32_t *)parts[1].device + at,
         };
-        MM_TRY(compute_part(s, &part, &s->outcome[1 + i], i == 0,
+        MM_TRY(compute_part(s, &part, &s->memory.outcome[1 + i], i == 0,
                             i == n_parts - 1));
     }
     MM_TRY(mm_upload_used(s->upload, s->stream));
@@ -328,7 +246,9 @@ static mm_status compute_gradient(mm_stepper *s, const mm_batch *batch,
  * is the device's own business: the host does not wait for the norm. */
 static mm_status update(mm_stepper *s, const mm_batch *batch, double lr)
 {
+    const mm_step_memory *mem = &s->memory;
     double step = (double)++s->n_done;
+    int64_t n = s->sizes.n_params;
     mm_adamw adamw = {
         .lr = (float)lr,
         .beta1 = (float)beta1,
@@ -338,15 +258,16 @@ static mm_status update(mm_stepper *s, const mm_batch *batch, double lr)
         .bias1 = (float)(1.0 - pow(beta1, step)),
         .bias2 = (float)(1.0 - pow(beta2, step)),
         .clip = s->plan.clip,
-        .grad_squares = s->outcome,
+        .grad_squares = mem->outcome,
     };
     s->n_global = batch->n_global;
     s->n_parts = parts_of(s, batch->n_images);
-    MM_TRY(s->ops->sum_squares(s->stream, s->outcome, s->grad, s->n_params));
-    MM_TRY(s->ops->adamw(s->stream, s->theta, s->m, s->v, s->shadow, s->grad,
-                         &adamw, s->n_params));
-    MM_TRY(mm_copy_to_host(s->stream, s->host_outcome, s->outcome,
-                           outcome_bytes(s->n_parts)));
+    MM_TRY(s->ops->sum_squares(s->stream, mem->outcome, mem->grad, n));
+    MM_TRY(s->ops->adamw(s->stream, mem->theta, mem->m, mem->v, mem->shadow,
+                         mem->grad, &adamw, n));
+    MM_TRY(
+        mm_copy_to_host(s->stream, s->host_outcome, mem->outcome,
+                        (1 + s->n_parts) * (int64_t)sizeof *s->host_outcome));
     return mm_event_record(s->done, s->stream);
 }
 
@@ -391,9 +312,8 @@ static mm_status tell(mm_stepper *s, double loss_sum, mm_step_result *last)
                    last->loss, last->grad_norm);
 }
 
-mm_status mm_stepper_step(mm_stepper *s, const mm_batch *batch,
-                          mm_status batch_status, double lr,
-                          mm_step_result *last)
+static mm_status step(mm_stepper *s, const mm_batch *batch,
+                      mm_status batch_status, double lr, mm_step_result *last)
 {
     /* A rank without a batch joins in with no images, and says so with the
      * loss, so that agreeing costs no message of its own. */
@@ -409,11 +329,29 @@ mm_status mm_stepper_step(mm_stepper *s, const mm_batch *batch,
     return fatal(s, update(s, batch, lr));
 }
 
-mm_status mm_stepper_finish(mm_stepper *s, mm_step_result *last)
+mm_status mm_stepper_step(mm_stepper *s, const mm_batch *batch,
+                          mm_status batch_status, double lr,
+                          mm_step_result *last)
+{
+    mm_comm_begin_compute(s->plan.comm);
+    mm_status st = step(s, batch, batch_status, lr, last);
+    mm_comm_end_compute(s->plan.comm);
+    return st;
+}
+
+static mm_status finish(mm_stepper *s, mm_step_result *last)
 {
     double loss_sum;
     MM_TRY(fatal(s, mm_reducer_wait(s->reducer)));
     MM_TRY(fatal(s, wait_for_outcome(s, &loss_sum)));
     MM_TRY(mm_reducer_sum_host(s->reducer, &loss_sum, 1));
     return tell(s, loss_sum, last);
+}
+
+mm_status mm_stepper_finish(mm_stepper *s, mm_step_result *last)
+{
+    mm_comm_begin_compute(s->plan.comm);
+    mm_status st = finish(s, last);
+    mm_comm_end_compute(s->plan.comm);
+    return st;
 }

@@ -21,8 +21,7 @@ typedef struct mm_step_plan {
     double weight_decay;
     double clip; /* largest gradient norm; 0: no clipping */
     double label_smoothing;
-    double rank_timeout_s; /* mm_reducer_plan's limit_s */
-    bool reduce_bf16;      /* gradients travel between GPUs as bf16 */
+    bool reduce_bf16; /* gradients travel between GPUs as bf16 */
 } mm_step_plan;
 
 /**
@@ -69,7 +68,7 @@ mm_status mm_stepper_begin_task(mm_stepper *stepper, const float *theta,
                                 const mm_head *head, const mm_task *task);
 
 /**
- * One step: forward, loss (DESIGN: cross-entropy with label smoothing over the
+ * One step: forward, loss (cross-entropy with label smoothing over the
  * task's classes, mean over the global batch), backward with gradients summed
  * over ranks meanwhile, clipping, AdamW. With `accumulate`, forward to backward
  * go part by part, which changes the result by rounding only.
@@ -85,7 +84,7 @@ mm_status mm_stepper_begin_task(mm_stepper *stepper, const float *theta,
  * Errors   MM_E_VALUE where the loss or the norm of the step before was NaN or
  *          infinite: neither that step nor this one changes a weight, and *last
  *          is set; MM_E_COMM when the transport failed, when a rank is stuck
- *          (as mm_watch_wait), or when this one cannot go on in a way that
+ *          (as mm_comm_watch), or when this one cannot go on in a way that
  *          others would notice.
  */
 mm_status mm_stepper_step(mm_stepper *stepper, const mm_batch *batch,

@@ -1,7 +1,7 @@
 """The demo as a user runs it: everything it promises is there, and
 merging helps.
 
-ctest: slow timeout=900
+ctest: slow timeout=900 cost=100
 """
 
 import json

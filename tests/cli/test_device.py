@@ -1,10 +1,11 @@
 """--device cuda where training is not concerned: merging, evaluation and heads
 do on GPUs, those of kernels/cuda run by the CPU, what they do on the CPU.
 
-ctest: timeout=400 processors=2
+ctest: timeout=400 cost=20 processors=2
 """
 
-import os
+import ctypes
+import shutil
 import unittest
 
 import h5py
@@ -13,8 +14,6 @@ import numpy as np
 import test_zeroshot
 import vocabulary
 
-MODULE = os.environ.get("MAGMAX_CUDA_ON_CPU",
-                        cli.TEST_BIN / "libmagmax_cuda_on_cpu.so")
 CPU = ["--device", "cpu"]
 CUDA = ["--device", "cuda"]
 FP32 = [*CUDA, "--precision", "fp32"]
@@ -22,7 +21,7 @@ FP32 = [*CUDA, "--precision", "fp32"]
 
 def gpus(n):
     """A machine with as many."""
-    return {"MAGMAX_CUDA_MODULE": str(MODULE), "OMP_NUM_THREADS": "1",
+    return {"MAGMAX_CUDA_MODULE": cli.CUDA_ON_CPU, "OMP_NUM_THREADS": "1",
             "MAGMAX_CUDA_ON_CPU_DEVICES": str(n)}
 
 
@@ -74,7 +73,7 @@ class Merge(cli.Case):
     def test_no_gpu_is_one_line_and_no_output(self):
         proc = cli.run("magmax_merge", *self.args, "-o", self.dir / "m.h5",
                        *CUDA, n_ranks=2, env=gpus(0))
-        self.assert_one_line_error(proc, "no CUDA-capable")
+        self.assert_one_line_error(proc, "no GPU in sight")
         self.assertFalse((self.dir / "m.h5").exists())
 
     def test_what_is_no_number_is_found_on_the_way_to_the_gpu(self):
@@ -131,6 +130,27 @@ class Evaluation(cli.Case):
             np.testing.assert_allclose(
                 prototypes(*FP32, n_ranks=n, env=gpus(n)), on_cpu, rtol=0,
                 atol=1e-5 * np.abs(on_cpu).max())
+
+
+class Driver(cli.Case):
+    def test_a_machine_without_one_says_so_in_three_words(self):
+        try:
+            ctypes.CDLL("libcuda.so.1")
+            self.skipTest("there is a driver")
+        except OSError:
+            pass
+        # An installation whose backend is there, but never gets loaded.
+        for folder in ("bin", "lib/magmax"):
+            (self.dir / folder).mkdir(parents=True)
+        (self.dir / "lib/magmax/libmagmax_cuda.so").touch()
+        program = shutil.copy(cli.BIN / "magmax_eval", self.dir / "bin")
+        inputs = self.make_inputs(n_train=8, n_test=8)
+        env = {"MAGMAX_CUDA_MODULE": None}
+        proc = cli.run_ok(program, *inputs, env=env)
+        self.assertRegex(proc.stderr,
+                         r"^cpu, .* \(no NVIDIA driver\), fp32, 1 rank\n")
+        proc = cli.run(program, *inputs, *CUDA, env=env)
+        self.assert_one_line_error(proc, "no NVIDIA driver")
 
 
 @unittest.skipIf(vocabulary.PATH is None, vocabulary.WHY_NOT)

@@ -1,6 +1,6 @@
 """magmax_eval and magmax_head as a user runs them, and every program's --help.
 
-ctest: timeout=300
+ctest: timeout=300 cost=20
 """
 
 import h5py

@@ -1,7 +1,7 @@
 """Folders of class folders of images as a user has them: what is found and in
 which order, training and evaluating on them, and what is wrong with some.
 
-ctest: timeout=600
+ctest: timeout=600 cost=50
 """
 
 import json

@@ -1,13 +1,12 @@
 """magmax_merge as a user runs it.
 
-ctest: timeout=300
+ctest: timeout=300 cost=50
 """
 
 import json
 import os
 import shutil
 import subprocess
-import unittest
 
 import h5py
 import magmax_cli as cli

@@ -1,7 +1,7 @@
 """Every command of README.md runs: as printed, one after the other, in a folder
 with the files that it speaks of. What has tests of its own is checked to exist.
 
-ctest: timeout=400
+ctest: timeout=400 cost=15
 """
 
 import re

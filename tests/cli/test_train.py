@@ -1,7 +1,7 @@
 """magmax_train as a user runs it: folders, continuing, uneven batches, and bad
 input, each of which is one line and a non-zero exit.
 
-ctest: timeout=400
+ctest: timeout=400 cost=70
 """
 
 import json

@@ -1,12 +1,14 @@
 /*
  * cuBLASLt's products through oneDNN, in fp32, on bf16 factors or on fp32 ones
- * rounded as the compute type says. Column-major, as the library's.
+ * rounded as the compute type says. Column-major, as the library's. What its
+ * manual does not list as supported is refused, and an algorithm is held to
+ * what it was chosen for.
  */
 #include "tests/cuda_on_cpu/include/cublasLt.h"
 #include "tests/cuda_on_cpu/include/cuda_bf16.h"
 #include "tests/cuda_on_cpu/launch.h"
-#include "tests/cuda_on_cpu/races.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <dnnl.h>
@@ -31,6 +33,8 @@ struct mm_emu_layout {
 
 struct mm_emu_preference {
     std::uint32_t alignment[4] = {256, 256, 256, 256};
+    std::uint32_t reductions = 7; /* all of the library's */
+    std::uint64_t workspace_bytes = 0;
 };
 
 namespace mm_emu
@@ -39,8 +43,19 @@ namespace mm_emu
 namespace
 {
 
+/** What the library keeps in an algorithm's bytes, as far as it goes here. */
+struct algorithm {
+    std::uint32_t alignment[4]; /* of A, B, C, D */
+    std::uint32_t vector_alignment;
+    std::uint32_t n_parts; /* of k, each summed into a number of D's type */
+    std::uint64_t workspace_bytes;
+};
+static_assert(sizeof(algorithm) <= sizeof(cublasLtMatmulAlgo_t));
+
 struct problem {
     mm_emu_desc desc;
+    algorithm how;
+    void *workspace;
     float alpha, beta;
     const void *a, *b, *c;
     void *d;
@@ -61,17 +76,13 @@ float load(const void *from, cudaDataType_t type, std::size_t i)
     return static_cast<const float *>(from)[i];
 }
 
-/** The library may round factors or cut them off; the build that looks for
- * races does the latter. */
+/** To tf32's ten bits. How the library rounds it does not say, and the tensor
+ * cores themselves ignore the other bits: so do we. */
 float rounded(float x, cublasComputeType_t compute)
 {
-    if (compute == CUBLAS_COMPUTE_32F_FAST_TF32) {
-        std::uint32_t bits = __float_as_uint(x);
-        if (!races::WATCHED && (bits & 0x7F800000u) != 0x7F800000u)
-            bits += 0xFFFu + (bits >> 13 & 1u);
-        return __uint_as_float(bits & ~0x1FFFu);
-    }
-    return x;
+    return compute == CUBLAS_COMPUTE_32F_FAST_TF32
+               ? __uint_as_float(__float_as_uint(x) & ~0x1FFFu)
+               : x;
 }
 
 /** Packed, ld = rows. */
@@ -116,28 +127,57 @@ void finish(const problem &p, std::int64_t k, const std::vector<float> &b,
     }
 }
 
+/** sums += op(A) op(B) over `n` of the k, from `at` on. */
+void multiply_part(const problem &p, const std::vector<float> &a,
+                   const std::vector<float> &b, std::int64_t k, std::int64_t at,
+                   std::int64_t n, std::vector<float> &sums)
+{
+    const std::int64_t rows = p.of_d.rows, cols = p.of_d.cols;
+    const bool a_turned = p.desc.of_a == CUBLAS_OP_T;
+    const bool b_turned = p.desc.of_b == CUBLAS_OP_T;
+    /* Row-major, the transposes: d' = op(b)' op(a)'. */
+    dnnl_status_t status =
+        dnnl_sgemm(b_turned ? 'T' : 'N', a_turned ? 'T' : 'N', cols, rows, n,
+                   p.alpha, b.data() + (b_turned ? at * cols : at),
+                   b_turned ? cols : k, a.data() + (a_turned ? at : at * rows),
+                   a_turned ? k : rows, 1.0f, sums.data(), rows);
+    if (status != dnnl_success)
+        die("oneDNN refuses a product");
+}
+
+void round_as(cudaDataType_t type, std::vector<float> &x)
+{
+    if (type == CUDA_R_16BF)
+        for (float &value : x)
+            value = __bfloat162float(__float2bfloat16(value));
+}
+
 void multiply(const problem &p)
 {
     const std::int64_t m = p.of_d.rows, n = p.of_d.cols;
-    const bool a_turned = p.desc.of_a == CUBLAS_OP_T;
-    const bool b_turned = p.desc.of_b == CUBLAS_OP_T;
-    const std::int64_t k = a_turned ? p.of_a.rows : p.of_a.cols;
+    const std::int64_t k =
+        p.desc.of_a == CUBLAS_OP_T ? p.of_a.rows : p.of_a.cols;
     require_device_memory("matrix A", p.a, extent(p.of_a));
     require_device_memory("matrix B", p.b, extent(p.of_b));
     require_device_memory("matrix D", p.d, extent(p.of_d));
+    require_device_memory("workspace", p.workspace, p.how.workspace_bytes);
+    poison(p.workspace, p.how.workspace_bytes);
     std::vector<float> a = factor(p.a, p.of_a, p.desc.compute);
     std::vector<float> b = factor(p.b, p.of_b, p.desc.compute);
     std::vector<float> sums(static_cast<std::size_t>(m * n));
     if (p.beta != 0.0f) {
         require_device_memory("matrix C", p.c, extent(p.of_d));
         sums = factor(p.c, p.of_d, CUBLAS_COMPUTE_32F);
+        for (float &sum : sums)
+            sum *= p.beta;
     }
-    /* Row-major, the transposes: d' = op(b)' op(a)'. */
-    dnnl_status_t status = dnnl_sgemm(
-        b_turned ? 'T' : 'N', a_turned ? 'T' : 'N', n, m, k, p.alpha, b.data(),
-        b_turned ? n : k, a.data(), a_turned ? k : m, p.beta, sums.data(), m);
-    if (status != dnnl_success)
-        die("oneDNN refuses a product");
+    for (std::int64_t at = 0, part = 1; at < k; part++) {
+        std::int64_t end = k * part / p.how.n_parts;
+        multiply_part(p, a, b, k, at, end - at, sums);
+        if (end < k)
+            round_as(p.of_d.type, sums);
+        at = end;
+    }
     finish(p, k, b, sums);
     for (std::int64_t j = 0; j < n; j++)
         for (std::int64_t i = 0; i < m; i++) {
@@ -156,12 +196,66 @@ bool is_aligned(const void *pointer, std::uint32_t to)
 }
 
 /** Opaque, but what it was chosen for has to hold when it is used. */
-cublasLtMatmulAlgo_t algorithm_for(const mm_emu_preference &preference)
+cublasLtMatmulAlgo_t algorithm_for(const mm_emu_desc &desc,
+                                   const mm_emu_layout &d,
+                                   const mm_emu_preference &preference)
 {
+    algorithm how = {};
+    std::copy_n(preference.alignment, 4, how.alignment);
+    /* From the pointer that is set now, 16 bytes at least. */
+    how.vector_alignment = 256;
+    while (how.vector_alignment > 16 &&
+           !is_aligned(desc.vector, how.vector_alignment))
+        how.vector_alignment /= 2;
+    how.n_parts =
+        d.type == CUDA_R_16BF && (preference.reductions &
+                                  ~CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE)
+            ? 2
+            : 1;
+    how.workspace_bytes =
+        std::min<std::uint64_t>(preference.workspace_bytes, 1024);
     cublasLtMatmulAlgo_t algo = {};
-    for (int i = 0; i < 4; i++)
-        algo.data[i] = preference.alignment[i];
+    std::memcpy(&algo, &how, sizeof how);
     return algo;
+}
+
+/** Do the shapes and leading dimensions fit together? */
+bool agree(const mm_emu_desc &desc, const mm_emu_layout &a,
+           const mm_emu_layout &b, const mm_emu_layout &c,
+           const mm_emu_layout &d)
+{
+    bool a_turned = desc.of_a == CUBLAS_OP_T;
+    bool b_turned = desc.of_b == CUBLAS_OP_T;
+    return d.rows == (a_turned ? a.cols : a.rows) &&
+           d.cols == (b_turned ? b.rows : b.cols) &&
+           (a_turned ? a.rows : a.cols) == (b_turned ? b.cols : b.rows) &&
+           c.rows == d.rows && c.cols == d.cols && a.ld >= a.rows &&
+           b.ld >= b.rows && c.ld >= c.rows && d.ld >= d.rows;
+}
+
+/** The manual's table of types under cublasLtMatmul(), as far as it is about
+ * bf16 and fp32: compute type, A and B, C and D. An epilogue's vector has the
+ * type of D. */
+bool is_supported(const mm_emu_desc &desc, const mm_emu_layout &a,
+                  const mm_emu_layout &b, const mm_emu_layout &c,
+                  const mm_emu_layout &d)
+{
+    static const struct {
+        cublasComputeType_t compute;
+        cudaDataType_t factors, results;
+    } table[] = {
+        {CUBLAS_COMPUTE_32F, CUDA_R_16BF, CUDA_R_16BF},
+        {CUBLAS_COMPUTE_32F, CUDA_R_16BF, CUDA_R_32F},
+        {CUBLAS_COMPUTE_32F, CUDA_R_32F, CUDA_R_32F},
+        {CUBLAS_COMPUTE_32F_FAST_TF32, CUDA_R_32F, CUDA_R_32F},
+    };
+    bool listed = false;
+    for (const auto &row : table)
+        listed |= desc.compute == row.compute && a.type == row.factors &&
+                  b.type == row.factors && c.type == row.results &&
+                  d.type == row.results;
+    return listed && (desc.vector_type == -1 ||
+                      desc.vector_type == static_cast<std::int32_t>(d.type));
 }
 
 } // namespace
@@ -174,6 +268,13 @@ cublasStatus_t cublasLtCreate(cublasLtHandle_t *handle)
 {
     *handle = new mm_emu_handle{};
     return CUBLAS_STATUS_SUCCESS;
+}
+
+const char *cublasLtGetStatusName(cublasStatus_t status)
+{
+    return status == CUBLAS_STATUS_NOT_SUPPORTED
+               ? "CUBLAS_STATUS_NOT_SUPPORTED"
+               : "CUBLAS_STATUS_INVALID_VALUE";
 }
 
 cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle)
@@ -262,20 +363,22 @@ cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,
                                      cublasLtMatmulPreferenceAttributes_t what,
                                      const void *value, size_t n_bytes)
 {
-    if (what == CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES)
-        return n_bytes == sizeof(std::uint64_t) ? CUBLAS_STATUS_SUCCESS
-                                                : CUBLAS_STATUS_INVALID_VALUE;
-    if (n_bytes != sizeof(std::uint32_t))
+    const bool is_size = what == CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
+    if (n_bytes != (is_size ? sizeof(std::uint64_t) : sizeof(std::uint32_t)))
         return CUBLAS_STATUS_INVALID_VALUE;
-    std::memcpy(
-        &preference
-             ->alignment[what - CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES],
-        value, n_bytes);
+    void *to =
+        is_size ? static_cast<void *>(&preference->workspace_bytes)
+        : what == CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK
+            ? &preference->reductions
+            : &preference
+                   ->alignment[what -
+                               CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES];
+    std::memcpy(to, value, n_bytes);
     return CUBLAS_STATUS_SUCCESS;
 }
 
-/* MAGMAX_CUDA_ON_CPU_NO_BGRADB: refuse that epilogue, as the library does for
- * some number types. */
+/* MAGMAX_CUDA_ON_CPU_NO_EPILOGUES: have no algorithm for them, as the library
+ * for some number types; it says so by its status, or by a result's. */
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(
     cublasLtHandle_t, cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t a,
     cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c,
@@ -283,29 +386,16 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(
     cublasLtMatmulHeuristicResult_t results[], int *n_results)
 {
     *n_results = 0;
-    bool a_turned = desc->of_a == CUBLAS_OP_T;
-    bool b_turned = desc->of_b == CUBLAS_OP_T;
-    bool agree =
-        most > 0 && d->rows == (a_turned ? a->cols : a->rows) &&
-        d->cols == (b_turned ? b->rows : b->cols) &&
-        (a_turned ? a->rows : a->cols) == (b_turned ? b->cols : b->rows) &&
-        c->rows == d->rows && c->cols == d->cols && a->ld >= a->rows &&
-        b->ld >= b->rows && d->ld >= d->rows;
-    if (!agree || a->type != b->type || c->type != d->type)
+    if (most < 1 || !agree(*desc, *a, *b, *c, *d))
         return CUBLAS_STATUS_INVALID_VALUE;
-    if (a->type == CUDA_R_16BF && desc->compute != CUBLAS_COMPUTE_32F)
+    const bool refuses = desc->epilogue != CUBLASLT_EPILOGUE_DEFAULT &&
+                         std::getenv("MAGMAX_CUDA_ON_CPU_NO_EPILOGUES");
+    if (!is_supported(*desc, *a, *b, *c, *d) ||
+        (refuses && desc->epilogue == CUBLASLT_EPILOGUE_BGRADB))
         return CUBLAS_STATUS_NOT_SUPPORTED;
-    if (a->type == CUDA_R_32F && d->type != CUDA_R_32F)
-        return CUBLAS_STATUS_NOT_SUPPORTED;
-    if (desc->epilogue != CUBLASLT_EPILOGUE_DEFAULT &&
-        desc->vector_type != static_cast<std::int32_t>(d->type))
-        return CUBLAS_STATUS_NOT_SUPPORTED;
-    if (desc->epilogue == CUBLASLT_EPILOGUE_BGRADB && d->type != CUDA_R_32F)
-        return CUBLAS_STATUS_NOT_SUPPORTED;
-    if (desc->epilogue == CUBLASLT_EPILOGUE_BGRADB &&
-        std::getenv("MAGMAX_CUDA_ON_CPU_NO_BGRADB"))
-        return CUBLAS_STATUS_NOT_SUPPORTED;
-    results[0] = {algorithm_for(*preference), 0};
+    results[0] = {algorithm_for(*desc, *d, *preference), 1024,
+                  refuses ? CUBLAS_STATUS_NOT_SUPPORTED
+                          : CUBLAS_STATUS_SUCCESS};
     *n_results = 1;
     return CUBLAS_STATUS_SUCCESS;
 }
@@ -316,18 +406,22 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
                               cublasLtMatrixLayout_t of_b, const void *beta,
                               const void *c, cublasLtMatrixLayout_t, void *d,
                               cublasLtMatrixLayout_t of_d,
-                              const cublasLtMatmulAlgo_t *algo, void *, size_t,
-                              cudaStream_t stream)
+                              const cublasLtMatmulAlgo_t *algo, void *workspace,
+                              size_t workspace_bytes, cudaStream_t stream)
 {
     const void *pointers[4] = {a, b, c, d};
+    problem p = {*desc, {}, workspace, 0, 0, a, b, c, d, *of_a, *of_b, *of_d};
+    std::memcpy(&p.how, algo, sizeof p.how);
     for (int i = 0; i < 4; i++)
-        if (!is_aligned(pointers[i], static_cast<std::uint32_t>(algo->data[i])))
+        if (!is_aligned(pointers[i], p.how.alignment[i]))
             die("cublasLtMatmul: a matrix is aligned less than its algorithm "
                 "was chosen for");
     if (desc->epilogue != CUBLASLT_EPILOGUE_DEFAULT &&
-        !is_aligned(desc->vector, 16))
-        die("cublasLtMatmul: the vector of an epilogue is not 16-byte aligned");
-    problem p = {*desc, 0, 0, a, b, c, d, *of_a, *of_b, *of_d};
+        (!desc->vector || !is_aligned(desc->vector, p.how.vector_alignment)))
+        die("cublasLtMatmul: the vector of an epilogue is aligned less than "
+            "its algorithm was chosen for, or than 16 bytes");
+    if (workspace_bytes < p.how.workspace_bytes || !is_aligned(workspace, 256))
+        die("cublasLtMatmul: the workspace is too small, or not aligned");
     std::memcpy(&p.alpha, alpha, sizeof p.alpha);
     std::memcpy(&p.beta, beta, sizeof p.beta);
     enqueue(stream, [p]() { multiply(p); });

@@ -49,7 +49,7 @@ void arrive(const fibre *)
 #endif
 constexpr std::size_t GUARD_BYTES = 4096;
 
-thread_local fibre *starting;
+__thread fibre *starting __attribute__((tls_model("initial-exec")));
 
 void first_steps()
 {

@@ -1,8 +1,7 @@
 /*
  * Runs a kernel's blocks, each block's threads as fibres: a thread runs until
  * it waits for its warp or its block. Every second block runs its threads
- * backwards, every fourth kernel runs them in other orders, so that code
- * without the barrier that it needs goes wrong.
+ * backwards, so that code without the barrier that it needs goes wrong.
  */
 #include "tests/cuda_on_cpu/fibre.h"
 #include "tests/cuda_on_cpu/launch.h"
@@ -32,7 +31,7 @@ enum : unsigned {
     COPY_BYTES = 16
 };
 
-enum class state { ready, in_warp, at_barrier, done };
+enum class state : std::uint8_t { ready, in_warp, at_barrier, done };
 
 struct copy {
     void *to;
@@ -42,14 +41,12 @@ struct copy {
 };
 
 struct gpu_thread : thread_view {
-    state now = state::done;
-    unsigned index;
     fibre context;
     std::deque<copy> copies; /* under way */
     unsigned group = 0;      /* of the next copy */
-    gpu_thread(unsigned index_, void (*main)(void *))
-        : index(index_), context(main, this)
+    gpu_thread(unsigned number_, void (*main)(void *)) : context(main, this)
     {
+        number = number_;
     }
 };
 
@@ -76,7 +73,7 @@ class block_runner
     void begin_grid(const char *kernel, dim3 grid, dim3 block,
                     std::size_t shared_bytes,
                     const std::function<void()> &work);
-    void run(dim3 block_index, unsigned order);
+    void run(dim3 block_index, bool backwards_);
     void end_grid();
 
     void wait_for_block(const char *file, int line);
@@ -90,15 +87,12 @@ class block_runner
     }
     void wait_for_copies(unsigned n_left);
     bool running(const char **kernel, dim3 *block, dim3 *thread) const;
-    unsigned lane_index() const
-    {
-        return current->index % LANES;
-    }
 
   private:
     static void thread_main(void *argument);
-    bool run_warp(unsigned index, unsigned twist);
+    bool run_warp(unsigned index);
     void wait(state why);
+    gpu_thread *next_of_warp() const;
     void check_canaries();
     void drop_arrays();
     [[noreturn]] void report_stuck();
@@ -109,6 +103,8 @@ class block_runner
     warp warps[MAX_THREADS / LANES];
     fibre scheduler;
     gpu_thread *current = nullptr;
+    state now[MAX_THREADS]; /* of each thread */
+    bool backwards = false; /* the order in which threads run */
     unsigned n_threads = 0, n_at_barrier = 0;
     const char *barrier_file = nullptr;
     int barrier_line = 0;
@@ -116,7 +112,7 @@ class block_runner
     std::vector<array> arrays;
 };
 
-thread_local block_runner *runner;
+__thread block_runner *runner __attribute__((tls_model("initial-exec")));
 
 const char dynamic_tag = 0;
 
@@ -129,9 +125,8 @@ void block_runner::thread_main(void *argument)
         (*runner->body)();
         if (!me->copies.empty())
             die("kernel %s: thread %u ends while it copies", runner->name,
-                me->index);
-        me->now = state::done;
-        fibre_switch(&me->context, &runner->scheduler);
+                me->number);
+        runner->wait(state::done);
     }
 }
 
@@ -156,68 +151,67 @@ void block_runner::begin_grid(const char *kernel, dim3 grid, dim3 block,
     }
 }
 
-/** How a block takes its threads: forwards, backwards, or in every fourth
- * kernel anyhow. The lowest five bits twist the lanes of a warp, the next one
- * turns the warps round, the others say which is first. */
-unsigned order_of(unsigned grid_number, unsigned block)
-{
-    const unsigned forwards = 0, backwards = 2 * LANES - 1;
-    if (grid_number % 4 == 3)
-        return (grid_number * 65537 + block) * 2654435761u >> 16;
-    return (grid_number + block) % 2 ? backwards : forwards;
-}
-
-void block_runner::run(dim3 block_index, unsigned order)
+void block_runner::run(dim3 block_index, bool backwards_)
 {
     races::begin_block();
+    backwards = backwards_;
     for (array &a : arrays)
         poison(a.memory, a.n_bytes);
     for (unsigned i = 0; i < n_threads; i++) {
         threads[i]->block = block_index;
         threads[i]->syncs = 0;
-        threads[i]->now = state::ready;
+        now[i] = state::ready;
     }
     const unsigned n_warps = n_threads / LANES;
     for (bool some = true; some;) {
         some = false;
-        for (unsigned w = 0; w < n_warps; w++) {
-            const unsigned turned = (w + (order >> 6)) % n_warps;
-            if (run_warp(order & LANES ? n_warps - 1 - turned : turned,
-                         order % LANES))
+        for (unsigned w = 0; w < n_warps; w++)
+            if (run_warp(backwards ? n_warps - 1 - w : w))
                 some = true;
-        }
     }
     for (unsigned i = 0; i < n_threads; i++)
-        if (threads[i]->now != state::done)
+        if (now[i] != state::done)
             report_stuck();
     check_canaries();
 }
 
 /** Until no thread of the warp can go on; false if none could. */
-bool block_runner::run_warp(unsigned index, unsigned twist)
+bool block_runner::run_warp(unsigned index)
 {
-    bool ran = false;
-    for (bool some = true; some;) {
-        some = false;
-        for (unsigned i = 0; i < LANES; i++) {
-            gpu_thread *t = threads[index * LANES + (i ^ twist)].get();
-            if (t->now != state::ready)
-                continue;
-            ran = some = true;
-            current = t;
-            self = t;
-            fibre_switch(&scheduler, &t->context);
-            current = nullptr;
-        }
-    }
-    return ran;
+    const unsigned last = index * LANES + (backwards ? 0 : LANES - 1);
+    current = threads[last].get();
+    current = next_of_warp();
+    if (!current)
+        return false;
+    self = current;
+    fibre_switch(&scheduler, &current->context);
+    current = nullptr;
+    return true;
 }
 
+/** The thread of the current one's warp that goes on after it, in turn; NULL if
+ * none can. */
+gpu_thread *block_runner::next_of_warp() const
+{
+    const unsigned lane = current->number % LANES;
+    const unsigned first = current->number - lane;
+    for (unsigned i = 1; i <= LANES; i++) {
+        const unsigned next = (backwards ? lane - i : lane + i) % LANES;
+        if (now[first + next] == state::ready)
+            return threads[first + next].get();
+    }
+    return nullptr;
+}
+
+/** Straight to the next thread of the warp; back to run_warp from the last. */
 void block_runner::wait(state why)
 {
     gpu_thread *me = current;
-    me->now = why;
-    fibre_switch(&me->context, &scheduler);
+    now[me->number] = why;
+    gpu_thread *next = next_of_warp();
+    if (next)
+        self = current = next;
+    fibre_switch(&me->context, next ? &next->context : &scheduler);
 }
 
 void block_runner::wait_for_block(const char *file, int line)
@@ -233,17 +227,16 @@ void block_runner::wait_for_block(const char *file, int line)
     }
     n_at_barrier = 0;
     races::pass_barrier();
-    for (unsigned i = 0; i < n_threads; i++)
-        threads[i]->now = state::ready;
+    std::fill_n(now, n_threads, state::ready);
 }
 
 const slot *block_runner::wait_for_warp(const char *what, unsigned mask,
                                         const void *shown, std::size_t n_bytes)
 {
-    warp &w = warps[current->index / LANES];
+    warp &w = warps[current->number / LANES];
     if (mask != 0xFFFFFFFFu)
         die("kernel %s: %s of part of a warp", name, what);
-    if (w.n_arrived > 0 && std::strcmp(w.what, what) != 0)
+    if (w.n_arrived > 0 && w.what != what && std::strcmp(w.what, what) != 0)
         die("kernel %s: lanes of a warp wait in %s and in %s", name, w.what,
             what);
     w.what = what;
@@ -251,17 +244,14 @@ const slot *block_runner::wait_for_warp(const char *what, unsigned mask,
     if (n_bytes > sizeof(slot))
         die("kernel %s: %s shows %zu bytes", name, what, n_bytes);
     if (n_bytes > 0)
-        std::memcpy(w.slots[w.generation % 2][lane_index()].bytes, shown,
-                    n_bytes);
+        std::memcpy(w.slots[w.generation % 2][lane()].bytes, shown, n_bytes);
     if (++w.n_arrived < LANES) {
         wait(state::in_warp);
         return slots;
     }
     w.n_arrived = 0;
     w.generation++;
-    unsigned first = current->index / LANES * LANES;
-    for (unsigned i = first; i < first + LANES; i++)
-        threads[i]->now = state::ready;
+    std::fill_n(now + current->number / LANES * LANES, LANES, state::ready);
     return slots;
 }
 
@@ -355,8 +345,8 @@ void block_runner::report_stuck()
     unsigned n_done = 0, n_in_warp = 0;
     const char *what = "";
     for (unsigned i = 0; i < n_threads; i++) {
-        n_done += threads[i]->now == state::done;
-        if (threads[i]->now == state::in_warp) {
+        n_done += now[i] == state::done;
+        if (now[i] == state::in_warp) {
             n_in_warp++;
             what = warps[i / LANES].what;
         }
@@ -378,11 +368,6 @@ const slot *meet(const char *what, unsigned mask, const void *shown,
                  std::size_t n_bytes)
 {
     return runner->wait_for_warp(what, mask, shown, n_bytes);
-}
-
-int lane()
-{
-    return static_cast<int>(runner->lane_index());
 }
 
 void *shared_array(const void *tag, std::size_t n_bytes)
@@ -435,7 +420,7 @@ void run_grid(const char *name, dim3 grid, dim3 block, std::size_t shared_bytes,
             unsigned i = static_cast<unsigned>(b);
             runner->run(
                 dim3(i % grid.x, i / grid.x % grid.y, i / (grid.x * grid.y)),
-                order_of(grid_number, i));
+                (grid_number + i) % 2 == 1);
         }
         runner->end_grid();
     }

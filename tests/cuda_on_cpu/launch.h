@@ -51,7 +51,10 @@ void barrier(const char *file, int line);
  * lane showed, holds until this lane meets the warp again. */
 const slot *meet(const char *what, unsigned mask, const void *shown,
                  std::size_t n_bytes);
-int lane();
+inline int lane()
+{
+    return static_cast<int>(self->number % 32);
+}
 
 /** Asynchronous copies of 16 bytes to shared memory, as
  * kernels/cuda/async_copy.cuh has them: carried out when they are waited for,
@@ -84,6 +87,10 @@ void enqueue_until(cudaStream_t stream, std::function<bool()> work);
 
 /** Remember for cudaGetLastError. */
 void set_error(cudaError_t error);
+
+/** What a block may ask for: MAGMAX_CUDA_ON_CPU_SHARED_KIB; an H100's without
+ * it. */
+std::size_t most_shared_bytes();
 
 /** End the program unless [memory, memory + n_bytes) is device memory. */
 void require_device_memory(const char *what, const void *memory,

@@ -508,7 +508,7 @@ int main(int argc, char **argv)
     if (mm_comm_create(&argc, &argv, &comm) != MM_OK)
         return 1;
     char gpu[32];
-    snprintf(gpu, sizeof gpu, "cuda:shared:%d", mm_comm_node_rank(comm));
+    snprintf(gpu, sizeof gpu, "cuda:%d", mm_comm_node_rank(comm));
     mm_status st =
         mm_device_open(getenv("MAGMAX_TEST_DEVICE") ? gpu : "cpu", 1, &device);
     if (mm_comm_agree(comm, st) != MM_OK) {

@@ -1,7 +1,7 @@
 /* Gradients summed over 1 to 4 ranks, range by range, in the memory of the
  * device that MAGMAX_TEST_DEVICE names.
  *
- * ctest: cuda
+ * ctest: cost=10 cuda
  */
 #include "comm/reducer.h"
 
@@ -62,7 +62,6 @@ static mm_reducer *create(const scene *s, int64_t bucket_elems)
         .device = s->device,
         .stream = s->stream,
         .bucket_elems = bucket_elems,
-        .limit_s = 60,
     };
     mm_reducer *reducer = NULL;
     assert_int_equal(mm_reducer_create(&plan, &reducer), MM_OK);
@@ -296,6 +295,26 @@ static void bf16_is_for_gpus(void **state)
     assert_non_null(strstr(mm_fail_message(), "bf16"));
 }
 
+static void ranks_that_share_a_gpu_are_refused(void **state)
+{
+    scene *s = *state;
+    if (s->n_ranks == 1 || !mm_device_has_own_memory(s->device))
+        skip();
+    mm_device *first;
+    assert_int_equal(mm_device_open("cuda:0", 1, &first), MM_OK);
+    const mm_reducer_plan plan = {
+        .comm = s->comm,
+        .device = first,
+        .stream = s->stream,
+        .bucket_elems = N,
+    };
+    mm_reducer *reducer = NULL;
+    assert_int_equal(mm_reducer_create(&plan, &reducer), MM_E_DEVICE);
+    assert_null(reducer);
+    assert_non_null(strstr(mm_fail_message(), "GPU of its own"));
+    mm_device_close(&first);
+}
+
 int main(void)
 {
     const struct CMUnitTest cases[] = {
@@ -308,6 +327,7 @@ int main(void)
         cmocka_unit_test(sums_are_the_same_bits_when_done_again),
         cmocka_unit_test(numbers_of_the_host_are_summed_meanwhile),
         cmocka_unit_test(bf16_is_for_gpus),
+        cmocka_unit_test(ranks_that_share_a_gpu_are_refused),
     };
     return cmocka_run_group_tests(cases, build_scene, clear_scene);
 }

@@ -68,7 +68,6 @@ static void check(const linear_case *c)
                 sum += term;
                 size += fabs(term);
             }
-            size += op_cut_scale(size, c->n_in);
             if (c->flags & KEEP_PRE)
                 op_act_close_to(out[n_y + at], sum, size, c->n_in);
             if (c->flags & ACTIVATE) {

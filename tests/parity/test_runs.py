@@ -2,7 +2,7 @@
 step's loss, gradient norm and learning rate, the weights after every task, and
 accuracies, with one to four ranks.
 
-ctest: timeout=400
+ctest: timeout=400 cost=40
 """
 
 import json

@@ -79,8 +79,7 @@ static inline float *fetch(rig *r, const float *device, int64_t n)
  * results: two norms, qkv, probabilities, attention, two sums of the residual
  * stream, the MLP before and after its activation; 5 tensors of weights) and 2
  * behind them; as many again backwards. Each changes it by at most one unit, up
- * or down: a random walk. tf32 rounds the factors of products only, or cuts
- * them off: cuBLASLt promises neither, so the unit is that of cutting.
+ * or down: a random walk. tf32 rounds the factors of products only.
  */
 static inline double rig_bound(const rig *r, double fp32_bound, bool backward)
 {

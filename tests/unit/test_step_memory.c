@@ -1,7 +1,5 @@
 /* A training step takes no memory: what it needs is laid out before. */
-#include "src/model/params.h"
 #include "src/train/loader.h"
-#include "src/train/step.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,6 +8,8 @@
 #include <string.h>
 
 #include <cmocka.h>
+
+#include "tests/unit/step_scene.h"
 
 #include <stdatomic.h>
 #include <stdio.h>
@@ -84,82 +84,26 @@ CALLED void free(void *memory)
     __libc_free(memory);
 }
 
-enum { N_IMAGES = 6, N_CLASSES = 3, IMAGE_BYTES = 16 * 16 * 3 };
-
-static const char tiny[] =
-    "{\"embed_dim\": 8, \"vision_cfg\": {\"image_size\": 16, \"patch_size\": 4,"
-    " \"width\": 32, \"layers\": 3, \"head_width\": 8}}";
-
 typedef struct scene {
-    mm_comm *comm;
-    mm_device *device;
-    mm_model_config config;
+    step_scene base;
     mm_stepper *stepper;
-    float *theta;
-    float head[N_CLASSES * 8];
-    int32_t classes[N_CLASSES];
-    uint8_t images[N_IMAGES * IMAGE_BYTES];
-    int32_t labels[N_IMAGES];
-    mm_batch batch;
 } scene;
-
-static void fill(scene *s)
-{
-    for (int i = 0; i < N_CLASSES * 8; i++)
-        s->head[i] = (float)((i * 5) % 7) - 3;
-    for (int i = 0; i < N_CLASSES; i++)
-        s->classes[i] = i;
-    for (int i = 0; i < N_IMAGES * IMAGE_BYTES; i++)
-        s->images[i] = (uint8_t)(i * 31 % 251);
-    for (int i = 0; i < N_IMAGES; i++)
-        s->labels[i] = i % N_CLASSES;
-    s->batch = (mm_batch){.n_images = N_IMAGES,
-                          .n_global = N_IMAGES,
-                          .images = s->images,
-                          .labels = s->labels};
-}
-
-static mm_status begin(scene *s)
-{
-    mm_tensor_table table = {0};
-    MM_TRY(mm_device_open("cpu", mm_comm_n_threads(s->comm), &s->device));
-    MM_TRY(mm_model_config_parse(tiny, "tiny", &s->config));
-    MM_TRY(mm_params_table(&s->config, &table));
-    s->theta = malloc((size_t)table.n_elems * sizeof *s->theta);
-    mm_params_init(&s->config, &table, 1, s->theta);
-    mm_tensor_table_clear(&table);
-    mm_step_plan plan = {.comm = s->comm,
-                         .device = s->device,
-                         .config = &s->config,
-                         .most_images = N_IMAGES,
-                         .most_classes = N_CLASSES,
-                         .accumulate = 2,
-                         .weight_decay = 0.1,
-                         .clip = 1};
-    MM_TRY(mm_stepper_create(&plan, &s->stepper));
-    mm_head head = {.n_classes = N_CLASSES, .embed_dim = 8, .weight = s->head};
-    mm_task task = {.n_classes = N_CLASSES, .classes = s->classes};
-    return mm_stepper_begin_task(s->stepper, s->theta, &head, &task);
-}
 
 static int build_scene(void **state)
 {
     scene *s = calloc(1, sizeof *s);
     *state = s;
-    if (!s || mm_comm_create(NULL, NULL, &s->comm) != MM_OK)
-        return 1;
-    fill(s);
-    return begin(s) != MM_OK;
+    step_scene_open(&s->base, "cpu");
+    s->base.plan.accumulate = 2;
+    s->stepper = step_scene_begin(&s->base, &s->base.plan);
+    return 0;
 }
 
 static int clear_scene(void **state)
 {
     scene *s = *state;
     mm_stepper_destroy(&s->stepper);
-    mm_model_config_clear(&s->config);
-    mm_device_close(&s->device);
-    mm_comm_destroy(&s->comm);
-    free(s->theta);
+    step_scene_close(&s->base);
     free(s);
     return 0;
 }
@@ -168,8 +112,7 @@ static int clear_scene(void **state)
 static double step(scene *s)
 {
     mm_step_result last;
-    if (mm_stepper_step(s->stepper, &s->batch, MM_OK, 1e-3, &last) != MM_OK)
-        fail_msg("%s", mm_fail_message());
+    ok(mm_stepper_step(s->stepper, &s->base.batch, MM_OK, 1e-3, &last));
     return last.loss;
 }
 
@@ -184,8 +127,8 @@ static void the_count_sees_our_allocations(void **state)
     assert_int_equal(atomic_load(&n_ours) - ours, 2);
     /* Also those inside the project's library. */
     void *on_device;
-    assert_int_equal(mm_device_alloc(s->device, 100, &on_device), MM_OK);
-    mm_device_release(s->device, &on_device);
+    assert_int_equal(mm_device_alloc(s->base.device, 100, &on_device), MM_OK);
+    mm_device_release(s->base.device, &on_device);
     assert_int_equal(atomic_load(&n_ours) - ours, 3);
 }
 
@@ -205,15 +148,15 @@ static void a_step_allocates_nothing_of_ours(void **state)
 static void a_smaller_batch_allocates_nothing_either(void **state)
 {
     scene *s = *state;
-    mm_batch whole = s->batch;
+    mm_batch whole = s->base.batch;
     step(s);
     long before = atomic_load(&n_ours);
     for (int64_t n = N_IMAGES; n > 0; n--) {
-        s->batch.n_images = s->batch.n_global = n;
+        s->base.batch.n_images = s->base.batch.n_global = n;
         step(s);
     }
     long after = atomic_load(&n_ours);
-    s->batch = whole;
+    s->base.batch = whole;
     assert_int_equal(after - before, 0);
 }
 
@@ -276,7 +219,7 @@ static long allocations_of_epochs(mm_device *device, int n_workers,
 
 static void images_read_ahead_allocate_nothing_once_seen(void **state)
 {
-    mm_device *device = ((scene *)*state)->device;
+    mm_device *device = ((scene *)*state)->base.device;
     long first = allocations_of_epochs(device, 0, 1);
     assert_in_range(first, 1, 20);
     assert_int_equal(allocations_of_epochs(device, 0, 50), first);

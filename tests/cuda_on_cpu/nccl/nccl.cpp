@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <mpi.h>
 #include <sys/random.h>
@@ -25,7 +26,7 @@ namespace
 struct greeting {
     ncclUniqueId id;
     long host;
-    int device;
+    char gpu[16];
 };
 
 } // namespace
@@ -38,7 +39,11 @@ struct mm_emu_comm {
     greeting mine;
     std::vector<greeting> all;
     std::thread::id thread = std::this_thread::get_id(); /* may call MPI */
-    bool given_up = false;
+    bool given_up = false, finalized = false;
+    /* A call that has returned ncclInProgress takes effect when the state has
+     * been asked for so many times. */
+    int n_polls = 0, n_calls = 0;
+    std::function<void()> in_progress;
 };
 
 namespace
@@ -55,17 +60,13 @@ void add_bf16(void *from, void *to, int *n, MPI_Datatype *)
             __float2bfloat16(__bfloat162float(a[i]) + __bfloat162float(b[i]));
 }
 
-/** The GPU by its number on the host, which CUDA_VISIBLE_DEVICES renames. */
-int physical_device()
+/** The GPU that the calling thread uses, whatever its number is here. */
+void name_device(char gpu[16])
 {
     int device = 0;
     cudaGetDevice(&device);
-    const char *visible = std::getenv("CUDA_VISIBLE_DEVICES");
-    for (int i = 0; visible && i < device; i++) {
-        visible = std::strchr(visible, ',');
-        visible = visible ? visible + 1 : nullptr;
-    }
-    return visible ? std::atoi(visible) : device;
+    if (cudaDeviceGetPCIBusId(gpu, 16, device) != cudaSuccess)
+        mm_emu::die("ncclCommInitRankConfig: no GPU %d", device);
 }
 
 bool is_over(MPI_Request *request)
@@ -82,14 +83,13 @@ void judge_greetings(mm_emu_comm *comm)
         if (std::memcmp(&a.id, &comm->mine.id, sizeof a.id) != 0)
             mm_emu::die("ncclCommInitRankConfig: ranks have different ids");
         for (const greeting &b : comm->all)
-            if (&a < &b && a.host == b.host && a.device == b.device) {
+            if (&a < &b && a.host == b.host && std::strcmp(a.gpu, b.gpu) == 0) {
                 comm->state = mm_emu_comm::FAILED;
                 std::snprintf(last_error, sizeof last_error,
                               "Duplicate GPU detected : rank %d and rank %d "
-                              "both on CUDA device %d",
+                              "both on CUDA device %s",
                               static_cast<int>(&a - comm->all.data()),
-                              static_cast<int>(&b - comm->all.data()),
-                              a.device);
+                              static_cast<int>(&b - comm->all.data()), a.gpu);
             }
     }
 }
@@ -105,6 +105,28 @@ void join(mm_emu_comm *comm)
     }
     if (comm->state == mm_emu_comm::GREETING && is_over(&comm->request))
         judge_greetings(comm);
+}
+
+/** Do it now, or, every other time, later as a thread of NCCL's would. */
+ncclResult_t carry_out(mm_emu_comm *comm, std::function<void()> work)
+{
+    enum { N_POLLS = 3 };
+    comm->n_polls = comm->n_calls++ % 2 ? 0 : N_POLLS;
+    comm->in_progress = std::move(work);
+    if (comm->n_polls > 0)
+        return ncclInProgress;
+    comm->in_progress();
+    return ncclSuccess;
+}
+
+/** Is what was called last still under way? */
+bool is_busy(mm_emu_comm *comm)
+{
+    if (comm->n_polls == 0)
+        return false;
+    if (--comm->n_polls == 0)
+        comm->in_progress();
+    return comm->n_polls > 0;
 }
 
 /** One sum in a stream: tried until it is over. The bytes travel in a copy,
@@ -179,7 +201,8 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm, int n_ranks,
                     "all ranks of the job");
     auto *c = new mm_emu_comm;
     c->n_ranks = n_ranks;
-    c->mine = greeting{id, gethostid(), physical_device()};
+    c->mine = greeting{id, gethostid(), {}};
+    name_device(c->mine.gpu);
     c->all.resize(static_cast<std::size_t>(n_ranks));
     MPI_Comm_idup(MPI_COMM_WORLD, &c->mpi, &c->request);
     *comm = c;
@@ -189,9 +212,10 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm, int n_ranks,
 ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t *state)
 {
     join(comm);
-    *state = comm->state == mm_emu_comm::FAILED   ? ncclInvalidUsage
-             : comm->state == mm_emu_comm::JOINED ? ncclSuccess
-                                                  : ncclInProgress;
+    *state = comm->state == mm_emu_comm::FAILED ? ncclInvalidUsage
+             : comm->state == mm_emu_comm::JOINED && !is_busy(comm)
+                 ? ncclSuccess
+                 : ncclInProgress;
     return ncclSuccess;
 }
 
@@ -202,8 +226,9 @@ ncclResult_t ncclAllReduce(const void *from, void *to, size_t count,
     static MPI_Op sum_bf16 = MPI_OP_NULL;
     if (sum_bf16 == MPI_OP_NULL)
         MPI_Op_create(add_bf16, 1, &sum_bf16);
-    if (from != to || comm->state != mm_emu_comm::JOINED)
-        mm_emu::die("ncclAllReduce: in place only, and once ranks have joined");
+    if (from != to || comm->state != mm_emu_comm::JOINED || comm->n_polls > 0)
+        mm_emu::die("ncclAllReduce: in place only, and once the calls before "
+                    "are no longer in progress");
     auto work = std::make_shared<all_reduce>();
     work->comm = comm;
     work->values = to;
@@ -211,17 +236,25 @@ ncclResult_t ncclAllReduce(const void *from, void *to, size_t count,
     work->elem_bytes = type == ncclFloat32 ? 4 : 2;
     work->type = type == ncclFloat32 ? MPI_FLOAT : MPI_UINT16_T;
     work->op = type == ncclBfloat16 ? sum_bf16 : MPI_SUM;
-    mm_emu::enqueue_until(stream, [work]() { return work->attempt(); });
-    return ncclSuccess;
+    return carry_out(comm, [=]() {
+        mm_emu::enqueue_until(stream, [work]() { return work->attempt(); });
+    });
 }
 
 ncclResult_t ncclCommFinalize(ncclComm_t comm)
 {
-    return comm->state == mm_emu_comm::JOINED ? ncclSuccess : ncclInvalidUsage;
+    if (comm->state != mm_emu_comm::JOINED || comm->n_polls > 0 ||
+        comm->finalized)
+        return ncclInvalidArgument;
+    comm->finalized = true;
+    comm->n_calls = 0;
+    return carry_out(comm, []() {});
 }
 
 ncclResult_t ncclCommDestroy(ncclComm_t comm)
 {
+    if (!comm->finalized || comm->n_polls > 0)
+        mm_emu::die("ncclCommDestroy: before ncclCommFinalize is over");
     MPI_Comm_free(&comm->mpi);
     delete comm;
     return ncclSuccess;

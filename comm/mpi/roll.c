@@ -1,0 +1,216 @@
+#include "comm/mpi/roll.h"
+
+#include "src/base/log.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { TAG = 7 };
+
+/** Who asks wants an answer, which repeats the question's number. A verdict
+ * says that its sender is about to end the job. */
+typedef enum note_kind { QUESTION, ANSWER, VERDICT, N_KINDS } note_kind;
+
+/** Where a rank is, for people. */
+typedef struct whereabouts {
+    char host[48];
+    int64_t pid;
+} whereabouts;
+
+typedef struct note {
+    int64_t number;
+    int32_t kind;
+    int32_t presence;
+    whereabouts from;
+} note;
+
+struct mm_roll {
+    mm_comm *comm;
+    MPI_Request receipt; /* of the next note */
+    note incoming;
+    whereabouts mine;
+    whereabouts *places; /* [n_ranks] of those that have said something */
+    mm_presence *heard;  /* [n_ranks] in the last roll call */
+    note *outbox;        /* [n_ranks, N_KINDS] what is leaving */
+    double looked_s;
+    int64_t n_calls;
+    int speaker;
+};
+
+static mm_status tell(mm_roll *r, int rank, note what)
+{
+    /* Nobody waits for it to leave: it may be for a rank that never takes it.
+     * One that is overtaken by a later one may as well carry its words. */
+    note *leaving = &r->outbox[rank * N_KINDS + what.kind];
+    MPI_Request request;
+    *leaving = what;
+    leaving->from = r->mine;
+    MM_TRY(MM_MPI(MPI_Isend(leaving, sizeof *leaving, MPI_BYTE, rank, TAG,
+                            r->comm->notes, &request)));
+    return MM_MPI(MPI_Request_free(&request));
+}
+
+static mm_status expect(mm_roll *r)
+{
+    return MM_MPI(MPI_Irecv(&r->incoming, sizeof r->incoming, MPI_BYTE,
+                            MPI_ANY_SOURCE, TAG, r->comm->notes, &r->receipt));
+}
+
+static bool is_asked(const mm_roll *r, int rank)
+{
+    return rank != r->comm->rank &&
+           (mm_roll_is_caller(r) || rank < MM_ROLL_CALLERS);
+}
+
+static mm_status tell_all(mm_roll *r, note what)
+{
+    for (int rank = 0; rank < r->comm->n_ranks; rank++)
+        if (is_asked(r, rank))
+            MM_TRY(tell(r, rank, what));
+    return MM_OK;
+}
+
+mm_status mm_roll_create(mm_comm *comm, mm_roll **roll)
+{
+    size_t n_ranks = (size_t)comm->n_ranks;
+    mm_roll *r = *roll = calloc(1, sizeof *r);
+    if (r) {
+        r->comm = comm;
+        r->speaker = -1;
+        r->receipt = MPI_REQUEST_NULL;
+        r->places = calloc(n_ranks, sizeof *r->places);
+        r->heard = calloc(n_ranks, sizeof *r->heard);
+        r->outbox = calloc(n_ranks * N_KINDS, sizeof *r->outbox);
+    }
+    if (!r || !r->places || !r->heard || !r->outbox) {
+        mm_roll_destroy(roll);
+        return mm_fail(MM_E_MEMORY, "no memory to watch %d ranks",
+                       comm->n_ranks);
+    }
+    r->mine.pid = getpid();
+    (void)gethostname(r->mine.host, sizeof r->mine.host - 1);
+    return expect(r);
+}
+
+void mm_roll_destroy(mm_roll **roll)
+{
+    mm_roll *r = *roll;
+    if (!r)
+        return;
+    if (r->receipt != MPI_REQUEST_NULL) {
+        MPI_Cancel(&r->receipt);
+        MPI_Wait(&r->receipt, MPI_STATUS_IGNORE);
+    }
+    free(r->places);
+    free(r->heard);
+    free(r->outbox);
+    free(r);
+    *roll = NULL;
+}
+
+bool mm_roll_is_caller(const mm_roll *r)
+{
+    return r->comm->rank < MM_ROLL_CALLERS;
+}
+
+double mm_roll_looked_s(const mm_roll *r)
+{
+    return r->looked_s;
+}
+
+mm_status mm_roll_look(mm_roll *r, mm_presence mine)
+{
+    r->looked_s = mm_clock_s();
+    for (;;) {
+        int there = 0;
+        MPI_Status from;
+        MM_TRY(MM_MPI(MPI_Test(&r->receipt, &there, &from)));
+        if (!there)
+            return MM_OK;
+        const note what = r->incoming;
+        const int rank = from.MPI_SOURCE;
+        MM_TRY(expect(r));
+        r->places[rank] = what.from;
+        if (what.kind != ANSWER || what.number == r->n_calls)
+            r->heard[rank] = (mm_presence)what.presence;
+        if (what.kind == VERDICT && (r->speaker < 0 || rank < r->speaker))
+            r->speaker = rank;
+        if (what.kind == QUESTION)
+            MM_TRY(tell(r, rank,
+                        (note){.number = what.number,
+                               .kind = ANSWER,
+                               .presence = (int32_t)mine}));
+    }
+}
+
+mm_status mm_roll_call(mm_roll *r, mm_presence mine)
+{
+    for (int rank = 0; rank < r->comm->n_ranks; rank++)
+        r->heard[rank] = MM_MISSING;
+    r->heard[r->comm->rank] = mine;
+    r->places[r->comm->rank] = r->mine;
+    return tell_all(r, (note){.number = ++r->n_calls,
+                              .kind = QUESTION,
+                              .presence = (int32_t)mine});
+}
+
+mm_status mm_roll_tell_verdict(mm_roll *r)
+{
+    return tell_all(r, (note){.kind = VERDICT, .presence = MM_READY});
+}
+
+int mm_roll_speaker(const mm_roll *r)
+{
+    return r->speaker;
+}
+
+/** Whether a rank belongs to the roll that this one calls, and said `what`. */
+static bool is_counted(const mm_roll *r, int rank, mm_presence what)
+{
+    return r->heard[rank] == what &&
+           (rank == r->comm->rank || is_asked(r, rank));
+}
+
+int mm_roll_count(const mm_roll *r, mm_presence what)
+{
+    int n = 0;
+    for (int rank = 0; rank < r->comm->n_ranks; rank++)
+        n += is_counted(r, rank, what);
+    return n;
+}
+
+int mm_roll_lowest(const mm_roll *r, mm_presence what)
+{
+    for (int rank = 0; rank < r->comm->n_ranks; rank++)
+        if (is_counted(r, rank, what))
+            return rank;
+    return -1;
+}
+
+static int print_name(const mm_roll *r, int rank, char *text, size_t n_chars)
+{
+    const whereabouts *at = &r->places[rank];
+    if (at->pid == 0) /* it has never said a word */
+        return snprintf(text, n_chars, "rank %d", rank);
+    return snprintf(text, n_chars, "rank %d (host %s, process %lld)", rank,
+                    at->host, (long long)at->pid);
+}
+
+void mm_roll_names(const mm_roll *r, mm_presence what, char *text,
+                   size_t n_chars)
+{
+    enum { MOST_NAMED = 4 };
+    int n = 0, n_all = mm_roll_count(r, what);
+    size_t used = 0;
+    text[0] = '\0';
+    for (int rank = 0; rank < r->comm->n_ranks && n < MOST_NAMED; rank++) {
+        if (!is_counted(r, rank, what))
+            continue;
+        if (n++)
+            used += (size_t)snprintf(text + used, n_chars - used, ", ");
+        used += (size_t)print_name(r, rank, text + used, n_chars - used);
+    }
+    if (n_all > n)
+        snprintf(text + used, n_chars - used, " and %d more", n_all - n);
+}
