@@ -14,30 +14,17 @@
 #   --rounds  default 5
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=bench/common.sh
+. bench/common.sh
 
 bin=build/release/bin
 folder=
 model=ViT-L-14
 ranks=1
 rounds=5
-while [ $# -gt 0 ]; do
-    case $1 in
-    --bin) bin=$2 ;;
-    --folder) folder=$2 ;;
-    --model) model=$2 ;;
-    --ranks) ranks=$2 ;;
-    --rounds) rounds=$2 ;;
-    --help | -h) sed -n '2,15s/^# \{0,1\}//p' "$0"; exit 0 ;;
-    *) echo "convert.sh: unknown argument '$1'; see --help" >&2; exit 2 ;;
-    esac
-    shift 2
-done
-
-mkdir -p "${folder:=${TMPDIR:-/tmp}}"
-work=$(mktemp -d "$folder/magmax-bench-convert.XXXXXX")
-trap 'rm -rf "$work"' EXIT
-
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+bench_options "bin folder model ranks rounds" "$@"
+bench_no_operands
+bench_folder convert
 
 echo "making a $model in $work" >&2
 /usr/bin/python3 bench/convert_input.py "$model" "$work/in.safetensors"

@@ -9,7 +9,6 @@ rehearsals: on the CPU, tiny sizes, each once.
 
 import json
 import statistics
-import sys
 import time
 
 try:

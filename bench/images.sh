@@ -14,25 +14,14 @@
 # column is left out. PYTHON=... names another interpreter.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=bench/common.sh
+. bench/common.sh
 
 build=
 rounds=7
-files=()
-while [ $# -gt 0 ]; do
-    case $1 in
-    --build) build=$2; shift ;;
-    --rounds) rounds=$2; shift ;;
-    --help | -h) sed -n '2,15s/^# \{0,1\}//p' "$0"; exit 0 ;;
-    *) files+=("$1") ;;
-    esac
-    shift
-done
-if [ -z "$build" ]; then
-    build=build/bench
-    cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
-        -DMAGMAX_BENCH=ON -DMAGMAX_TESTS=OFF >/dev/null
-    cmake --build "$build" --target images >/dev/null
-fi
+bench_options "build rounds" "$@"
+files=("${operands[@]}")
+bench_build images
 
 python=${PYTHON:-/usr/bin/python3}
 torch=no

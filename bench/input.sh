@@ -2,19 +2,29 @@
 # Does a training step wait for its images? A folder of JPEGs, a small model,
 # with and without threads that read ahead, alternately.
 #
-#   bench/input.sh BUILD [IMAGES [WORKERS...]]
+#   bench/input.sh [--bin DIR] [--folder DIR] [--images N] [WORKERS...]
 #
-# Needs python3 (or $PYTHON) with numpy and Pillow, jq and GNU time; writes below
-# a temporary folder.
+#   --bin      where the programs are (default: build/release/bin)
+#   --folder   where to put temporary files (default: a new one in /tmp)
+#   --images   default 512
+#   WORKERS    numbers of threads that read ahead (default: 0 1 2)
+#
+# Needs /usr/bin/python3 (or $PYTHON) with numpy and Pillow, jq and GNU time.
 set -euo pipefail
-bin=$(cd "$1/bin" && pwd)
-images=${2:-512}
-workers=("${@:3}")
-[ "${#workers[@]}" -gt 0 ] || workers=(0 1 2)
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=bench/common.sh
+. bench/common.sh
 
-"${PYTHON:-python3}" - "$dir" "$images" <<'PY'
+bin=build/release/bin
+folder=
+images=512
+bench_options "bin folder images" "$@"
+workers=("${operands[@]}")
+[ "${#workers[@]}" -gt 0 ] || workers=(0 1 2)
+bin=$(cd "$bin" && pwd)
+bench_folder input
+
+"${PYTHON:-/usr/bin/python3}" - "$work" "$images" <<'PY'
 import json, sys
 from pathlib import Path
 import numpy as np
@@ -34,7 +44,7 @@ for i in range(n):
         "head_width": 64}}))
 PY
 
-cd "$dir"
+cd "$work"
 "$bin/magmax_head" --orthonormal --model model.json --dataset photos \
     -o head.h5 2>/dev/null
 "$bin/magmax_pack" --dataset photos --resize 224 -o photos.h5 2>/dev/null
@@ -53,7 +63,7 @@ measure() { # what, data set, workers
 }
 
 printf 'second epoch\timages/s\twaits, s\tof, s\tuser, s (both)\n'
-for round in 1 2 3; do
+for _ in 1 2 3; do
     for n in "${workers[@]}"; do
         measure "JPEG, $n workers" photos "$n"
     done

@@ -11,6 +11,8 @@
 #   --tasks, --ranks, --rounds  default 10, 2, 7
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=bench/common.sh
+. bench/common.sh
 
 bin=build/release/bin
 folder=
@@ -18,25 +20,10 @@ tasks=10
 ranks=2
 rounds=7
 method=magmax
-while [ $# -gt 0 ]; do
-    case $1 in
-    --bin) bin=$2 ;;
-    --folder) folder=$2 ;;
-    --tasks) tasks=$2 ;;
-    --ranks) ranks=$2 ;;
-    --rounds) rounds=$2 ;;
-    --method) method=$2 ;;
-    --help | -h) sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 0 ;;
-    *) echo "merge.sh: unknown argument '$1'; see --help" >&2; exit 2 ;;
-    esac
-    shift 2
-done
+bench_options "bin folder tasks ranks rounds method" "$@"
+bench_no_operands
+bench_folder merge
 
-mkdir -p "${folder:=${TMPDIR:-/tmp}}"
-work=$(mktemp -d "$folder/magmax-bench-merge.XXXXXX")
-trap 'rm -rf "$work"' EXIT
-
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 ${CC:-cc} -std=gnu17 -O3 -march=native -ffp-contract=off \
     -o "$work/merge_stream" bench/merge_stream.c -lm
 

@@ -13,32 +13,20 @@
 # PyTorch: Debian's python3-torch, or PYTHON=... for another interpreter.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=bench/common.sh
+. bench/common.sh
 
 build=
 rounds=3
-models=()
-while [ $# -gt 0 ]; do
-    case $1 in
-    --build) build=$2; shift ;;
-    --rounds) rounds=$2; shift ;;
-    --help | -h) sed -n '2,14s/^# \{0,1\}//p' "$0"; exit 0 ;;
-    *) models+=("$1") ;;
-    esac
-    shift
-done
+bench_options "build rounds" "$@"
+models=("${operands[@]}")
 [ "${#models[@]}" -gt 0 ] || models=(ViT-B-32 ViT-B-16 small)
-if [ -z "$build" ]; then
-    build=build/bench
-    cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
-        -DMAGMAX_BENCH=ON -DMAGMAX_TESTS=OFF >/dev/null
-    cmake --build "$build" --target vit_step >/dev/null
-fi
+bench_build vit_step
 
 python=${PYTHON:-/usr/bin/python3}
 torch=no
 "$python" -c 'import torch' 2>/dev/null && torch=yes
 
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cat >"$work/small.json" <<'JSON'

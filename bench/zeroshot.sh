@@ -19,30 +19,17 @@
 # open_clip_torch), TORCH_CLASSES=... (how many it gets) replace the defaults.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=bench/common.sh
+. bench/common.sh
 
 build=
 classes=1000
 prompts=4
 rounds=3
 processes=1
-while [ $# -gt 0 ]; do
-    case $1 in
-    --build) build=$2; shift ;;
-    --classes) classes=$2; shift ;;
-    --prompts) prompts=$2; shift ;;
-    --rounds) rounds=$2; shift ;;
-    --processes) processes=$2; shift ;;
-    --help | -h) sed -n '2,20s/^# \{0,1\}//p' "$0"; exit 0 ;;
-    *) echo "unknown argument $1" >&2; exit 2 ;;
-    esac
-    shift
-done
-if [ -z "$build" ]; then
-    build=build/bench
-    cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
-        -DMAGMAX_BENCH=ON -DMAGMAX_TESTS=OFF >/dev/null
-    cmake --build "$build" --target zeroshot >/dev/null
-fi
+bench_options "build classes prompts rounds processes" "$@"
+bench_no_operands
+bench_build zeroshot
 model=${MODEL:-ViT-B-32}
 batch=${BATCH:-2048}
 vocabulary=${VOCABULARY:-$(.ci/vocabulary.sh --where)}
@@ -51,7 +38,6 @@ python=${PYTHON:-/usr/bin/python3}
 torch=no
 "$python" -c 'import open_clip' 2>/dev/null && torch=yes
 
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-2}"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -80,7 +80,12 @@ magmax_launch() {
         export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
         export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$SLURM_CPUS_PER_TASK}
     fi
-    magmax_say "job $SLURM_JOB_ID start $((${SLURM_RESTART_COUNT:-0} + 1)):" \
+    # SLURM_JOB_ID of one job of an array means all of them to scontrol.
+    local job=$SLURM_JOB_ID
+    if [ -n "${SLURM_ARRAY_JOB_ID:-}" ]; then
+        job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+    fi
+    magmax_say "job $job start $((${SLURM_RESTART_COUNT:-0} + 1)):" \
         "$program $*"
 
     local time_is_up=no signalled=yes
@@ -101,8 +106,8 @@ magmax_launch() {
             magmax_say "time is up; started $MAGMAX_MAX_RESTARTS times" \
                 "again already (MAGMAX_MAX_RESTARTS)"
         else
-            magmax_say "time is up; queueing job $SLURM_JOB_ID again"
-            scontrol requeue "$SLURM_JOB_ID"
+            magmax_say "time is up; queueing job $job again"
+            scontrol requeue "$job"
             sleep 60 # until Slurm ends this script
         fi
     fi

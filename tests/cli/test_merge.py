@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import unittest
 
 import h5py
 import magmax_cli as cli

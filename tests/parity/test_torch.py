@@ -368,7 +368,7 @@ class Hostile(TorchCase):
         inner = b"}q\x02cx\nM\n)\x81}(X\x0b\0\0\0_parametersh\x02" \
             b"X\x08\0\0\0_modulesh\x02ubq\x03"
         laughs = inner
-        for k in range(40):
+        for _ in range(40):
             laughs += (b"0cx\nM\n)\x81}(X\x0b\0\0\0_parametersh\x02"
                        b"X\x08\0\0\0_modules}(X\1\0\0\0ah\x03X\1\0\0\0bh\x03u"
                        b"ubq\x03")
