@@ -68,13 +68,18 @@ def toolkit_hints():
     """Settings for CMake, and an environment, where the toolkit is incomplete
     and PyTorch has brought the rest."""
     nvcc = find_program("nvcc")
-    toolkit = Path(nvcc).resolve().parents[1] if nvcc else None
+    toolkit = Path(nvcc).resolve().parents[1] if nvcc else Path("/none")
     settings, env = [], {}
+
+    def lacks(header):
+        return not any((toolkit / folder / header).is_file() for folder in
+                       ("include", "targets/x86_64-linux/include"))
+
     library, include = python_package("libnccl.so*", "nccl.h")
-    if library and not (toolkit and (toolkit / "include/nccl.h").is_file()):
+    if library and lacks("nccl.h"):
         settings = [f"-DNCCL_INCLUDE_DIR={include}", f"-DNCCL_LIBRARY={library}"]
     library, include = python_package("libcublasLt.so*", "cublasLt.h")
-    if library and toolkit and not list(toolkit.glob("**/cublasLt.h")):
+    if library and lacks("cublasLt.h"):
         settings.append(f"-DCUDA_cublasLt_LIBRARY={library}")
         env = {name: os.pathsep.join(filter(None, [str(include),
                                                    os.environ.get(name)]))

@@ -1,7 +1,7 @@
 """bench/gpu_all.sh without a GPU: its options, how it goes on after a stage was
 cut off, the packages that it unpacks, and the page made from its results.
 
-ctest: timeout=60
+ctest: timeout=120
 """
 
 import hashlib
