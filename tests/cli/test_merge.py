@@ -305,7 +305,7 @@ class Refusal(cli.Case):
         wrapper.chmod(0o755)
         proc = self.refused("rank 1", "/nowhere/task_002.h5", program=wrapper,
                             n_ranks=3)
-        self.assertLess(proc.seconds, 20)
+        self.assertLess(proc.seconds, 20 * cli.TIMEOUT_SCALE)
 
     def test_output_is_an_input(self):
         task = self.checkpoint()

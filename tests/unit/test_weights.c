@@ -12,8 +12,15 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char path[] = "/tmp/magmax-weights-test";
+static char path[] = "/tmp/magmax-weights-XXXXXX";
 static const char golden[] = "tests/golden/tiny/seq/task_000.safetensors";
+
+static int name_file(void **state)
+{
+    (void)state;
+    int fd = mkstemp(path);
+    return fd < 0 || close(fd) != 0;
+}
 
 /* A safetensors file from its header and n floats 0, 1, 2, ... */
 static void write_file(const char *header, int n)
@@ -207,5 +214,5 @@ int main(void)
         CASE(a_head_file_needs_no_manifest),
         CASE(a_golden_file_opens),
     };
-    return cmocka_run_group_tests(cases, NULL, NULL);
+    return cmocka_run_group_tests(cases, name_file, NULL);
 }
