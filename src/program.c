@@ -17,6 +17,7 @@ static mm_status flush_stdout(void)
     return fflush(stdout) || ferror(stdout)
                ? mm_fail_errno("cannot write to standard output")
                : MM_OK;
+}
 
 /** Where ranks can no longer agree: say why, and end them all. */
 static void end(void *context)
