@@ -78,8 +78,9 @@ def main():
                    "batch": batch, "version": torch.__version__}
             try:
                 row["forward_s"], row["gradient_s"] = time_backend(
-                    backend, 1 if quick else batch, tokens, heads, 64,
-                    "cpu" if quick else "cuda", quick)
+                    backend, 1 if quick else batch, tokens,
+                    1 if quick else heads, 64, "cpu" if quick else "cuda",
+                    quick)
             except RuntimeError as error:
                 row["not run"] = str(error).splitlines()[0]
             print(json.dumps(row), flush=True)

@@ -16,7 +16,7 @@ static const double look_s = 0.02, second_look_s = 0.05;
 static const double longest_tick_s = 0.5;
 static const double longest_grace_s = 5;
 /* Who has waited so long does so in naps: cores may be wanted elsewhere. */
-static const double wake_s = 5;
+static const double wake_s = 1;
 
 struct mm_watch {
     mm_comm *comm;
@@ -122,13 +122,10 @@ static mm_presence presence_of(const mm_comm_state *state)
     return state->is_own_ready ? MM_READY : MM_UNREADY;
 }
 
-static void yield(double waited_s)
+static void nap(void)
 {
-    static const struct timespec nap = {.tv_nsec = 500000};
-    if (waited_s > wake_s)
-        nanosleep(&nap, NULL);
-    else
-        sched_yield();
+    static const struct timespec time = {.tv_nsec = 500000};
+    nanosleep(&time, NULL);
 }
 
 static mm_status answer_for(mm_watch *w, double time_s)
@@ -136,7 +133,7 @@ static mm_status answer_for(mm_watch *w, double time_s)
     double begin_s = mm_clock_s();
     while (mm_clock_s() - begin_s < time_s) {
         MM_TRY(mm_roll_look(w->roll, MM_READY));
-        yield(0);
+        nap();
     }
     return MM_OK;
 }
@@ -144,7 +141,7 @@ static mm_status answer_for(mm_watch *w, double time_s)
 /** Another rank has come to a verdict, and ends the job if it can. */
 static mm_status fail_silently(mm_watch *w)
 {
-    MM_TRY(answer_for(w, 2 * longest_grace_s));
+    MM_TRY(answer_for(w, 2 * w->grace_s));
     return mm_fail(MM_E_COMM, "rank %d has given up", mm_roll_speaker(w->roll));
 }
 
@@ -176,7 +173,10 @@ static mm_status wait_for(mm_watch *w, wait *on, double limit_s,
             return fail_silently(w);
         if (for_answers && mm_roll_count(w->roll, MM_MISSING) == 0)
             return MM_OK;
-        yield(on->waited_s);
+        if (on->waited_s < wake_s)
+            sched_yield();
+        else
+            nap();
     }
     return MM_OK;
 }
@@ -293,7 +293,7 @@ static mm_status wait_for_ever(mm_comm_look *look, void *context)
         MM_TRY(look(context, &state));
         if (state.is_done)
             return MM_OK;
-        yield(0);
+        sched_yield();
     }
 }
 

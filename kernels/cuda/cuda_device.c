@@ -65,6 +65,18 @@ static mm_status parse_variant(const char *variant, cuda_device *cuda)
     return MM_OK;
 }
 
+static mm_status fail_old_driver(void)
+{
+    int has = 0, needed = 0;
+    (void)cudaDriverGetVersion(&has);
+    (void)cudaRuntimeGetVersion(&needed);
+    return mm_fail(MM_E_DEVICE,
+                   "the CUDA driver is too old for this build (it knows CUDA "
+                   "%d.%d; %d.%d is needed)",
+                   has / 1000, has % 1000 / 10, needed / 1000,
+                   needed % 1000 / 10);
+}
+
 /** The number goes round the GPUs that this process sees: each rank of a node
  * has another one where all ranks see all GPUs, and the only one where a batch
  * system shows it no other. */
@@ -74,8 +86,7 @@ static mm_status count_round(int *index)
     cudaError_t error = cudaGetDeviceCount(&n_devices);
     (void)cudaGetLastError();
     if (error == cudaErrorInsufficientDriver)
-        return mm_fail(MM_E_DEVICE,
-                       "the CUDA driver is too old for this build");
+        return fail_old_driver();
     if (error == cudaErrorNoDevice || (error == cudaSuccess && n_devices == 0))
         return mm_fail(MM_E_DEVICE, "no GPU in sight%s",
                        getenv("CUDA_VISIBLE_DEVICES")

@@ -38,6 +38,12 @@ BIN = Path(os.environ.get("MAGMAX_BIN") or SOURCE / "build/release/bin")
 TEST_BIN = Path(os.environ.get("MAGMAX_TEST_BIN") or BIN.parent / "bin-test")
 BUILD = Path(os.environ.get("MAGMAX_BUILD") or BIN.parent)
 GOLDEN = SOURCE / "tests/golden"
+
+# The GPUs of the tests, and their sums over ranks.
+CUDA_ON_CPU = str(os.environ.get("MAGMAX_CUDA_ON_CPU")
+                  or TEST_BIN / "libmagmax_cuda_on_cpu.so")
+NCCL_ON_CPU = str(os.environ.get("MAGMAX_NCCL_ON_CPU")
+                  or TEST_BIN / "libmagmax_nccl_on_cpu.so")
 SANITIZED = os.environ.get("MAGMAX_SANITIZED") == "1"
 
 # Sanitized programs get as many times longer.
@@ -124,6 +130,23 @@ def stop(process):
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(5)
             return
+
+
+def rank_of(pid):
+    """The rank that a process of mpirun is; None for another process."""
+    try:
+        text = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return None
+    found = re.search(rb"(?:^|\0)OMPI_COMM_WORLD_RANK=(\d+)\0", text)
+    return int(found.group(1)) if found else None
+
+
+def pids_by_rank(mpirun):
+    """{rank: process} of an mpirun that start() gave."""
+    children = Path(f"/proc/{mpirun.pid}/task/{mpirun.pid}/children")
+    return {rank_of(pid): int(pid) for pid in children.read_text().split()
+            if rank_of(pid) is not None}
 
 
 def run(program, *args, n_ranks=None, timeout=60, env=None, cwd=None,

@@ -5,7 +5,6 @@ ctest: timeout=400 cost=20 processors=2
 """
 
 import ctypes
-import os
 import shutil
 import unittest
 
@@ -15,8 +14,6 @@ import numpy as np
 import test_zeroshot
 import vocabulary
 
-MODULE = os.environ.get("MAGMAX_CUDA_ON_CPU",
-                        cli.TEST_BIN / "libmagmax_cuda_on_cpu.so")
 CPU = ["--device", "cpu"]
 CUDA = ["--device", "cuda"]
 FP32 = [*CUDA, "--precision", "fp32"]
@@ -24,7 +21,7 @@ FP32 = [*CUDA, "--precision", "fp32"]
 
 def gpus(n):
     """A machine with as many."""
-    return {"MAGMAX_CUDA_MODULE": str(MODULE), "OMP_NUM_THREADS": "1",
+    return {"MAGMAX_CUDA_MODULE": cli.CUDA_ON_CPU, "OMP_NUM_THREADS": "1",
             "MAGMAX_CUDA_ON_CPU_DEVICES": str(n)}
 
 

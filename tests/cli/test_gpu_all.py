@@ -9,9 +9,11 @@ import io
 import json
 import lzma
 import os
+import signal
 import subprocess
 import sys
 import tarfile
+import time
 
 import magmax_cli as cli
 
@@ -19,6 +21,7 @@ BENCH = cli.SOURCE / "bench"
 sys.path.insert(0, str(BENCH))
 import gpu_report  # noqa: E402
 import gpu_results  # noqa: E402
+import gpu_tools  # noqa: E402
 
 MACHINE = {"device": "A card", "driver": "1.2", "memory": "80 GiB",
            "compute_capability": "9.0", "cuda": "13.0", "cpu": "A host",
@@ -177,6 +180,11 @@ class Steps(cli.Case):
             self.shell("skip", "echo none here; exit 77"),
             self.shell("refused", "echo Device not supported; exit 1",
                        refusals=("not supported",)),
+            self.shell("refused quietly", "echo ERR_NVGPUCTRPERM",
+                       parse=gpu_results.json_lines,
+                       refusals=("NVGPUCTRPERM",)),
+            self.shell("found", "exit 99", wanted_code=99),
+            self.shell("not found", "true", wanted_code=99),
             self.shell("no data", "true", parse=gpu_results.json_lines),
             self.shell("slow", "sleep 30", timeout=0.3),
             gpu_results.Step("missing", ["/no/such/program"])])
@@ -184,8 +192,9 @@ class Steps(cli.Case):
         self.assertEqual(left, 0)
         self.assertEqual({n: r["status"] for n, r in done.items()}, {
             "good": "passed", "bad": "failed", "skip": "not run",
-            "refused": "not run", "no data": "failed", "slow": "failed",
-            "missing": "failed"})
+            "refused": "not run", "refused quietly": "not run",
+            "found": "passed", "not found": "failed", "no data": "failed",
+            "slow": "failed", "missing": "failed"})
         self.assertEqual(done["good"]["data"], [{"a": 1}])
         self.assertIn("it broke", done["bad"]["reason"])
         self.assertIn("/no/such/program", done["missing"]["reason"])
@@ -201,11 +210,39 @@ class Steps(cli.Case):
         (self.dir / "go").touch()
         with open(self.dir / "r.jsonl", "a") as file:
             file.write('{"stage": "test", "st')  # a line that was cut off
-            file.write("\n")
         results, left = self.run_all(steps)
         self.assertEqual(left, 0)
         self.assertEqual(count.read_text(), "x\n")
         self.assertEqual(set(results.done("test")), {"first", "second"})
+
+    def test_whoever_is_killed_leaves_nothing_running(self):
+        program = ("import gpu_results, signal, sys\n"
+                   "signal.signal(signal.SIGTERM, gpu_results.end_all)\n"
+                   "gpu_results.call(gpu_results.Step('x', ['sh', '-c', "
+                   "'echo $$ >pid.new; mv pid.new pid; sleep 60']), 60)\n")
+        for number in (signal.SIGKILL, signal.SIGTERM):
+            pid = self.dir / "pid"
+            pid.unlink(missing_ok=True)
+            runner = subprocess.Popen([sys.executable, "-c", program],
+                                      cwd=self.dir,
+                                      env={**os.environ, "PYTHONPATH": BENCH})
+            while not pid.exists():
+                time.sleep(0.02)
+            child = int(pid.read_text())
+            runner.send_signal(number)
+            runner.wait()
+            deadline = time.monotonic() + 20
+            while self.is_there(child) and time.monotonic() < deadline:
+                time.sleep(0.02)
+            self.assertFalse(self.is_there(child))
+
+    @staticmethod
+    def is_there(pid):
+        try:
+            with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+                return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+        except OSError:
+            return False
 
     def test_another_source_runs_everything_again(self):
         count = self.dir / "count"
@@ -213,6 +250,40 @@ class Steps(cli.Case):
         self.run_all(steps)
         self.run_all(steps, source="def")
         self.assertEqual(count.read_text(), "x\nx\n")
+
+
+class Kernels(cli.Case):
+    OUTPUT = """==PROF== Connected to process 17 (vit_step)
+==PROF== Profiling "mm_fill_kernel": 0%....50%....100% - 1 pass
+{"model": "ViT-B-16"}
+==PROF== Disconnected from process 17
+"ID","Process ID","Process Name","Host Name","Kernel Name","Context",\
+"Stream","dram__bytes.sum","gpu__time_duration.sum"
+"","","","","","","","byte","TIME"
+"0","17","vit_step","localhost",\
+"void mm_flat_kernel<4, (anonymous namespace)::fill<float> >(T2, long)",\
+"1","13","1,000,000","2,500.5"
+"1","17","vit_step","localhost","nvjet_hsh_128x256_tn(Params)",\
+"1","13","0","1,000,000"
+"2","17","vit_step","localhost",\
+"void mm_flat_kernel<4, (anonymous namespace)::fill<float> >(T2, long)",\
+"1","13","1,000,000","2,500.5"
+"""
+
+    def test_numbers_and_names_are_read_as_ncu_writes_them(self):
+        for unit, scale in (("ns", 1e-9), ("nsecond", 1e-9), ("us", 1e-6)):
+            kernels = gpu_tools.parse_ncu(self.OUTPUT.replace("TIME", unit))
+            self.assertEqual([k["kernel"] for k in kernels], [
+                "nvjet_hsh_128x256_tn", "mm_flat_kernel<4, fill<float> >"])
+            self.assertEqual([k["calls"] for k in kernels], [1, 2])
+            self.assertEqual(kernels[1]["bytes"], 2e6)
+            self.assertAlmostEqual(kernels[0]["seconds"], 1e6 * scale)
+            self.assertAlmostEqual(kernels[1]["seconds"], 5001 * scale)
+        self.assertEqual(gpu_tools.ncu_value("1.5", "Mbyte"), 1.5e6)
+
+    def test_output_without_kernels_is_no_result(self):
+        with self.assertRaises(ValueError):
+            gpu_tools.parse_ncu("==ERROR== ERR_NVGPUCTRPERM\n")
 
 
 class Packages(cli.Case):

@@ -6,7 +6,6 @@ ctest: timeout=300 cost=50 processors=3
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -18,10 +17,8 @@ import numpy as np
 import magmax_cli as cli
 
 CUDA = {
-    "MAGMAX_CUDA_MODULE": os.environ.get(
-        "MAGMAX_CUDA_ON_CPU", cli.TEST_BIN / "libmagmax_cuda_on_cpu.so"),
-    "MAGMAX_NCCL_MODULE": os.environ.get(
-        "MAGMAX_NCCL_ON_CPU", cli.TEST_BIN / "libmagmax_nccl_on_cpu.so"),
+    "MAGMAX_CUDA_MODULE": cli.CUDA_ON_CPU,
+    "MAGMAX_NCCL_MODULE": cli.NCCL_ON_CPU,
     "MAGMAX_CUDA_ON_CPU_DEVICES": "4",
 }
 
@@ -42,22 +39,6 @@ def deviation(ours, theirs, start):
     """|ours - theirs| / |theirs - start| over all tensors."""
     ours, theirs, start = map(learned, (ours, theirs, start))
     return np.linalg.norm(ours - theirs) / np.linalg.norm(theirs - start)
-
-
-def rank_of(pid):
-    """The rank that a process of mpirun is; None for another process."""
-    try:
-        text = Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return None
-    found = re.search(rb"(?:^|\0)OMPI_COMM_WORLD_RANK=(\d+)\0", text)
-    return int(found.group(1)) if found else None
-
-
-def pids_by_rank(mpirun):
-    children = Path(f"/proc/{mpirun.pid}/task/{mpirun.pid}/children")
-    return {rank_of(pid): int(pid) for pid in children.read_text().split()
-            if rank_of(pid) is not None}
 
 
 class Ranks(cli.Case):
@@ -101,12 +82,9 @@ class Ranks(cli.Case):
             self.assertIsNone(process.poll(), "it has ended already")
             self.assertLess(time.monotonic() - begin, 100, "no step is logged")
             time.sleep(0.05)
-        return process, pids_by_rank(process)
+        return process, cli.pids_by_rank(process)
 
-    def check_stopped_rank(self, n_ranks, rank, *more, env=None):
-        process, pids = self.long_run(n_ranks, "--rank-timeout", 3, *more,
-                                      env=env)
-        os.kill(pids[rank], signal.SIGSTOP)
+    def assert_ends_naming(self, process, rank, pids, why):
         _, err = process.communicate(timeout=60)
         self.assertNotEqual(process.returncode, 0)
         lines = [line for line in err.splitlines()
@@ -114,8 +92,14 @@ class Ranks(cli.Case):
         self.assertEqual(len(lines), 1, err)
         self.assertRegex(
             lines[0], rf"rank {rank} \(host \S+, process {pids[rank]}\): "
-            r"stuck or dead, .*--rank-timeout")
-        self.assertNotIn(f"process {pids[(rank + 1) % n_ranks]})", lines[0])
+            rf"{why}, .*--rank-timeout")
+        self.assertNotIn(f"process {pids[(rank + 1) % len(pids)]})", lines[0])
+
+    def check_stopped_rank(self, n_ranks, rank, *more, env=None):
+        process, pids = self.long_run(n_ranks, "--rank-timeout", 3, *more,
+                                      env=env)
+        os.kill(pids[rank], signal.SIGSTOP)
+        self.assert_ends_naming(process, rank, pids, "stuck or dead")
 
     def test_a_single_process_leaves_no_files_of_mpi(self):
         # Open MPI's directory would be the same for all that run at once.
@@ -130,6 +114,14 @@ class Ranks(cli.Case):
 
     def test_so_does_a_stopped_rank_on_gpus(self):
         self.check_stopped_rank(3, 2, "--device", "cuda", env=CUDA)
+
+    def test_a_gpu_that_does_not_finish_is_named(self):
+        hold = self.dir / "hold"
+        process, pids = self.long_run(
+            3, "--rank-timeout", 3, "--device", "cuda", env={
+                **CUDA, "MAGMAX_CUDA_ON_CPU_STUCK": f"embed_tokens 1 {hold}"})
+        hold.touch()
+        self.assert_ends_naming(process, 1, pids, "its device does not finish")
 
     def test_a_killed_rank_ends_the_job(self):
         for more, env in ([], None), (["--device", "cuda"], CUDA):

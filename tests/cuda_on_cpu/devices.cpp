@@ -77,6 +77,18 @@ cudaError_t cudaGetDeviceCount(int *count)
     return *count > 0 ? cudaSuccess : cudaErrorNoDevice;
 }
 
+cudaError_t cudaDriverGetVersion(int *version)
+{
+    *version = number_in("MAGMAX_CUDA_ON_CPU_DEVICES", 1) < 0 ? 12040 : 13000;
+    return cudaSuccess;
+}
+
+cudaError_t cudaRuntimeGetVersion(int *version)
+{
+    *version = 13000;
+    return cudaSuccess;
+}
+
 cudaError_t cudaSetDevice(int device)
 {
     int n_devices;

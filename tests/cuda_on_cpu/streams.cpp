@@ -1,21 +1,29 @@
 /*
- * Streams keep what is enqueued until someone waits, so that a host which
- * reads a result, or changes an input, too early does not get away with it.
+ * Streams mostly keep what is enqueued until someone waits, so that a host
+ * which reads a result, or changes an input, too early does not get away with
+ * it.
  *
- * Nor does a stream that does not wait for another one: of two streams, about
- * one time in four the other one runs as early as events allow, and otherwise
- * as late, several times in a row as well.
+ * Nor does a stream that does not wait for another one: now and then others run
+ * first as far as events allow, or some of them a little, or what is enqueued
+ * runs at once, or beyond what was waited for. What a copy goes to is NaN while
+ * it is under way. MAGMAX_CUDA_ON_CPU_SEED gives another such order; each is
+ * the same in every run.
  */
 #include "tests/cuda_on_cpu/launch.h"
 
+#include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <sched.h>
 #include <set>
+#include <unistd.h>
+#include <vector>
 
 struct mm_emu_stream {
     std::deque<std::function<bool()>> work;
@@ -51,27 +59,33 @@ namespace
 std::recursive_mutex lock; /* of all streams and events */
 using holding = std::lock_guard<std::recursive_mutex>;
 
-std::set<mm_emu_stream *> &all_streams()
+std::vector<mm_emu_stream *> &all_streams()
 {
-    static std::set<mm_emu_stream *> streams;
+    static std::vector<mm_emu_stream *> streams; /* in the order of making */
     return streams;
 }
 
-/** Run what the stream has, until `enough`; false where it has to wait for
- * something, or for itself. */
+/** Run what is first in the stream; false where it has to wait for something,
+ * or for itself. */
+bool step(mm_emu_stream *stream)
+{
+    if (stream->runs || stream->work.empty())
+        return false;
+    stream->runs = true;
+    bool done = stream->work.front()();
+    stream->runs = false;
+    if (done)
+        stream->work.pop_front();
+    return done;
+}
+
+/** Run what the stream has, until `enough`; false where it has to wait. */
 template <typename Condition>
 bool advance(mm_emu_stream *stream, Condition enough)
 {
-    while (!enough()) {
-        if (stream->runs || stream->work.empty())
+    while (!enough())
+        if (!step(stream))
             return false;
-        stream->runs = true;
-        bool done = stream->work.front()();
-        stream->runs = false;
-        if (!done)
-            return false;
-        stream->work.pop_front();
-    }
     return true;
 }
 
@@ -85,35 +99,80 @@ bool advance_to_end(mm_emu_stream *stream)
     return advance(stream, [&]() { return stream->work.empty(); });
 }
 
-/** Now this, now that, in no simple pattern, the same in every run. */
-bool toss()
+std::uint32_t seed()
 {
-    static std::uint32_t state = 1;
-    state = state * 1664525u + 1013904223u;
-    return state >> 30 == 0;
+    const char *text = std::getenv("MAGMAX_CUDA_ON_CPU_SEED");
+    return text ? static_cast<std::uint32_t>(std::atoi(text)) : 1;
 }
 
-/** Run what it takes; about every fourth time, what other streams have first.
- */
+/** A number below n, in no simple pattern. */
+std::size_t draw(std::size_t n)
+{
+    static std::uint32_t state = seed() * 2654435761u;
+    state = state * 1664525u + 1013904223u;
+    return (state >> 12) % n;
+}
+
+/** Some of what streams have, in some order. */
+void wander()
+{
+    for (std::size_t n = draw(8); n > 0; n--)
+        step(all_streams()[draw(all_streams().size())]);
+}
+
+/** Run what it takes, and what else a GPU may have done by then. */
 template <typename Advance>
 bool try_to(const mm_emu_stream *stream, Advance run)
 {
+    enum { OTHERS_FIRST, SOME_FIRST, SOME_AFTER, N_WAYS = 6 };
     holding hold(lock);
     if (stream->work.empty())
         return true;
     open_device_memory();
-    if (toss())
+    const std::size_t way = draw(N_WAYS);
+    if (way == OTHERS_FIRST)
         for (mm_emu_stream *other : all_streams())
             if (other != stream)
                 advance_to_end(other);
+    if (way == SOME_FIRST)
+        wander();
     bool done = run();
+    if (way == SOME_AFTER)
+        wander();
     close_device_memory();
     return done;
+}
+
+bool try_to_reach(const std::shared_ptr<place> &to)
+{
+    return try_to(to->stream, [&]() { return advance_to(to); });
+}
+
+/** Until `attempt` gives true. Other ranks, which it may wait for, need this
+ * core. */
+template <typename Attempt> void insist(Attempt attempt)
+{
+    const struct timespec pause = {0, 50000};
+    while (!attempt())
+        nanosleep(&pause, nullptr);
 }
 
 constexpr std::size_t SHARED_BYTES = 48 << 10;
 
 thread_local cudaError_t last_error = cudaSuccess;
+
+/* MAGMAX_CUDA_ON_CPU_STUCK="KERNEL DEVICE FILE": while the file exists, kernels
+ * with that in their name do not finish on that device. */
+bool is_stuck(const char *name, int device)
+{
+    static const char *const wanted = std::getenv("MAGMAX_CUDA_ON_CPU_STUCK");
+    char kernel[64], file[512];
+    int which;
+    return wanted &&
+           std::sscanf(wanted, "%63s %d %511s", kernel, &which, file) == 3 &&
+           which == device && std::strstr(name, kernel) &&
+           access(file, F_OK) == 0;
+}
 
 std::map<const void *, std::size_t> &allowed_shared()
 {
@@ -148,6 +207,11 @@ void enqueue_until(cudaStream_t stream, std::function<bool()> work)
         die("the default stream is not for use");
     holding hold(lock);
     stream->work.push_back(std::move(work));
+    if (draw(16) != 0)
+        return;
+    open_device_memory();
+    wander();
+    close_device_memory();
 }
 
 void enqueue(cudaStream_t stream, std::function<void()> work)
@@ -170,9 +234,13 @@ void launch(const char *name, const void *kernel, dim3 grid, dim3 block,
     if (block.x * block.y * block.z % 32 != 0)
         die("kernel %s: blocks of %u threads, not of whole warps", name,
             block.x * block.y * block.z);
-    enqueue(stream, [=, body = std::move(body)]() {
-        run_grid(name, grid, block, shared_bytes, body);
-    });
+    enqueue_until(stream,
+                  [=, device = current_device, body = std::move(body)]() {
+                      if (is_stuck(name, device))
+                          return false;
+                      run_grid(name, grid, block, shared_bytes, body);
+                      return true;
+                  });
 }
 
 cudaError_t allow_shared(const void *kernel, int n_bytes)
@@ -221,14 +289,15 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned)
 {
     holding hold(lock);
     *stream = new mm_emu_stream;
-    all_streams().insert(*stream);
+    all_streams().push_back(*stream);
     return cudaSuccess;
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
-    while (!try_to(stream, [=]() { return advance_to_end(stream); }))
-        sched_yield();
+    insist([=]() {
+        return try_to(stream, [=]() { return advance_to_end(stream); });
+    });
     return cudaSuccess;
 }
 
@@ -236,7 +305,8 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
 {
     cudaError_t error = cudaStreamSynchronize(stream);
     holding hold(lock);
-    all_streams().erase(stream);
+    auto &all = all_streams();
+    all.erase(std::find(all.begin(), all.end(), stream));
     delete stream;
     return error;
 }
@@ -273,15 +343,20 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event,
 cudaError_t cudaEventQuery(cudaEvent_t event)
 {
     std::shared_ptr<place> at = event->last;
-    bool past =
-        !at || at->past || try_to(at->stream, [&]() { return advance_to(at); });
-    return past ? cudaSuccess : cudaErrorNotReady;
+    if (!at || at->past)
+        return cudaSuccess;
+    {
+        holding hold(lock);
+        if (draw(3) == 0)
+            return cudaErrorNotReady;
+    }
+    return try_to_reach(at) ? cudaSuccess : cudaErrorNotReady;
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
-    while (cudaEventQuery(event) == cudaErrorNotReady)
-        sched_yield();
+    std::shared_ptr<place> at = event->last;
+    insist([&]() { return !at || at->past || try_to_reach(at); });
     return cudaSuccess;
 }
 
@@ -293,8 +368,9 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n_bytes,
             require_device_memory("cudaMemcpyAsync from", from, n_bytes);
         if (kind != cudaMemcpyDeviceToHost)
             require_device_memory("cudaMemcpyAsync to", to, n_bytes);
-        std::memcpy(to, from, n_bytes);
+        poison(to, n_bytes);
     });
+    enqueue(stream, [=]() { std::memcpy(to, from, n_bytes); });
     return cudaSuccess;
 }
 

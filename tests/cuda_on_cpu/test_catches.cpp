@@ -291,14 +291,70 @@ static void memory_starts_as_nan(void **)
     cudaFree(x);
 }
 
+enum { ROUNDS = 40 };
+
 static void results_are_there_only_after_waiting(void **)
 {
-    float *x = device_floats(1), got = 5.0f;
-    MM_LAUNCH(store_at_kernel, 1, 32, 0, stream, x, 0);
-    cudaMemcpyAsync(&got, x, sizeof got, cudaMemcpyDeviceToHost, stream);
-    assert_true(got == 5.0f);
-    cudaStreamSynchronize(stream);
-    assert_true(got == 1.0f);
+    float *x = device_floats(1);
+    int n_early = 0;
+    for (int round = 0; round < ROUNDS; round++) {
+        float got = 5.0f;
+        MM_LAUNCH(store_at_kernel, 1, 32, 0, stream, x, 0);
+        cudaMemcpyAsync(&got, x, sizeof got, cudaMemcpyDeviceToHost, stream);
+        n_early += got == 1.0f;
+        cudaStreamSynchronize(stream);
+        assert_true(got == 1.0f);
+    }
+    assert_in_range(n_early, 0, ROUNDS / 2);
+    cudaFree(x);
+}
+
+/* Copies of the same numbers again and again: only while one is under way are
+ * they not there. How often a reader in another stream met that. */
+static int count_copies_under_way(bool reader_waits)
+{
+    cudaStream_t copies;
+    cudaEvent_t event;
+    cudaStreamCreateWithFlags(&copies, cudaStreamNonBlocking);
+    cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
+    float *x = device_floats(1), three = 3.0f;
+    cudaMemcpyAsync(x, &three, sizeof *x, cudaMemcpyHostToDevice, stream);
+    int n_wrong = 0;
+    for (int round = 0; round < ROUNDS; round++) {
+        cudaStreamSynchronize(stream);
+        cudaMemcpyAsync(x, &three, sizeof *x, cudaMemcpyHostToDevice, copies);
+        cudaEventRecord(event, copies);
+        if (reader_waits)
+            cudaStreamWaitEvent(stream, event, 0);
+        n_wrong += fetch(x) != 3.0f;
+        cudaStreamSynchronize(copies);
+    }
+    cudaEventDestroy(event);
+    cudaStreamDestroy(copies);
+    cudaFree(x);
+    return n_wrong;
+}
+
+static void a_reader_of_what_is_being_copied_gets_wrong_numbers(void **)
+{
+    assert_int_equal(count_copies_under_way(true), 0);
+    assert_int_not_equal(count_copies_under_way(false), 0);
+}
+
+static void an_event_is_past_only_after_a_while(void **)
+{
+    cudaEvent_t event;
+    float *x = device_floats(1);
+    int n_not_ready = 0;
+    cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
+    for (int round = 0; round < ROUNDS; round++) {
+        MM_LAUNCH(store_at_kernel, 1, 32, 0, stream, x, 0);
+        cudaEventRecord(event, stream);
+        while (cudaEventQuery(event) == cudaErrorNotReady)
+            n_not_ready++;
+    }
+    assert_int_not_equal(n_not_ready, 0);
+    cudaEventDestroy(event);
     cudaFree(x);
 }
 
@@ -322,7 +378,7 @@ static int count_wrong_rounds(bool other_waits, bool reader_waits)
     cudaMemcpyAsync(y, &zero, sizeof zero, cudaMemcpyHostToDevice, stream);
     cudaStreamSynchronize(stream);
     int n_wrong = 0;
-    for (int round = 1; round <= 6; round++) {
+    for (int round = 1; round <= ROUNDS; round++) {
         MM_LAUNCH(increase_kernel, 1, 32, 0, stream, x, x);
         cudaEventRecord(event, stream);
         if (other_waits)
@@ -356,10 +412,14 @@ a_host_that_changes_pinned_memory_too_early_gets_wrong_numbers(void **)
     assert_int_equal(cudaHostAlloc(&pinned, sizeof *x, cudaHostAllocDefault),
                      cudaSuccess);
     float *from = static_cast<float *>(pinned);
-    *from = 1.0f;
-    cudaMemcpyAsync(x, from, sizeof *x, cudaMemcpyHostToDevice, stream);
-    *from = 2.0f;
-    assert_true(fetch(x) == 2.0f);
+    int n_wrong = 0;
+    for (int round = 0; round < ROUNDS; round++) {
+        *from = 1.0f;
+        cudaMemcpyAsync(x, from, sizeof *x, cudaMemcpyHostToDevice, stream);
+        *from = 2.0f;
+        n_wrong += fetch(x) == 2.0f;
+    }
+    assert_in_range(n_wrong, ROUNDS / 2, ROUNDS);
     cudaFreeHost(pinned);
     cudaFree(x);
 }
@@ -402,6 +462,8 @@ int main()
         cmocka_unit_test(copies_that_are_left_or_not_aligned_are_caught),
         cmocka_unit_test(memory_starts_as_nan),
         cmocka_unit_test(results_are_there_only_after_waiting),
+        cmocka_unit_test(a_reader_of_what_is_being_copied_gets_wrong_numbers),
+        cmocka_unit_test(an_event_is_past_only_after_a_while),
         cmocka_unit_test(a_missing_wait_between_streams_shows),
         cmocka_unit_test(
             a_host_that_changes_pinned_memory_too_early_gets_wrong_numbers),

@@ -1,4 +1,4 @@
-/* What ranks say to each other, for 1 to 4 ranks. */
+/* What ranks say to each other, watched, for 1 to 4 ranks. */
 #include "comm/comm.h"
 
 #include <setjmp.h>
@@ -20,7 +20,9 @@ static int build_scene(void **state)
 {
     scene *s = calloc(1, sizeof *s);
     *state = s;
-    if (!s || mm_comm_create(NULL, NULL, &s->comm) != MM_OK)
+    const mm_comm_watch_plan watch = {.limit_s = 60};
+    if (!s || mm_comm_create(NULL, NULL, &s->comm) != MM_OK ||
+        mm_comm_watch(s->comm, &watch) != MM_OK)
         return 1;
     s->rank = mm_comm_rank(s->comm);
     s->n_ranks = mm_comm_n_ranks(s->comm);

@@ -31,13 +31,14 @@ typedef struct op_env {
 
 /** Run a group of tests on the device named by argv[1], "cpu" if there is
  * none; returns main's result, 77 (skipped) where the device is refused. */
-#define OP_MAIN(tests)                                    \
-    int main(int argc, char **argv)                       \
-    {                                                     \
-        if (!op_set_device(argc, argv))                   \
-            return 77;                                    \
-        return cmocka_run_group_tests(tests, NULL, NULL); \
+#define OP_MAIN_AFTER(tests, setup)                        \
+    int main(int argc, char **argv)                        \
+    {                                                      \
+        if (!op_set_device(argc, argv))                    \
+            return 77;                                     \
+        return cmocka_run_group_tests(tests, setup, NULL); \
     }
+#define OP_MAIN(tests) OP_MAIN_AFTER(tests, NULL)
 bool op_set_device(int argc, char **argv);
 const char *op_device_name(void);
 
@@ -94,6 +95,10 @@ void op_check(mm_status status, const char *call, const char *file, int line);
  * which callers give as the scale.
  */
 double op_tolerance(int64_t n_terms);
+
+/** A setup for OP_MAIN_AFTER: in tf32 the op rounds its factors to nearest, as
+ * our own kernels do. What products promise is the number of bits. */
+int op_expect_nearest(void **state);
 
 /** Half a unit in the last place of an activation, relative to it: what one
  * rounding to that type costs; 0 where activations are fp32, whose rounding is

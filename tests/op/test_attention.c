@@ -1,4 +1,5 @@
 #include "tests/op/op_test.h"
+#include "tests/sanitize/sanitized.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -9,6 +10,10 @@ typedef struct attention_case {
     bool causal;
     float scale; /* of q and k: large ones make softmax sharp */
 } attention_case;
+
+/* ViT-L-14-336's tokens. 465 go the same ways: in bf16 too they leave an A100's
+ * shared memory. */
+enum { MANY_TOKENS = SANITIZED ? 465 : 577 };
 
 static int64_t n_elems_of(const attention_case *c)
 {
@@ -166,7 +171,7 @@ static void attention_and_its_gradient_match_double_precision(void **state)
         {1, 1, 1, 1, false, 1.0f},    {2, 2, 3, 5, false, 1.0f},
         {3, 17, 4, 16, false, 1.0f},  {2, 50, 3, 64, false, 1.0f},
         {1, 73, 2, 33, false, 1.0f},  {1, 197, 2, 64, false, 1.0f},
-        {1, 257, 1, 80, false, 1.0f}, {1, 577, 2, 64, false, 1.0f},
+        {1, 257, 1, 80, false, 1.0f}, {1, MANY_TOKENS, 2, 64, false, 1.0f},
         {3, 1, 2, 64, false, 1.0f},   {1, 17, 2, 64, false, 1.0f},
         {1, 77, 1, 64, false, 1.0f},  {1, 257, 1, 64, false, 1.0f},
     };
@@ -258,4 +263,4 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(attention_refuses_too_little_scratch),
     cmocka_unit_test(attention_has_the_same_bits_for_any_number_of_threads),
 };
-OP_MAIN(tests)
+OP_MAIN_AFTER(tests, op_expect_nearest)

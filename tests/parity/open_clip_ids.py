@@ -1,5 +1,5 @@
-"""open_clip's own tokenizer, without ftfy's repair: a JSON array of texts on
-standard input, their ids on standard output, without the zeros behind.
+"""open_clip's own tokenizer, without ftfy's repair: for each line of standard
+input, a JSON array of texts, a line of their ids, without the zeros behind.
 
 White space within a text is that of OpenAI's CLIP and of open_clip up to 2.24,
 \\s of the package regex; later ones collapse what str.split takes for it, which
@@ -23,16 +23,19 @@ open_clip.whitespace_clean = \
     lambda text: regex.sub(r"\s+", " ", text).strip()
 
 
-def main():
-    texts = json.load(sys.stdin)
-    tokenizer = open_clip.SimpleTokenizer()
+def answer(tokenizer, texts):
     start = time.process_time()
     rows = tokenizer(texts).tolist()
     seconds = time.process_time() - start
     last = tokenizer.eot_token_id
     ids = [row[:len(row) - row[::-1].index(last)] for row in rows]
-    result = {"ids": ids, "seconds": seconds} if "--time" in sys.argv else ids
-    json.dump(result, sys.stdout)
+    return {"ids": ids, "seconds": seconds} if "--time" in sys.argv else ids
+
+
+def main():
+    tokenizer = open_clip.SimpleTokenizer()
+    for line in sys.stdin:
+        print(json.dumps(answer(tokenizer, json.loads(line))), flush=True)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,14 @@
  * ctest: processors=2 cuda timeout=300 cost=30
  */
 #include "tests/parity/vit_rig.h"
+#include "tests/sanitize/sanitized.h"
 
 enum {
     N_TASKS = 3,
+    N_TRAINED = SANITIZED ? 2 : N_TASKS,
     N_CLASSES = 2, /* of a task */
     N_STEPS = 12,
+    LAST_STEPS = SANITIZED ? 2 : N_STEPS, /* of the last task */
     B = 8,
     SIZE = 32,
     PLANE = SIZE * SIZE,
@@ -240,7 +243,8 @@ static void train_task(run *t, int task,
     copy(t, t->old, r->theta);
     zero(t, t->m);
     zero(t, t->v);
-    for (int step = 0; step < N_STEPS; step++) {
+    int n_steps = task == N_TRAINED - 1 ? LAST_STEPS : N_STEPS;
+    for (int step = 0; step < n_steps; step++) {
         double loss = loss_of(t, task, task * N_STEPS + step);
         norm = grad_norm(t);
         double their_loss = logged(t, task, step, "loss");
@@ -329,9 +333,9 @@ static void ewc_follows_pytorch_over_three_tasks(void **state)
     (void)state;
     run t;
     run_open(&t, "ewc");
-    for (int task = 0; task < N_TASKS; task++) {
+    for (int task = 0; task < N_TRAINED; task++) {
         train_task(&t, task, ewc_loss);
-        if (task == N_TASKS - 1)
+        if (task == N_TRAINED - 1)
             break;
         if (task == 0)
             check_textbook_fisher(&t);
@@ -348,7 +352,7 @@ static void lwf_follows_pytorch_over_three_tasks(void **state)
     (void)state;
     run t;
     run_open(&t, "lwf");
-    for (int task = 0; task < N_TASKS; task++)
+    for (int task = 0; task < N_TRAINED; task++)
         train_task(&t, task, lwf_loss);
     run_close(&t);
 }

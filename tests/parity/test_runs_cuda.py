@@ -5,7 +5,6 @@ ctest: timeout=400 cost=60 processors=2
 """
 
 import json
-import os
 import unittest
 
 import h5py
@@ -13,19 +12,12 @@ import magmax_cli as cli
 import numpy as np
 import test_runs
 
-MODULE = os.environ.get("MAGMAX_CUDA_ON_CPU",
-                        cli.TEST_BIN / "libmagmax_cuda_on_cpu.so")
-
-NCCL_MODULE = os.environ.get("MAGMAX_NCCL_ON_CPU",
-                             cli.TEST_BIN / "libmagmax_nccl_on_cpu.so")
-
-
 # Minutes under sanitizers, which see the kernels in every precision by the op
 # tests, and the programs by the other runs here.
 unsanitized = unittest.skipIf(cli.SANITIZED, "takes minutes")
 
 # What a rounding costs, relative to the number.
-UNIT = {"tf32": 2.0 ** -11, "bf16": 2.0 ** -8}
+UNIT = {"tf32": 2.0 ** -10, "bf16": 2.0 ** -8}
 
 
 def to_bf16(x):
@@ -38,8 +30,8 @@ def to_bf16(x):
 
 class CudaRuns(test_runs.Rig):
     device = ("--device", "cuda", "--precision", "fp32")
-    env = {"MAGMAX_CUDA_MODULE": str(MODULE),
-           "MAGMAX_NCCL_MODULE": str(NCCL_MODULE), "OMP_NUM_THREADS": "2"}
+    env = {"MAGMAX_CUDA_MODULE": cli.CUDA_ON_CPU,
+           "MAGMAX_NCCL_MODULE": cli.NCCL_ON_CPU, "OMP_NUM_THREADS": "2"}
 
     def test_sequential_run_follows_pytorch_on_the_cuda_device(self):
         save = self.check_run("seq", None, "--sequential-finetuning")

@@ -19,12 +19,19 @@ REFERENCE = Path(os.environ.get("MAGMAX_REFERENCE")
                  or Path(CACHE) / "magmax/reference")
 
 
+FIND = """
+import importlib.util
+import sys
+sys.exit(importlib.util.find_spec("open_clip") is None)
+"""
+
+
 def find_open_clip():
-    """An interpreter that imports open_clip, or None."""
+    """An interpreter that has open_clip, or None."""
     for python in (REFERENCE / "bin/python", sys.executable):
         try:
-            subprocess.run([python, "-c", "import open_clip.tokenizer"],
-                           check=True, capture_output=True, timeout=120)
+            subprocess.run([python, "-c", FIND], check=True,
+                           capture_output=True, timeout=120)
             return python
         except (OSError, subprocess.SubprocessError):
             pass
@@ -54,13 +61,20 @@ tokenizer.save(sys.argv[1])
                  f"no open_clip in {REFERENCE} or {sys.executable}")
 @unittest.skipIf(vocabulary.PATH is None, vocabulary.WHY_NOT)
 class TokenizerLive(cli.Case):
-    def check(self, texts):
-        proc = subprocess.run(
+    @classmethod
+    def setUpClass(cls):
+        # One for all: importing open_clip takes seconds.
+        cls.open_clip = subprocess.Popen(
             [PYTHON, Path(__file__).with_name("open_clip_ids.py")],
-            input=json.dumps(texts), capture_output=True, text=True,
-            timeout=500, env={**os.environ, "PYTHONPATH": ""})
-        self.assertEqual(proc.returncode, 0, proc.stderr)
-        theirs = json.loads(proc.stdout)
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "PYTHONPATH": ""})
+        cls.addClassCleanup(cls.open_clip.communicate)
+
+    def check(self, texts):
+        print(json.dumps(texts), file=self.open_clip.stdin, flush=True)
+        answer = self.open_clip.stdout.readline()
+        self.assertTrue(answer, "open_clip has ended; why is above")
+        theirs = json.loads(answer)
         ours = vocabulary.encode(texts)
         wrong = [(ascii(text), a, b)
                  for text, a, b in zip(texts, ours, theirs) if a != b]

@@ -85,7 +85,7 @@ static inline double rig_bound(const rig *r, double fp32_bound, bool backward)
 {
     const char *precision = mm_device_precision(r->device);
     double unit = strcmp(precision, "bf16") == 0   ? 0x1p-8
-                  : strcmp(precision, "tf32") == 0 ? 0x1p-11
+                  : strcmp(precision, "tf32") == 0 ? 0x1p-10
                                                    : 0;
     double n = 6 + 14 * (double)r->config.image.n_layers;
     return fp32_bound + unit * sqrt(backward ? 2 * n : n);

@@ -53,6 +53,7 @@ SlurmctldPidFile=$dir/slurmctld.pid
 SlurmdPidFile=$dir/slurmd-%n.pid
 SlurmctldLogFile=$dir/slurmctld.log
 SlurmdLogFile=$dir/slurmd-%n.log
+GresTypes=gpu
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 TaskProlog=$dir/task-prolog.sh
@@ -74,10 +75,14 @@ SlurmdTimeout=60
 KillWait=5
 MinJobAge=3600
 JobRequeue=1
-NodeName=n[1-2] NodeHostname=$host NodeAddr=127.0.0.1 Port=[${ports[1]},${ports[2]}] CPUs=4 Boards=1 SocketsPerBoard=1 CoresPerSocket=4 ThreadsPerCore=1 RealMemory=4000 State=UNKNOWN
+NodeName=n[1-2] NodeHostname=$host NodeAddr=127.0.0.1 Port=[${ports[1]},${ports[2]}] CPUs=4 Boards=1 SocketsPerBoard=1 CoresPerSocket=4 ThreadsPerCore=1 RealMemory=4000 Gres=gpu:2 State=UNKNOWN
 PartitionName=main Nodes=n[1-2] Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=5
 PartitionName=high Nodes=n[1-2] MaxTime=INFINITE State=UP PriorityTier=10
 EOF
+    # GPUs that Slurm can count: /dev/null under other names.
+    mknod "$dir/gpu0" c 1 3 && mknod "$dir/gpu1" c 1 3
+    echo "NodeName=n[1-2] Name=gpu File=$dir/gpu[0-1]" >"$dir/gres.conf"
+
     # v1 is asked for because v2 insists on a mounted /sys/fs/cgroup; nothing here
     # uses either.
     printf "CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n" >"$dir/cgroup.conf"

@@ -205,6 +205,27 @@ class Pipeline(cli.Case):
         self.assertFalse(all((weights[0][name] == weights[1][name]).all()
                              for name in weights[0]))
 
+    def test_ranks_take_gpus_whichever_way_slurm_shows_them(self):
+        options = self.train_options("--epochs", 1, "--device", "cuda")
+        emulated = (f"--export=ALL,MAGMAX_CUDA_MODULE={cli.CUDA_ON_CPU},"
+                    f"MAGMAX_NCCL_MODULE={cli.NCCL_ON_CPU},"
+                    "MAGMAX_CUDA_ON_CPU_DEVICES=2")
+        ways = {"all": "--gpus-per-node=2", "own": "--gpus-per-task=1",
+                "one": "--gpus-per-node=1"}
+        jobs = {name: self.submit("train.sbatch", "--ntasks-per-node=2", way,
+                                  emulated, "--", *options,
+                                  "--save", f"runs/{name}")
+                for name, way in ways.items()}
+        self.assert_ended(jobs["all"], "COMPLETED")
+        self.assert_ended(jobs["own"], "COMPLETED")
+        for task in range(3):
+            self.assert_same_weights(*(
+                cli.read_checkpoint(self.dir / f"runs/{n}/task_{task:03d}.h5")
+                for n in ("all", "own")))
+        self.assert_ended(jobs["one"], "FAILED")
+        self.assertIn("ranks 0 and 1 share GPU 0000:01:00.0 of host",
+                      self.logs())
+
     def test_a_failing_program_fails_its_job_and_cancels_the_next(self):
         train = self.submit("train.sbatch", "--nodes=2", "--ntasks-per-node=1",
                             "--", "--batch-sise", 16)

@@ -1,0 +1,175 @@
+/* Ranks that wait for others which are slow, or do not come.
+ *
+ * With the argument "stuck", one that ends the job (tests/cli/test_watch.py).
+ *
+ * ctest: ranks=3
+ */
+#include "comm/watch.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdio.h>
+#include <unistd.h>
+
+/* Far longer than a thread that is ready has to wait for a core. */
+static const double limit_s = 1;
+
+typedef struct scene {
+    mm_comm *comm;
+    int rank, n_ranks;
+} scene;
+
+static int build_scene(void **state)
+{
+    scene *s = calloc(1, sizeof *s);
+    const mm_comm_watch_plan watch = {.limit_s = limit_s};
+    *state = s;
+    if (!s || mm_comm_create(NULL, NULL, &s->comm) != MM_OK ||
+        mm_comm_watch(s->comm, &watch) != MM_OK)
+        return 1;
+    s->rank = mm_comm_rank(s->comm);
+    s->n_ranks = mm_comm_n_ranks(s->comm);
+    return 0;
+}
+
+static int clear_scene(void **state)
+{
+    scene *s = *state;
+    mm_comm_destroy(&s->comm);
+    free(s);
+    return 0;
+}
+
+static bool is_last(const scene *s)
+{
+    return s->rank == s->n_ranks - 1;
+}
+
+static void sleep_s(double time_s)
+{
+    usleep((useconds_t)(1e6 * time_s));
+}
+
+static void work_that_takes_longer_than_the_limit_is_waited_for(void **state)
+{
+    const scene *s = *state;
+    double begin_s = mm_clock_s();
+    if (is_last(s))
+        sleep_s(2.6 * limit_s);
+    assert_int_equal(mm_comm_barrier(s->comm), MM_OK);
+    assert_true(mm_clock_s() - begin_s > 2.5 * limit_s);
+}
+
+static void so_is_a_rank_that_computes_and_polls(void **state)
+{
+    const scene *s = *state;
+    double begin_s = mm_clock_s();
+    mm_comm_begin_compute(s->comm);
+    while (is_last(s) && mm_clock_s() - begin_s < 2.6 * limit_s) {
+        sleep_s(0.005);
+        mm_comm_begin_compute(s->comm);
+        mm_comm_poll(s->comm);
+        mm_comm_end_compute(s->comm);
+    }
+    assert_int_equal(mm_comm_barrier(s->comm), MM_OK);
+    mm_comm_end_compute(s->comm);
+    assert_true(mm_clock_s() - begin_s > 2.5 * limit_s);
+}
+
+typedef struct moment {
+    double at_s;
+    bool is_own_ready;
+} moment;
+
+static mm_status look_at_clock(void *context, mm_comm_state *state)
+{
+    const moment *m = context;
+    state->is_done = mm_clock_s() > m->at_s;
+    state->is_own_ready = m->is_own_ready;
+    return MM_OK;
+}
+
+static void a_wait_lasts_until_what_is_waited_for_is_there(void **state)
+{
+    const scene *s = *state;
+    moment soon = {.at_s = mm_clock_s() + 0.1, .is_own_ready = true};
+    assert_int_equal(mm_comm_wait(s->comm, look_at_clock, &soon), MM_OK);
+    assert_true(mm_clock_s() > soon.at_s);
+    assert_int_equal(mm_comm_barrier(s->comm), MM_OK);
+}
+
+static mm_status fail_to_look(void *context, mm_comm_state *state)
+{
+    (void)context;
+    (void)state;
+    return mm_fail(MM_E_DEVICE, "cannot look");
+}
+
+static void what_fails_while_looking_is_told(void **state)
+{
+    const scene *s = *state;
+    assert_int_equal(mm_comm_wait(s->comm, fail_to_look, NULL), MM_E_DEVICE);
+    assert_string_equal(mm_fail_message(), "cannot look");
+}
+
+/** One rank has said why; the others have left it to that. */
+static void assert_ended(const scene *s, mm_status st, const char *why)
+{
+    char named[64];
+    assert_int_equal(st, MM_E_COMM);
+    if (strstr(mm_fail_message(), "has given up"))
+        return;
+    snprintf(named, sizeof named, "rank %d (host ", s->n_ranks - 1);
+    assert_ptr_equal(strstr(mm_fail_message(), named), mm_fail_message());
+    assert_non_null(strstr(mm_fail_message(), why));
+    assert_null(strstr(mm_fail_message(), "rank 0"));
+}
+
+/** All answer, all wait: it is told by the last case, since a rank that has
+ * given up once does not wait again. */
+static void a_device_that_does_not_finish_is_named(void **state)
+{
+    const scene *s = *state;
+    double begin_s = mm_clock_s();
+    moment never = {.at_s = HUGE_VAL, .is_own_ready = !is_last(s)};
+    mm_status st = mm_comm_wait(s->comm, look_at_clock, &never);
+    assert_ended(s, st, "its device does not finish");
+    assert_true(mm_clock_s() - begin_s > 2 * limit_s);
+}
+
+/** The last rank computes and does not poll; the others say what that is. */
+static int wait_for_stuck(void)
+{
+    void *state;
+    if (build_scene(&state))
+        return 1;
+    scene *s = state;
+    mm_comm_begin_compute(s->comm);
+    if (is_last(s))
+        sleep_s(60);
+    else if (mm_comm_barrier(s->comm) == MM_E_COMM)
+        printf("%s\n", mm_fail_message());
+    fflush(stdout);
+    mm_comm_abort(s->comm, 1);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest cases[] = {
+        cmocka_unit_test(work_that_takes_longer_than_the_limit_is_waited_for),
+        cmocka_unit_test(so_is_a_rank_that_computes_and_polls),
+        cmocka_unit_test(a_wait_lasts_until_what_is_waited_for_is_there),
+        cmocka_unit_test(what_fails_while_looking_is_told),
+        cmocka_unit_test(a_device_that_does_not_finish_is_named),
+    };
+    if (argc > 1 && strcmp(argv[1], "stuck") == 0)
+        return wait_for_stuck();
+    return cmocka_run_group_tests(cases, build_scene, clear_scene);
+}
