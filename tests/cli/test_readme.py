@@ -17,8 +17,9 @@ from PIL import Image
 README = (cli.SOURCE / "README.md").read_text()
 BLOCKS = re.findall(r"^```sh\n(.*?)^```", README, re.M | re.S)
 
-# Blocks that other tests run: the demo, this suite, the installation, Slurm.
-ELSEWHERE = ("./demo.sh", "cmake ", "slurm/env.sh")
+# Blocks that other tests run: the demo, this suite, the installation, Slurm; and
+# what needs a network.
+ELSEWHERE = ("./demo.sh", "cmake ", "slurm/env.sh", "curl ")
 
 
 class Readme(cli.Case):
@@ -29,6 +30,8 @@ class Readme(cli.Case):
                     self.dir / "open_clip_model.safetensors")
         (self.dir / "open_clip_config.json").write_text(
             f'{{"model_cfg": {(tiny / "model.json").read_text()}}}')
+        cli.run_ok("magmax_convert", "open_clip_model.safetensors", "clip.h5",
+                   cwd=self.dir)
         (self.dir / "names.txt").write_text("cat\nhot dog\n")
         (self.dir / "prompts.txt").write_text("a photo of a {}.\n")
         (self.dir / "texts.txt").write_text("a photo of a cat.\n")
