@@ -86,6 +86,13 @@ class Readme(cli.Case):
             if option not in ("--bind-to", "--oversubscribe", "--help"):
                 self.assertIn(option, known)
 
+    def test_every_page_is_linked_and_links_lead_somewhere(self):
+        for page in (cli.SOURCE / "docs").glob("*.md"):
+            self.assertIn(f"](docs/{page.name})", README)
+            for path in re.findall(r"\]\((?!http)([^)#\s]+)", page.read_text()):
+                self.assertTrue((page.parent / path).exists(),
+                                f"{page.name}: {path}")
+
     def test_the_results_are_a_whole_table(self):
         rows = [line for line in README.splitlines() if re.match(
             r"\| (theta_0|last|MagMax|average|random)", line)]
