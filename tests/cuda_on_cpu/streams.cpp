@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
@@ -20,8 +21,6 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <sched.h>
-#include <set>
 #include <unistd.h>
 #include <vector>
 
@@ -234,13 +233,14 @@ void launch(const char *name, const void *kernel, dim3 grid, dim3 block,
     if (block.x * block.y * block.z % 32 != 0)
         die("kernel %s: blocks of %u threads, not of whole warps", name,
             block.x * block.y * block.z);
-    enqueue_until(stream,
-                  [=, device = current_device, body = std::move(body)]() {
-                      if (is_stuck(name, device))
-                          return false;
-                      run_grid(name, grid, block, shared_bytes, body);
-                      return true;
-                  });
+    int device;
+    cudaGetDevice(&device);
+    enqueue_until(stream, [=, body = std::move(body)]() {
+        if (is_stuck(name, device))
+            return false;
+        run_grid(name, grid, block, shared_bytes, body);
+        return true;
+    });
 }
 
 cudaError_t allow_shared(const void *kernel, int n_bytes)

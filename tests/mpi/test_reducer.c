@@ -307,7 +307,6 @@ static void ranks_that_share_a_gpu_are_refused(void **state)
         .device = first,
         .stream = s->stream,
         .bucket_elems = N,
-        .limit_s = 60,
     };
     mm_reducer *reducer = NULL;
     assert_int_equal(mm_reducer_create(&plan, &reducer), MM_E_DEVICE);
