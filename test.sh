@@ -4,7 +4,7 @@
 #
 #   ./test.sh               everything; installs missing Debian packages first
 #   ./test.sh --no-install  takes what is there
-#   ./test.sh -L fast       further arguments go to ctest (labels: README)
+#   ./test.sh -L fast       further arguments go to ctest (labels: README.md)
 #
 # Builds stay in build/release, build/sanitize (ASan and UBSan) and build/fuzz
 # (libFuzzer), so a second run compiles only what changed.

@@ -64,7 +64,7 @@ const char *mm_device_precision(const mm_device *device);
  * the host: the PCI bus id. "" for a CPU. */
 const char *mm_device_gpu(const mm_device *device);
 
-/** One line for people: "cpu, 2 threads, AVX2, oneDNN 2.6.3". */
+/** One line for people: "cpu, 2 threads, x86-64-v3". */
 const char *mm_device_describe(const mm_device *device);
 
 /**

@@ -217,10 +217,11 @@ static mm_status read_vision(const char *where, const json_t *object,
         return mm_fail(MM_E_FORMAT,
                        "%s: width %lld is no multiple of head_width %lld",
                        where, (long long)t->width, (long long)head_width);
-    if (c->image_size < c->patch_size)
-        return mm_fail(
-            MM_E_FORMAT, "%s: image_size %lld is less than patch_size %lld",
-            where, (long long)c->image_size, (long long)c->patch_size);
+    if (c->image_size % c->patch_size)
+        return mm_fail(MM_E_FORMAT,
+                       "%s: image_size %lld is no multiple of patch_size %lld",
+                       where, (long long)c->image_size,
+                       (long long)c->patch_size);
     t->n_heads = t->width / head_width;
     int64_t grid = c->image_size / c->patch_size;
     t->n_tokens = grid * grid + 1;

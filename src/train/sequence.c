@@ -144,9 +144,10 @@ static mm_status check_same_weights(mm_comm *comm, const float *theta,
     int n_ranks = mm_comm_n_ranks(comm);
     uint32_t mine = mm_crc32(theta, n_params * (int64_t)sizeof *theta);
     uint32_t *all = malloc((size_t)n_ranks * sizeof *all);
-    MM_TRY(mm_comm_agree(
-        comm, all ? MM_OK : mm_fail(MM_E_MEMORY, "no memory for checksums")));
-    mm_status st = mm_comm_allgather(comm, &mine, sizeof mine, all);
+    mm_status st = mm_comm_agree(
+        comm, all ? MM_OK : mm_fail(MM_E_MEMORY, "no memory for checksums"));
+    if (st == MM_OK)
+        st = mm_comm_allgather(comm, &mine, sizeof mine, all);
     for (int i = 1; st == MM_OK && i < n_ranks; i++)
         if (all[i] != all[0])
             st = mm_fail(MM_E_VALUE,

@@ -3,6 +3,8 @@
 ctest: timeout=300 cost=20
 """
 
+import subprocess
+
 import h5py
 import magmax_cli as cli
 import numpy as np
@@ -148,6 +150,18 @@ class Help(cli.Case):
                 self.assertIn("--version", proc.stdout)
                 self.assertEqual(proc.stderr, "")
                 cli.run_ok(program, "--version")
+
+    def test_what_a_full_disk_swallows_is_an_error(self):
+        for more in (["--help"], self.make_inputs()):
+            with self.subTest(more=more), open("/dev/full", "w") as full:
+                proc = subprocess.run(
+                    cli.command("magmax_eval", *more), cwd=self.dir, env=cli.environment(),
+                    stdin=subprocess.DEVNULL, stdout=full,
+                    stderr=subprocess.PIPE, text=True,
+                    timeout=60 * cli.TIMEOUT_SCALE)
+                self.assertEqual(proc.returncode, 1, proc.stderr)
+                self.assertIn("cannot write to standard output: No space",
+                              proc.stderr)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,9 @@ from PIL import Image
 README = (cli.SOURCE / "README.md").read_text()
 BLOCKS = re.findall(r"^```sh\n(.*?)^```", README, re.M | re.S)
 
-# Blocks that other tests run: the demo, this suite, the installation, Slurm.
-ELSEWHERE = ("./demo.sh", "cmake ", "slurm/env.sh")
+# Blocks that other tests run: the demo, this suite, the installation, Slurm; and
+# what needs a network.
+ELSEWHERE = ("./demo.sh", "cmake ", "slurm/env.sh", "curl ")
 
 
 class Readme(cli.Case):
@@ -29,6 +30,8 @@ class Readme(cli.Case):
                     self.dir / "open_clip_model.safetensors")
         (self.dir / "open_clip_config.json").write_text(
             f'{{"model_cfg": {(tiny / "model.json").read_text()}}}')
+        cli.run_ok("magmax_convert", "open_clip_model.safetensors", "clip.h5",
+                   cwd=self.dir)
         (self.dir / "names.txt").write_text("cat\nhot dog\n")
         (self.dir / "prompts.txt").write_text("a photo of a {}.\n")
         (self.dir / "texts.txt").write_text("a photo of a cat.\n")
@@ -82,6 +85,13 @@ class Readme(cli.Case):
         for option in set(re.findall(r"`(--[a-z-]+)`", README)):
             if option not in ("--bind-to", "--oversubscribe", "--help"):
                 self.assertIn(option, known)
+
+    def test_every_page_is_linked_and_links_lead_somewhere(self):
+        for page in (cli.SOURCE / "docs").glob("*.md"):
+            self.assertIn(f"](docs/{page.name})", README)
+            for path in re.findall(r"\]\((?!http)([^)#\s]+)", page.read_text()):
+                self.assertTrue((page.parent / path).exists(),
+                                f"{page.name}: {path}")
 
     def test_the_results_are_a_whole_table(self):
         rows = [line for line in README.splitlines() if re.match(

@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #define TINY_VISION \
-    "\"image_size\": 30, \"patch_size\": 7, \"width\": 48, \"layers\": 3"
+    "\"image_size\": 28, \"patch_size\": 7, \"width\": 48, \"layers\": 3"
 
 static const char tiny[] = "{\"embed_dim\": 8, \"vision_cfg\": {" TINY_VISION
                            ", \"head_width\": 16, \"mlp_ratio\": 2.57}}";
@@ -222,7 +222,7 @@ static void derived_sizes_round_down(void **state)
     (void)state;
     mm_model_config c = {0};
     assert_int_equal(mm_model_config_parse(tiny, "tiny", &c), MM_OK);
-    assert_int_equal(c.image.n_tokens, 17); /* 4 x 4 patches of 7 in 30 */
+    assert_int_equal(c.image.n_tokens, 17); /* 4 x 4 patches of 7 in 28 */
     assert_int_equal(c.image.n_heads, 3);
     assert_int_equal(c.image.mlp_width, 123); /* 123.36 */
     mm_model_config_clear(&c);
@@ -317,7 +317,9 @@ static void an_impossible_size_fails(void **state)
         {"\"image_size\": -8, \"patch_size\": 4, \"width\": 64, \"layers\": 1",
          "vision_cfg.image_size must be"},
         {"\"image_size\": 8, \"patch_size\": 16, \"width\": 64, \"layers\": 1",
-         "image_size 8 is less than patch_size 16"},
+         "image_size 8 is no multiple of patch_size 16"},
+        {"\"image_size\": 30, \"patch_size\": 7, \"width\": 64, \"layers\": 1",
+         "image_size 30 is no multiple of patch_size 7"},
         {"\"image_size\": 8, \"patch_size\": 4, \"width\": 100, \"layers\": 1",
          "width 100 is no multiple of head_width 64"},
         {"\"image_size\": 8, \"patch_size\": 4, \"width\": 64, \"layers\": 0",
