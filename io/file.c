@@ -136,6 +136,32 @@ static mm_status flush(const char *path, int flags)
     return st;
 }
 
+/** PATH's folder; free(). */
+static char *folder_of(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    if (!slash)
+        return strdup(".");
+    return strndup(path, slash == path ? 1 : (size_t)(slash - path));
+}
+
+mm_status mm_file_check_new(const char *path)
+{
+    struct stat info;
+    if (!*path)
+        return mm_fail(MM_E_IO, "cannot write a file without a name");
+    if (stat(path, &info) == 0 && !S_ISREG(info.st_mode))
+        return mm_fail(MM_E_IO, "cannot write %s: it is no regular file", path);
+    char *folder = folder_of(path);
+    if (!folder)
+        return mm_fail(MM_E_MEMORY, "no memory for a file name");
+    mm_status st = MM_OK;
+    if (access(folder, W_OK | X_OK) != 0)
+        st = mm_fail_errno("cannot write %s: folder %s", path, folder);
+    free(folder);
+    return st;
+}
+
 mm_status mm_file_commit(const char *tmp_path, const char *path)
 {
     MM_TRY(flush(tmp_path, 0));
@@ -145,13 +171,10 @@ mm_status mm_file_commit(const char *tmp_path, const char *path)
         return mm_fail(MM_E_IO, "%s is there and no regular file", path);
     if (rename(tmp_path, path) != 0)
         return mm_fail_errno("cannot rename %s to %s", tmp_path, path);
-    char *folder = strdup(path);
+    char *folder = folder_of(path);
     if (!folder)
         return mm_fail(MM_E_MEMORY, "no memory for a file name");
-    char *slash = strrchr(folder, '/');
-    if (slash)
-        slash[slash == folder] = '\0';
-    mm_status st = flush(slash ? folder : ".", O_DIRECTORY);
+    mm_status st = flush(folder, O_DIRECTORY);
     free(folder);
     return st;
 }

@@ -24,6 +24,10 @@ mm_status mm_file_read_text(const char *path, int64_t max_bytes, char **text);
  * folder. */
 mm_status mm_file_write_text(const char *path, const char *text);
 
+/** Whether a file can come to be at PATH: MM_E_IO where something else than a
+ * regular file is there, or its folder is missing or may not be written. */
+mm_status mm_file_check_new(const char *path);
+
 /** fsync PATH.tmp, rename it to PATH, fsync the folder. */
 mm_status mm_file_commit(const char *tmp_path, const char *path);
 

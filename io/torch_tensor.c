@@ -15,6 +15,7 @@ const char *const mm_torch_callables[] = {
     "torch._tensor._rebuild_from_type_v2",
     "torch.Size",
     "torch.device",
+    "torch.serialization._get_layout",
     "torch.jit._pickle.build_intlist",
     "torch.jit._pickle.build_doublelist",
     "torch.jit._pickle.build_boollist",
@@ -26,6 +27,13 @@ const char *const mm_torch_callables[] = {
     "collections.deque",
     "collections.Counter",
     "functools.partial",
+    "datetime.date",
+    "datetime.datetime",
+    "datetime.time",
+    "datetime.timedelta",
+    "datetime.timezone",
+    "decimal.Decimal",
+    "fractions.Fraction",
     "pathlib.Path",
     "pathlib.PosixPath",
     "pathlib.PurePosixPath",
@@ -94,6 +102,8 @@ typedef struct recipe {
     const mm_pickle_value *args;
     int dtype_at;
 } recipe;
+
+enum { METADATA_AT = 6 }; /* without a dtype; else behind it */
 
 static bool is_maker(const mm_pickle_value *callable, int *dtype_at)
 {
@@ -176,8 +186,11 @@ static mm_status read_type(const mm_pickle_value *global, bool is_dtype,
                      : is_type(global, types[i].storage, "Storage"))
             t->type = types[i].type;
     mm_pickle_global_name(global, name);
-    snprintf(t->type_name, sizeof t->type_name, "%.15s",
-             strncmp(name, "torch.", 6) == 0 ? name + 6 : name);
+    char *own = strncmp(name, "torch.", 6) == 0 ? name + 6 : name;
+    char *suffix = strstr(own, "Storage");
+    if (suffix)
+        *suffix = '\0';
+    snprintf(t->type_name, sizeof t->type_name, "%.15s", own);
     return MM_OK;
 }
 
@@ -266,6 +279,23 @@ static mm_status measure(mm_torch_tensor *t)
     return MM_OK;
 }
 
+/* A view of "minus" or "conjugate" shares its storage and differs in a mark. */
+static mm_status check_marks(const recipe *r)
+{
+    static const char *const marks[] = {"neg", "conj"};
+    const mm_pickle_value *metadata =
+        argument(r->args, METADATA_AT + (r->dtype_at ? 1 : 0));
+    for (int i = 0; metadata && i < 2; i++) {
+        const mm_pickle_value *mark = mm_pickle_get(metadata, marks[i]);
+        if (mark && (mark->kind != MM_PICKLE_BOOL || mark->integer))
+            return mm_fail(MM_E_FORMAT,
+                           "it is a view that PyTorch marks as \"%s\"; save a "
+                           "resolve_%s() copy",
+                           marks[i], marks[i]);
+    }
+    return MM_OK;
+}
+
 mm_status mm_torch_tensor_read(const mm_pickle_value *value,
                                mm_torch_tensor *tensor)
 {
@@ -279,6 +309,7 @@ mm_status mm_torch_tensor_read(const mm_pickle_value *value,
         r.dtype_at ? argument(r.args, r.dtype_at) : NULL;
     if (r.dtype_at && !dtype)
         return malformed("type");
+    MM_TRY(check_marks(&r));
     MM_TRY(read_storage(argument(r.args, 0), dtype, tensor));
     if (!offset || offset->kind != MM_PICKLE_INT || offset->integer < 0)
         return malformed("offset");

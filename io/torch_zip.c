@@ -178,7 +178,8 @@ static mm_status open_record(mm_torch_zip *zip, const char *record,
                           ZIP_STAT_COMP_METHOD;
     zip_int64_t index = find(zip, record);
     if (index < 0)
-        return fail(record, "is missing");
+        return fail(record, "is missing: the file is not torch.save's or "
+                            "torch.jit.save's, or saving it broke off");
     if (zip_stat_index(zip->archive, (zip_uint64_t)index, 0, info) != 0 ||
         (info->valid & needed) != needed)
         return fail(record, "has no size or checksum");
@@ -208,9 +209,13 @@ mm_status mm_torch_zip_read(mm_torch_zip *zip, const char *record,
         (zip_fread(stream, *data, info.size) != (zip_int64_t)info.size ||
          zip_fread(stream, &rest, 1) != 0)) {
         zip_error_t *error = zip_file_get_error(stream);
-        st = fail(record, zip_error_code_zip(error) == ZIP_ER_OK
-                              ? "is truncated"
-                              : zip_error_strerror(error));
+        int code = zip_error_code_zip(error);
+        st = fail(record, code == ZIP_ER_OK    ? "is truncated"
+                          : code == ZIP_ER_CRC ? "has another checksum: the "
+                                                 "file is damaged, or was "
+                                                 "saved without checksums; "
+                                                 "save it again"
+                                               : zip_error_strerror(error));
     }
     if (stream)
         zip_fclose(stream);

@@ -102,6 +102,9 @@ static mm_status evaluate(const mm_job *job)
     mm_workload work = {0};
     mm_task_score *scores = NULL;
     mm_status st;
+    static const char *const inputs[] = {"load", "model", "head", "dataset",
+                                         NULL};
+    MM_TRY(mm_job_check_output(job, "save-features", inputs));
     MM_TRY_GOTO(st, done, mm_workload_open_model(job, false, 0, &work));
     MM_TRY_GOTO(st, done, mm_workload_open_dataset(job, &work));
     MM_TRY_GOTO(st, done, mm_workload_open_tasks(job, false, &work));

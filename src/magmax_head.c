@@ -292,7 +292,10 @@ static mm_status choose_mode(const mm_options *o, const struct mode **chosen)
 static mm_status work(const mm_job *job)
 {
     const struct mode *mode = NULL;
+    static const char *const inputs[] = {
+        "load", "model", "dataset", "classnames", "templates", "vocab", NULL};
     MM_TRY(mm_comm_agree(job->comm, choose_mode(job->options, &mode)));
+    MM_TRY(mm_job_check_output(job, "output", inputs));
     return mode->run(job);
 }
 

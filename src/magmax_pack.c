@@ -148,7 +148,6 @@ static mm_status pack(const mm_job *job, const mm_domains_plan *plan)
 {
     const mm_options *options = job->options;
     const char *name = mm_options_text(options, "dataset");
-    const char *path = mm_options_text(options, "output");
     mm_dataset *source = NULL;
     char *provenance = NULL;
     mm_status st = MM_OK;
@@ -157,10 +156,6 @@ static mm_status pack(const mm_job *job, const mm_domains_plan *plan)
                 mm_dataset_open(NULL, name,
                                 mm_options_text(options, "data-location"),
                                 &source));
-    if (mm_file_same(name, path)) {
-        st = mm_fail(MM_E_ARG, "-o %s is the data set that is read", path);
-        goto done;
-    }
     provenance = mm_workload_provenance(job, table.program);
     st = provenance ? pack_source(job, source, plan, provenance)
                     : mm_fail(MM_E_MEMORY, "no memory for a record of options");
@@ -179,6 +174,8 @@ static mm_status work(const mm_job *job)
         .train_a_class = mm_options_int(job->options, "samples-per-class"),
         .seed = (uint64_t)mm_options_int(job->options, "seed"),
     };
+    static const char *const inputs[] = {"dataset", NULL};
+    MM_TRY(mm_job_check_output(job, "output", inputs));
     if (list)
         MM_TRY(mm_names_split(list, &names, &plan.n_names));
     plan.names = (const char *const *)names;

@@ -1,5 +1,7 @@
 #include "src/program.h"
 
+#include "io/file.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -92,4 +94,30 @@ int mm_program_main(const mm_option_table *table,
     }
     mm_comm_destroy(&comm);
     return exit_code;
+}
+
+static mm_status check_output(const mm_options *options, const char *output,
+                              const char *const *inputs)
+{
+    const char *path = mm_options_text(options, output);
+    for (; *inputs; inputs++) {
+        const char *input = mm_options_text(options, *inputs);
+        if (input && mm_file_exists(input) && mm_file_same(input, path))
+            return mm_fail(MM_E_ARG,
+                           "--%s %s would overwrite what --%s reads: choose "
+                           "another name",
+                           output, path, *inputs);
+    }
+    return mm_file_check_new(path);
+}
+
+mm_status mm_job_check_output(const mm_job *job, const char *output,
+                              const char *const *inputs)
+{
+    if (!mm_options_text(job->options, output))
+        return MM_OK;
+    mm_status st = MM_OK;
+    if (mm_comm_rank(job->comm) == 0)
+        st = check_output(job->options, output, inputs);
+    return mm_comm_agree(job->comm, st);
 }

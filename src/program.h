@@ -36,4 +36,18 @@ int mm_program_main(const mm_option_table *table,
                     mm_status (*work)(const mm_job *job), int argc,
                     char **argv);
 
+/**
+ * Look at the file that an option names for the result before any work is done:
+ * it must not be a file that the program reads, and must be possible to make.
+ *
+ * Shapes   `inputs`: names of options, NULL behind the last; those that the
+ *          user left out do not count. Nothing is checked where `output` is
+ *          not set.
+ * Ranks    Collective.
+ * Errors   MM_E_ARG for an input; MM_E_IO for what is there and no regular
+ *          file, and for a folder that is missing or may not be written.
+ */
+mm_status mm_job_check_output(const mm_job *job, const char *output,
+                              const char *const *inputs);
+
 #endif

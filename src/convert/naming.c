@@ -51,18 +51,22 @@ static const row custom_text_rows[] = {
     }
 
 /* pre_layrnorm is spelt so. */
+#define HUGGINGFACE_IMAGE(theirs)                                              \
+    {"visual.class_embedding", theirs "embeddings.class_embedding", false, 0}, \
+        {"visual.positional_embedding",                                        \
+         theirs "embeddings.position_embedding.weight", false, 0},             \
+        {"visual.conv1.weight", theirs "embeddings.patch_embedding.weight",    \
+         false, 0},                                                            \
+        {"visual.ln_pre.*", theirs "pre_layrnorm.*", false, 0},                \
+        HUGGINGFACE_BLOCKS("visual.transformer.resblocks.#.",                  \
+                           theirs "encoder.layers.#."),                        \
+        {"visual.ln_post.*", theirs "post_layernorm.*", false, 0},             \
+    {                                                                          \
+        "visual.proj", "visual_projection.weight", true, 0                     \
+    }
+
 static const row huggingface_rows[] = {
-    {"visual.class_embedding", "vision_model.embeddings.class_embedding", false,
-     0},
-    {"visual.positional_embedding",
-     "vision_model.embeddings.position_embedding.weight", false, 0},
-    {"visual.conv1.weight", "vision_model.embeddings.patch_embedding.weight",
-     false, 0},
-    {"visual.ln_pre.*", "vision_model.pre_layrnorm.*", false, 0},
-    HUGGINGFACE_BLOCKS("visual.transformer.resblocks.#.",
-                       "vision_model.encoder.layers.#."),
-    {"visual.ln_post.*", "vision_model.post_layernorm.*", false, 0},
-    {"visual.proj", "visual_projection.weight", true, 0},
+    HUGGINGFACE_IMAGE("vision_model."),
     {"token_embedding.weight", "text_model.embeddings.token_embedding.weight",
      false, 0},
     {"positional_embedding", "text_model.embeddings.position_embedding.weight",
@@ -74,7 +78,19 @@ static const row huggingface_rows[] = {
     {"*", "*", false, 0}, /* logit_scale */
 };
 
-enum { OPEN_CLIP, HUGGINGFACE, OPENAI, CUSTOM_TEXT, N_NAMINGS };
+/* The image tower alone, as transformers 5 saves a CLIPVisionModel. */
+static const row huggingface_vision_rows[] = {
+    HUGGINGFACE_IMAGE(""), {"*", "text_model.*", false, 0}, /* nothing there */
+};
+
+enum {
+    OPEN_CLIP,
+    HUGGINGFACE,
+    HUGGINGFACE_VISION,
+    OPENAI,
+    CUSTOM_TEXT,
+    N_NAMINGS
+};
 
 static const mm_naming namings[N_NAMINGS] = {
     [OPEN_CLIP] = {"open_clip",
@@ -87,6 +103,11 @@ static const mm_naming namings[N_NAMINGS] = {
                      huggingface_rows,
                      true,
                      {"visual.conv1.weight", NULL}},
+    [HUGGINGFACE_VISION] = {"huggingface_vision",
+                            "Hugging Face (image tower)",
+                            huggingface_vision_rows,
+                            true,
+                            {"visual.conv1.weight", "visual.class_embedding"}},
     [OPENAI] =
         {"openai", "OpenAI", same_rows, false, {"visual.conv1.weight", NULL}},
     [CUSTOM_TEXT] = {"custom_text",
@@ -99,6 +120,7 @@ static const mm_naming namings[N_NAMINGS] = {
 /* Whoever has a narrower claim comes first. OpenAI's names are open_clip's. */
 static const mm_naming *const recognized[] = {
     &namings[HUGGINGFACE],
+    &namings[HUGGINGFACE_VISION],
     &namings[CUSTOM_TEXT],
     &namings[OPEN_CLIP],
 };
@@ -270,9 +292,9 @@ mm_status mm_naming_recognize(const mm_tensor_table *table, const char *path,
 
 bool mm_naming_is_constant(const char *name)
 {
-    static const char *const constants[] = {"attn_mask", "position_ids",
-                                            "input_resolution",
-                                            "context_length", "vocab_size"};
+    static const char *const constants[] = {
+        "attn_mask",      "position_ids", "input_resolution",
+        "context_length", "vocab_size",   "n_averaged"};
     const char *dot = strrchr(name, '.');
     const char *last = dot ? dot + 1 : name;
     for (size_t i = 0; i < sizeof constants / sizeof *constants; i++)

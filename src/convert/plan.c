@@ -174,14 +174,13 @@ static mm_status find_surplus(const mm_convert_source *source,
                 ours[stored.tensors[part]] = true;
     }
     for (int i = 0; i < n_tensors; i++) {
-        const char *bare = mm_convert_source_bare_name(source, i);
-        if (ours[i] || (bare && mm_naming_is_constant(bare)))
+        const char *name = mm_weights_table(source->weights)->tensors[i].name;
+        if (ours[i] || mm_naming_is_constant(name))
             continue;
         if (is_rest_of_text(source, i))
             n_left_out++;
         else
-            complain(&c->surplus, "%.200s",
-                     mm_weights_table(source->weights)->tensors[i].name);
+            complain(&c->surplus, "%.200s", name);
     }
     free(ours);
     if (n_left_out)

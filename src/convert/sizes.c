@@ -246,8 +246,8 @@ static mm_status add_text(const char *model, const char *other, char **both)
 
 /** What the files say, as JSON, and which file; NULL where none does. */
 static mm_status recorded_model(const mm_convert_inputs *inputs,
-                                const mm_model_config *stored, bool typed,
-                                mm_log *log, char **model, const char **path)
+                                const mm_model_config *stored, mm_log *log,
+                                char **model, const char **path)
 {
     const mm_convert_source *first = &inputs->sources[0];
     const mm_convert_source *second = &inputs->sources[1];
@@ -258,8 +258,7 @@ static mm_status recorded_model(const mm_convert_inputs *inputs,
         *path = says->model_path;
         return add_text(says->model, second->model, model);
     }
-    /* Anybody can write TorchScript: what was typed comes before the guess. */
-    if (first->is_openai || (first->is_torchscript && !typed))
+    if (first->is_openai)
         return write_openai(inputs, stored, log, model);
     return MM_OK;
 }
@@ -284,8 +283,7 @@ mm_status mm_convert_model_find(const mm_convert_inputs *inputs,
     MM_TRY_GOTO(st, done, read_sizes(inputs, &model->stored));
     MM_TRY_GOTO(st, done, check_said(inputs, &model->stored));
     MM_TRY_GOTO(st, done,
-                recorded_model(inputs, &model->stored, name != NULL, log,
-                               &recorded, &path));
+                recorded_model(inputs, &model->stored, log, &recorded, &path));
     if (!name && !recorded) {
         warn_unknown(inputs, log);
         model->config = model->stored;

@@ -152,8 +152,6 @@ mm_status mm_convert_source_open(const char *path, mm_log *log,
     source->has_text = mm_convert_source_n_layers(
                            source, "transformer.resblocks.0.ln_1.weight") > 0;
     source->is_openai = find_bare(source, "input_resolution") >= 0;
-    source->is_torchscript =
-        mm_weights_get_kind(source->weights) == MM_WEIGHTS_TORCHSCRIPT;
     return find_config(source, log);
 }
 

@@ -13,7 +13,6 @@ typedef struct mm_convert_source {
     char prefix[MM_NAME_BYTES]; /* before every name */
     bool has_text;              /* a text tower with its blocks */
     bool is_openai;             /* has constants that only their files have */
-    bool is_torchscript;
     /* The configuration's JSON that comes with the weights, and the file that
      * it is from; NULL where nothing says. */
     char *model, *model_path;

@@ -7,8 +7,7 @@
 
 #include <stdlib.h>
 
-/* OpenAI publishes TorchScript, and its models have QuickGELU whatever its
- * users type. */
+/* OpenAI's models have QuickGELU, whatever their users type. */
 static mm_status follow_openai(mm_log *log, const char *path,
                                mm_model_config *config)
 {
@@ -16,7 +15,7 @@ static mm_status follow_openai(mm_log *log, const char *path,
     if (config->image.activation == MM_QUICK_GELU)
         return MM_OK;
     mm_log_warn(log,
-                "%s is TorchScript, as OpenAI's files are: taking its model to "
+                "%s has the constants of OpenAI's files: taking its model to "
                 "have QuickGELU",
                 path);
     config->image.activation = config->text.activation = MM_QUICK_GELU;
@@ -35,7 +34,8 @@ static mm_status choose_config(mm_log *log, const char *name, const char *path,
     MM_TRY(mm_weights_open(path, &file));
     mm_status st =
         mm_model_config_choose(name, mm_weights_model(file), path, log, config);
-    if (st == MM_OK && mm_weights_get_kind(file) == MM_WEIGHTS_TORCHSCRIPT)
+    if (st == MM_OK && !mm_weights_model(file) &&
+        mm_tensor_table_find(mm_weights_table(file), "input_resolution") >= 0)
         st = follow_openai(log, path, config);
     mm_weights_close(&file);
     return st;

@@ -91,9 +91,11 @@ static mm_status read_list(const char *path, const kind *k, char ***texts,
 {
     char *content, **list = NULL;
     MM_TRY(mm_file_read_text(path, MAX_FILE_BYTES, &content));
-    mm_status st = content[strspn(content, " \t\r\n")] == '['
-                       ? take_array(path, content, &list, n)
-                       : take_lines(content, &list, n);
+    /* Some editors begin UTF-8 with a mark, which is no part of the text. */
+    char *text = content + (strncmp(content, "\xef\xbb\xbf", 3) == 0 ? 3 : 0);
+    mm_status st = text[strspn(text, " \t\r\n")] == '['
+                       ? take_array(path, text, &list, n)
+                       : take_lines(text, &list, n);
     if (st == MM_OK)
         st = check_all(path, k, list, *n);
     free(content);

@@ -166,7 +166,7 @@ class Conversion(Case):
         path = self.changed(
             logit_scale=self.weights["logit_scale"].reshape(1),
             attn_mask=np.zeros((6, 6), np.float32),
-            visual__position_ids=np.arange(5))
+            visual__position_ids=np.arange(5), n_averaged=np.array(3))
         out = self.dir / "out.safetensors"
         self.convert(path, out)
         self.assert_same_weights(cli.read_safetensors(out), self.weights)

@@ -86,6 +86,20 @@ class Eval(cli.Case):
         cli.make_npz(self.dir / "data.npz", test_images=None, test_labels=None)
         self.assert_one_line_error(self.evaluate(runner=cli.run), "test")
 
+    def test_features_do_not_replace_what_is_read(self):
+        before = (self.dir / "head.h5").read_bytes()
+        proc = self.evaluate("--save-features", self.dir / "head.h5",
+                             runner=cli.run)
+        self.assert_one_line_error(proc, "would overwrite what --head reads")
+        self.assertEqual((self.dir / "head.h5").read_bytes(), before)
+
+    def test_a_full_disk_behind_stdout_is_an_error(self):
+        for more in ([], ["--json"], ["--help"]):
+            proc = cli.run("/bin/sh", "-c", 'exec "$@" > /dev/full', "sh",
+                           *cli.command("magmax_eval", *self.inputs, *more))
+            self.assertEqual(proc.returncode, 1, str(proc))
+            self.assertIn("cannot write to standard output", proc.stderr)
+
     def test_unwritable_features(self):
         proc = self.evaluate("--save-features", self.dir / "no/where.h5",
                              runner=cli.run)

@@ -317,7 +317,7 @@ class BadInput(PackCase):
         for name in (self.npz, self.dir / "." / ".." / self.dir.name
                      / "data.npz"):
             self.assert_fails("--dataset", self.npz, "-o", name,
-                              says=["is the data set that is read"])
+                              says=["would overwrite what --dataset reads"])
 
     def test_an_unwritable_folder_is_named(self):
         cli.make_npz(self.npz)

@@ -90,6 +90,18 @@ class ZeroShot(Case):
         self.head("--vocab", vocabulary.PATH)
         self.assertEqual(self.made()["weight"].tobytes(), weight.tobytes())
 
+    def test_nothing_that_is_read_is_overwritten(self):
+        (self.dir / "clip.safetensors").write_bytes(
+            (TINY / "clip.safetensors").read_bytes())
+        for name in ("clip.safetensors", "names.txt", "prompts.txt"):
+            before = (self.dir / name).read_bytes()
+            proc = cli.run("magmax_head", "--load",
+                           self.dir / "clip.safetensors", "--classnames",
+                           self.dir / "names.txt", "--templates",
+                           self.dir / "prompts.txt", "-o", self.dir / name)
+            self.assert_one_line_error(proc, f"{name} would overwrite what")
+            self.assertEqual((self.dir / name).read_bytes(), before)
+
     def test_scale_replaces_the_weights_own(self):
         self.head("--vocab", vocabulary.PATH, "--scale", 7)
         norms = np.linalg.norm(np.float64(self.made()["weight"]), axis=1)

@@ -289,14 +289,25 @@ class OpenAI(Convert):
         torch.jit.script(root).save(str(path))
 
     def test_torchscript_archives_have_quickgelu(self):
-        for constants in (self.constants(), {}):
-            with self.subTest(constants=list(constants)):
-                self.save_torchscript(self.file("in.pt"), constants)
-                proc = self.convert(self.file("in.pt"), self.file("w.h5"))
-                self.assertIn("OpenAI", proc.stderr)
-                self.assert_same_features(
-                    self.file("w.h5"), self.config, self.theirs.encode_image,
-                    self.theirs.encode_text)
+        self.save_torchscript(self.file("in.pt"), self.constants())
+        proc = self.convert(self.file("in.pt"), self.file("w.h5"))
+        self.assertIn("OpenAI", proc.stderr)
+        self.assert_same_features(
+            self.file("w.h5"), self.config, self.theirs.encode_image,
+            self.theirs.encode_text)
+
+    def test_torchscript_without_openais_constants_is_not_theirs(self):
+        gelu = self.write_json("gelu.json", config_with(quick_gelu=False))
+        theirs = self.make_open_clip(config_with(quick_gelu=False), "gelu")
+        self.state = {k: v for k, v in theirs.state_dict().items()
+                      if k != "attn_mask"}
+        self.save_torchscript(self.file("in.pt"), {})
+        proc = self.convert(self.file("in.pt"), self.file("w.h5"))
+        self.assertIn("no model is recorded", proc.stderr)
+        for path in ("in.pt", "w.h5"):
+            self.assert_same_features(
+                self.file(path), config_with(quick_gelu=False),
+                theirs.encode_image, theirs.encode_text, model=gelu)
 
     def test_a_torchscript_archive_is_loaded_as_quickgelu(self):
         self.save_torchscript(self.file("in.pt"), self.constants())
@@ -393,6 +404,25 @@ class HuggingFace(Convert):
                      "--with", self.file("whole/model.safetensors"))
         self.assert_same_features(
             self.file("w2.h5"), CONFIG,
+            lambda x: theirs.get_image_features(pixel_values=x),
+            lambda x: theirs.get_text_features(input_ids=x))
+
+    def test_image_towers_of_transformers_5(self):
+        """Which saves them without "vision_model."."""
+        theirs = self.make()
+        theirs.save_pretrained(self.file("whole"))
+        theirs.config.vision_config.save_pretrained(self.file("bare"))
+        state = load_file(self.file("whole/model.safetensors"))
+        save_file({k.removeprefix("vision_model."): v
+                   for k, v in state.items() if k.startswith("vision_model.")},
+                  self.file("bare/model.safetensors"))
+        proc = cli.run("magmax_convert", self.file("bare/model.safetensors"),
+                       self.file("w.h5"))
+        self.assert_one_line_error(proc, "visual_projection.weight")
+        self.convert(self.file("bare/model.safetensors"), self.file("w.h5"),
+                     "--with", self.file("whole/model.safetensors"))
+        self.assert_same_features(
+            self.file("w.h5"), CONFIG,
             lambda x: theirs.get_image_features(pixel_values=x),
             lambda x: theirs.get_text_features(input_ids=x))
 

@@ -39,9 +39,14 @@ static void put(const char *content)
 static void names_are_lines_or_an_array(void **state)
 {
     (void)state;
-    static const char *const same[] = {
-        "a cat\n[dog]\n", "a cat\n[dog]", "a cat\r\n[dog]\r\n",
-        "[\"a cat\",\n \"[dog]\"]", " \n[\"a cat\", \"\\u005bdog]\"]"};
+    static const char *const same[] = {"a cat\n[dog]\n",
+                                       "a cat\n[dog]",
+                                       "a cat\r\n[dog]\r\n",
+                                       "[\"a cat\",\n \"[dog]\"]",
+                                       " \n[\"a cat\", \"\\u005bdog]\"]",
+                                       "\xef\xbb\xbf"
+                                       "a cat\r\n[dog]\r\n",
+                                       "\xef\xbb\xbf[\"a cat\", \"[dog]\"]"};
     for (size_t i = 0; i < sizeof same / sizeof *same; i++) {
         char **names;
         int64_t n;
