@@ -17,6 +17,12 @@ static mm_status connect(mm_reducer *r)
                : mm_mpi_transport_create(&r->plan, &r->transport);
 }
 
+static void give_up(void *reducer)
+{
+    mm_reducer *r = reducer;
+    r->transport->table->give_up(r->transport);
+}
+
 mm_status mm_reducer_create(const mm_reducer_plan *plan, mm_reducer **reducer)
 {
     mm_reducer *r = calloc(1, sizeof *r);
@@ -31,6 +37,8 @@ mm_status mm_reducer_create(const mm_reducer_plan *plan, mm_reducer **reducer)
         mm_comm_end_compute(plan->comm);
     }
     MM_TRY_GOTO(st, failed, st);
+    if (r->transport)
+        mm_comm_set_give_up(plan->comm, give_up, r);
     *reducer = r;
     return MM_OK;
 failed:
@@ -44,6 +52,7 @@ void mm_reducer_destroy(mm_reducer **reducer)
     if (!r)
         return;
     if (r->transport) {
+        mm_comm_set_give_up(r->plan.comm, NULL, NULL);
         mm_comm_begin_compute(r->plan.comm);
         r->transport->table->destroy(r->transport);
         mm_comm_end_compute(r->plan.comm);
@@ -128,7 +137,7 @@ mm_status mm_reducer_sum_host(mm_reducer *r, double *values, int64_t n)
         return MM_OK;
     mm_status st = mm_comm_sum_double(r->plan.comm, values, n);
     if (st != MM_OK)
-        r->transport->table->give_up(r->transport);
+        give_up(r);
     return st;
 }
 

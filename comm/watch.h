@@ -27,4 +27,9 @@ typedef mm_status mm_comm_look(void *context, mm_comm_state *state);
  */
 mm_status mm_comm_wait(mm_comm *comm, mm_comm_look *look, void *context);
 
+/** What mm_comm_abort calls first: lets nothing wait any more for ranks that
+ * are gone. One at a time; NULL: nothing. */
+void mm_comm_set_give_up(mm_comm *comm, void (*give_up)(void *context),
+                         void *context);
+
 #endif

@@ -169,11 +169,20 @@ bool mm_comm_stderr_is_terminal(void)
     return terminal;
 }
 
+void mm_comm_set_give_up(mm_comm *comm, void (*give_up)(void *context),
+                         void *context)
+{
+    comm->give_up = give_up;
+    comm->give_up_context = context;
+}
+
 _Noreturn void mm_comm_abort(mm_comm *comm, int exit_code)
 {
-    /* Where the launcher cannot be reached, end this process anyway. */
+    /* Where nothing answers any more, end this process anyway. */
     alarm(10);
     mm_comm_begin_compute(comm);
+    if (comm->give_up)
+        comm->give_up(comm->give_up_context);
     MPI_Abort(comm->world, exit_code);
     _Exit(exit_code);
 }

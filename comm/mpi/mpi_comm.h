@@ -16,6 +16,8 @@ struct mm_comm {
     int n_threads, n_cores, n_host_cores;
     bool takes_turns; /* threads may, in calling MPI */
     mm_watch *watch;  /* NULL: waits are for ever */
+    void (*give_up)(void *context);
+    void *give_up_context;
 };
 
 /** Turn an MPI error code into MM_E_COMM with MPI's own text. */

@@ -94,12 +94,13 @@ class Ranks(cli.Case):
             lines[0], rf"rank {rank} \(host \S+, process {pids[rank]}\): "
             rf"{why}, .*--rank-timeout")
         self.assertNotIn(f"process {pids[(rank + 1) % len(pids)]})", lines[0])
+        return err
 
     def check_stopped_rank(self, n_ranks, rank, *more, env=None):
         process, pids = self.long_run(n_ranks, "--rank-timeout", 3, *more,
                                       env=env)
         os.kill(pids[rank], signal.SIGSTOP)
-        self.assert_ends_naming(process, rank, pids, "stuck or dead")
+        return self.assert_ends_naming(process, rank, pids, "stuck or dead")
 
     def test_a_single_process_leaves_no_files_of_mpi(self):
         # Open MPI's directory would be the same for all that run at once.
@@ -113,7 +114,9 @@ class Ranks(cli.Case):
         self.check_stopped_rank(3, 0)
 
     def test_so_does_a_stopped_rank_on_gpus(self):
-        self.check_stopped_rank(3, 2, "--device", "cuda", env=CUDA)
+        err = self.check_stopped_rank(3, 2, "--device", "cuda",
+                                      env={**CUDA, "NCCL_DEBUG": "INFO"})
+        self.assertIn("communicator given up", err)
 
     def test_a_gpu_that_does_not_finish_is_named(self):
         hold = self.dir / "hold"

@@ -88,7 +88,7 @@ class Readme(cli.Case):
 
     def test_every_page_is_linked_and_links_lead_somewhere(self):
         for page in (cli.SOURCE / "docs").glob("*.md"):
-            self.assertIn(f"](docs/{page.name})", README)
+            self.assertTrue(f"](docs/{page.name})" in README, page.name)
             for path in re.findall(r"\]\((?!http)([^)#\s]+)", page.read_text()):
                 self.assertTrue((page.parent / path).exists(),
                                 f"{page.name}: {path}")

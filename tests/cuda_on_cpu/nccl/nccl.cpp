@@ -264,6 +264,8 @@ ncclResult_t ncclCommDestroy(ncclComm_t comm)
 ncclResult_t ncclCommAbort(ncclComm_t comm)
 {
     static std::vector<std::unique_ptr<mm_emu_comm>> kept;
+    if (std::getenv("NCCL_DEBUG"))
+        std::fprintf(stderr, "NCCL INFO communicator given up\n");
     comm->given_up = true;
     kept.emplace_back(comm);
     return ncclSuccess;
