@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import time
+import unittest
 
 import numpy as np
 
@@ -25,7 +26,10 @@ def held(path):
     before = signal.signal(signal.SIGIO, signal.SIG_IGN)
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        try:
+            fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        except OSError as error:
+            raise unittest.SkipTest(f"no leases on this file system: {error}")
         yield
     finally:
         os.close(fd)
