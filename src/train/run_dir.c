@@ -2,9 +2,12 @@
 
 #include "io/file.h"
 
+#include <errno.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { PATH_BYTES = 4096, MOST_CONFIG_BYTES = 16 << 20 };
@@ -12,7 +15,7 @@ enum { PATH_BYTES = 4096, MOST_CONFIG_BYTES = 16 << 20 };
 struct mm_run_dir {
     mm_comm *comm;
     char path[PATH_BYTES - 64];
-    FILE *log; /* rank 0, else NULL */
+    FILE *log; /* rank 0, which holds it alone; else NULL */
 };
 
 static bool is_writer(const mm_run_dir *dir)
@@ -74,19 +77,55 @@ static mm_status write_config(const mm_run_dir *dir, const char *path,
     return st;
 }
 
+/* ---- one run at a time -------------------------------------------------- */
+
+/** Until the file is closed, whatever ends the process. A file system without
+ * locks lets everybody have it. */
+static mm_status hold(FILE *file, const char *path)
+{
+    if (flock(fileno(file), LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK)
+        return MM_OK;
+    return mm_fail(MM_E_IO,
+                   "%s: another run is writing there; wait for its end, or "
+                   "choose another --save",
+                   path);
+}
+
+static bool is_at(FILE *file, const char *path)
+{
+    struct stat opened, named;
+    return fstat(fileno(file), &opened) == 0 && stat(path, &named) == 0 &&
+           opened.st_dev == named.st_dev && opened.st_ino == named.st_ino;
+}
+
+static mm_status open_log(mm_run_dir *dir)
+{
+    char path[PATH_BYTES];
+    path_in(dir, "log.jsonl", path);
+    for (;;) {
+        dir->log = fopen(path, "ae");
+        if (!dir->log)
+            return mm_fail_errno("cannot write %s", path);
+        MM_TRY(hold(dir->log, path));
+        if (is_at(dir->log, path))
+            return MM_OK;
+        /* Another run has put a new file there, and holds that one. */
+        fclose(dir->log);
+    }
+}
+
 static mm_status open_on_writer(mm_run_dir *dir, const char *program,
                                 const mm_options *options)
 {
     char path[PATH_BYTES];
     MM_TRY(mm_file_make_folder(dir->path));
     path_in(dir, "config.json", path);
-    if (mm_file_exists(path))
+    if (mm_file_exists(path)) {
         MM_TRY(check_config(path, program, options));
-    else
-        MM_TRY(write_config(dir, path, program, options));
-    path_in(dir, "log.jsonl", path);
-    dir->log = fopen(path, "ae");
-    return dir->log ? MM_OK : mm_fail_errno("cannot write %s", path);
+        return open_log(dir);
+    }
+    MM_TRY(open_log(dir));
+    return write_config(dir, path, program, options);
 }
 
 mm_status mm_run_dir_open(mm_comm *comm, const char *path, const char *program,
@@ -165,15 +204,19 @@ static mm_status restart_on_writer(mm_run_dir *dir, int task)
         fclose(from);
         return st;
     }
-    mm_status st = copy_other_lines(from, to, task);
+    mm_status st = hold(to, tmp_path);
+    if (st == MM_OK)
+        st = copy_other_lines(from, to, task);
     fclose(from);
-    if (fclose(to) && st == MM_OK)
-        st = mm_fail_errno("cannot write %s", tmp_path);
-    MM_TRY(st);
-    MM_TRY(mm_file_commit(tmp_path, path));
+    if (st == MM_OK)
+        st = mm_file_commit(tmp_path, path);
+    if (st != MM_OK) {
+        fclose(to);
+        return st;
+    }
     fclose(dir->log);
-    dir->log = fopen(path, "ae");
-    return dir->log ? MM_OK : mm_fail_errno("cannot write %s", path);
+    dir->log = to;
+    return MM_OK;
 }
 
 mm_status mm_run_dir_restart_task(mm_run_dir *dir, int task)

@@ -12,12 +12,13 @@
 typedef struct mm_run_dir mm_run_dir;
 
 /**
- * Open a folder for a run, or for going on with one.
+ * Open a folder for a run, or for going on with one; for this run alone, until
+ * it is closed or the process ends.
  *
  * Memory   Gives *dir, freed by mm_run_dir_close.
  * Errors   MM_E_ARG naming the option in which the run that is there differs;
- *          MM_E_IO for a folder that cannot be written; MM_E_FORMAT for a
- *          config.json that is not ours.
+ *          MM_E_IO for a folder that cannot be written, or that another run
+ *          has open; MM_E_FORMAT for a config.json that is not ours.
  */
 mm_status mm_run_dir_open(mm_comm *comm, const char *path, const char *program,
                           const mm_options *options, mm_run_dir **dir);

@@ -137,6 +137,23 @@ class Ranks(cli.Case):
             self.assertRegex(err, r"rank 1 .*(\n.*)*signal 9")
             shutil.rmtree(self.dir / "run")
 
+    def test_two_runs_do_not_write_to_one_folder(self):
+        process, pids = self.long_run(2)
+        proc = cli.run("magmax_train", *self.common, "--epochs", 1000000,
+                       "--save", self.dir / "run", n_ranks=2)
+        self.assert_one_line_error(proc, "run/log.jsonl", "another run",
+                                   "--save")
+        self.assertIsNone(process.poll())
+        # However the first one ends, its folder is free again.
+        os.kill(pids[0], signal.SIGKILL)
+        process.communicate(timeout=60)
+        log = self.dir / "run/log.jsonl"
+        old = log.stat().st_ino
+        process, _ = self.long_run(2)
+        while log.stat().st_ino == old:
+            self.assertIsNone(process.poll(), "it has ended")
+            time.sleep(0.05)
+
     def test_a_suspended_job_goes_on(self):
         process, pids = self.long_run(2, "--rank-timeout", 2)
         for pid in pids.values():

@@ -71,7 +71,7 @@ static void step_scene_fill(step_scene *s)
 }
 
 /** One rank, two threads. */
-static void step_scene_open(step_scene *s, const char *device)
+static inline void step_scene_open(step_scene *s, const char *device)
 {
     ok(mm_comm_create(NULL, NULL, &s->comm));
     ok(mm_device_open(device, 2, &s->device));
@@ -79,7 +79,7 @@ static void step_scene_open(step_scene *s, const char *device)
     step_scene_fill(s);
 }
 
-static void step_scene_close(step_scene *s)
+static inline void step_scene_close(step_scene *s)
 {
     mm_model_config_clear(&s->config);
     mm_device_close(&s->device);
@@ -88,7 +88,8 @@ static void step_scene_close(step_scene *s)
 }
 
 /** A stepper at the start of the scene's task. */
-static mm_stepper *step_scene_begin(step_scene *s, const mm_step_plan *plan)
+static inline mm_stepper *step_scene_begin(step_scene *s,
+                                           const mm_step_plan *plan)
 {
     mm_stepper *stepper = NULL;
     mm_head head = {
