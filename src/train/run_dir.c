@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { PATH_BYTES = 4096, MOST_CONFIG_BYTES = 16 << 20 };
@@ -79,12 +80,19 @@ static mm_status write_config(const mm_run_dir *dir, const char *path,
 
 /* ---- one run at a time -------------------------------------------------- */
 
-/** Until the file is closed, whatever ends the process. A file system without
- * locks lets everybody have it. */
+/** Until the file is closed, whatever ends the process; a run that is just
+ * being ended is waited for. A file system without locks lets everybody have
+ * it. */
 static mm_status hold(FILE *file, const char *path)
 {
-    if (flock(fileno(file), LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK)
-        return MM_OK;
+    static const double patience_s = 10;
+    static const struct timespec pause = {.tv_nsec = 100000000};
+    double begin_s = mm_clock_s();
+    do {
+        if (flock(fileno(file), LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK)
+            return MM_OK;
+        nanosleep(&pause, NULL);
+    } while (mm_clock_s() - begin_s < patience_s);
     return mm_fail(MM_E_IO,
                    "%s: another run is writing there; wait for its end, or "
                    "choose another --save",

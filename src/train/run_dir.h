@@ -18,7 +18,7 @@ typedef struct mm_run_dir mm_run_dir;
  * Memory   Gives *dir, freed by mm_run_dir_close.
  * Errors   MM_E_ARG naming the option in which the run that is there differs;
  *          MM_E_IO for a folder that cannot be written, or that another run
- *          has open; MM_E_FORMAT for a config.json that is not ours.
+ * goes on using (10 s); MM_E_FORMAT for a config.json that is not ours.
  */
 mm_status mm_run_dir_open(mm_comm *comm, const char *path, const char *program,
                           const mm_options *options, mm_run_dir **dir);
