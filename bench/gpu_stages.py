@@ -235,8 +235,9 @@ def time_steps(session):
                       env, timeout=400, parse=json_lines))
     steps.append(Step(
         "kernels.ViT-B-16.128.bf16",
-        [find_program("ncu") or "ncu", "--clock-control", "none", "--csv", "--page", "raw", "--print-units",
-         "base", "--metrics", "gpu__time_duration.sum,dram__bytes.sum",
+        [find_program("ncu") or "ncu", "--clock-control", "none", "--csv",
+         "--page", "raw", "--print-units", "base",
+         "--metrics", "gpu__time_duration.sum,dram__bytes.sum",
          bench / "vit_step", "ViT-B-16", 128, 1, "train", "cuda:bf16"],
         {**env, "LC_ALL": "C"}, timeout=240, parse=parse_ncu,
         refusals=NCU_REFUSALS))

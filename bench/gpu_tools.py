@@ -31,8 +31,9 @@ def find_program(name):
 
 
 def describe_machine(emulated):
-    gpu = output_of(find_program("nvidia-smi") or "nvidia-smi", "--query-gpu=name,driver_version,"
-                    "memory.total,compute_cap", "--format=csv,noheader")
+    gpu = output_of(find_program("nvidia-smi") or "nvidia-smi",
+                    "--query-gpu=name,driver_version,memory.total,compute_cap",
+                    "--format=csv,noheader")
     fields = [f.strip() for f in gpu.splitlines()[0].split(",")] if gpu else []
     nvcc = find_program("nvcc")
     release = re.search(r"release ([\d.]+)",

@@ -169,8 +169,8 @@ class Help(cli.Case):
         for more in (["--help"], self.make_inputs()):
             with self.subTest(more=more), open("/dev/full", "w") as full:
                 proc = subprocess.run(
-                    cli.command("magmax_eval", *more), cwd=self.dir, env=cli.environment(),
-                    stdin=subprocess.DEVNULL, stdout=full,
+                    cli.command("magmax_eval", *more), cwd=self.dir,
+                    env=cli.environment(), stdin=subprocess.DEVNULL, stdout=full,
                     stderr=subprocess.PIPE, text=True,
                     timeout=60 * cli.TIMEOUT_SCALE)
                 self.assertEqual(proc.returncode, 1, proc.stderr)
