@@ -1,4 +1,4 @@
-"""bench/gpu_all.sh without a GPU: its options, how it goes on after a stage was
+"""bench/gpu/all.sh without a GPU: its options, how it goes on after a stage was
 cut off, the packages that it unpacks, and the page made from its results.
 
 ctest: timeout=120
@@ -17,11 +17,11 @@ import time
 
 import magmax_cli as cli
 
-BENCH = cli.SOURCE / "bench"
+BENCH = cli.SOURCE / "bench/gpu"
 sys.path.insert(0, str(BENCH))
-import gpu_report  # noqa: E402
-import gpu_results  # noqa: E402
-import gpu_tools  # noqa: E402
+import report as gpu_report  # noqa: E402
+import results as gpu_results  # noqa: E402
+import tools as gpu_tools  # noqa: E402
 
 MACHINE = {"device": "A card", "driver": "1.2", "memory": "80 GiB",
            "compute_capability": "9.0", "cuda": "13.0", "cpu": "A host",
@@ -74,7 +74,7 @@ class Page(cli.Case):
     def page_of(self, records):
         path = self.dir / "results.jsonl"
         path.write_text("".join(json.dumps(r) + "\n" for r in records))
-        return run(sys.executable, BENCH / "gpu_report.py", path)
+        return run(sys.executable, BENCH / "report.py", path)
 
     def test_numbers_are_those_of_the_results(self):
         proc = self.page_of(MEASURED)
@@ -112,7 +112,7 @@ class Page(cli.Case):
         proc = self.page_of([dict(r, emulated=True) for r in MEASURED])
         self.assertEqual(proc.returncode, 1)
         self.assertIn("rehearsal", proc.stderr)
-        proc = run(sys.executable, BENCH / "gpu_report.py",
+        proc = run(sys.executable, BENCH / "report.py",
                    self.dir / "results.jsonl", "--rehearsal")
         self.assertIn(gpu_report.REHEARSAL, proc.stdout)
 
@@ -121,17 +121,17 @@ class Page(cli.Case):
         self.assertNotIn(gpu_report.REHEARSAL, page)
         if gpu_report.NOTHING in page:
             self.assertEqual(
-                page, run(sys.executable, BENCH / "gpu_report.py").stdout)
+                page, run(sys.executable, BENCH / "report.py").stdout)
 
     def test_missing_results_are_an_error(self):
-        proc = run(sys.executable, BENCH / "gpu_report.py", "/no/such")
+        proc = run(sys.executable, BENCH / "report.py", "/no/such")
         self.assertEqual(proc.returncode, 1)
         self.assertIn("/no/such", proc.stderr)
 
 
 class Options(cli.Case):
     def gpu_all(self, *arguments):
-        return run("bash", BENCH / "gpu_all.sh", "--work", self.dir, *arguments)
+        return run("bash", BENCH / "all.sh", "--work", self.dir, *arguments)
 
     def test_unknown_stage_lists_the_known_ones(self):
         proc = self.gpu_all("tset")
@@ -147,7 +147,7 @@ class Options(cli.Case):
     def test_missing_packages_say_how_to_get_them(self):
         proc = self.gpu_all("--emulate", "--packages", "/no/such", "build")
         self.assertEqual(proc.returncode, 1)
-        self.assertIn("gpu_packages.sh", proc.stderr)
+        self.assertIn("packages.sh", proc.stderr)
 
     def test_help_describes_every_option(self):
         text = self.gpu_all("--help").stdout
@@ -216,7 +216,7 @@ class Steps(cli.Case):
         self.assertEqual(set(results.done("test")), {"first", "second"})
 
     def test_whoever_is_killed_leaves_nothing_running(self):
-        program = ("import gpu_results, signal, sys\n"
+        program = ("import results as gpu_results, signal, sys\n"
                    "signal.signal(signal.SIGTERM, gpu_results.end_all)\n"
                    "gpu_results.call(gpu_results.Step('x', ['sh', '-c', "
                    "'echo $$ >pid.new; mv pid.new pid; sleep 60']), 60)\n")
@@ -287,7 +287,7 @@ class Kernels(cli.Case):
 
 
 class Packages(cli.Case):
-    """A package made here, unpacked by bench/gpu_prefix.py."""
+    """A package made here, unpacked by bench/gpu/prefix.py."""
 
     def make_package(self, files):
         tar = io.BytesIO()
@@ -311,7 +311,7 @@ class Packages(cli.Case):
         return folder
 
     def unpack(self, folder):
-        return run(sys.executable, BENCH / "gpu_prefix.py", folder,
+        return run(sys.executable, BENCH / "prefix.py", folder,
                    self.dir / "prefix")
 
     def test_links_stay_inside_and_programs_know_where_they_lie(self):
@@ -336,7 +336,7 @@ class Packages(cli.Case):
                          "build").stdout.split())
         of_the_machine = {"gcc", "libc6-dev", "cmake", "ninja-build",
                           "pkg-config", "hdf5-tools"}
-        collected = set((BENCH / "gpu_packages.sh").read_text().split())
+        collected = set((BENCH / "packages.sh").read_text().split())
         self.assertIn("libhdf5-openmpi-dev", needed)
         self.assertEqual(needed - of_the_machine - collected, set())
 
@@ -351,7 +351,7 @@ class Packages(cli.Case):
     def test_a_folder_without_packages_says_how_to_make_it(self):
         proc = self.unpack(self.dir)
         self.assertEqual(proc.returncode, 1)
-        self.assertIn("gpu_packages.sh", proc.stderr)
+        self.assertIn("packages.sh", proc.stderr)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A training step in PyTorch, with everything that makes it fast there, beside
 ours: rounds of both in turn, on the same card.
 
-    gpu_step_torch.py MODEL BATCH PRECISION ROUNDS STEPS DEVICE -- OURS...
+    step_torch.py MODEL BATCH PRECISION ROUNDS STEPS DEVICE -- OURS...
 
 The tower of bench/vit_step_torch.py with scaled_dot_product_attention by the
 fastest of its backends for the model's shape; all from bytes to loss through
@@ -23,7 +23,7 @@ try:
     from torch import nn
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    from gpu_attention_torch import BACKENDS, time_backend
+    from attention_torch import BACKENDS, time_backend
     from vit_step_torch import size_of
     IMPORT_ERROR = None
 except ImportError as error:

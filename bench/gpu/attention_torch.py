@@ -1,9 +1,9 @@
 """Attention by PyTorch's backends (cuDNN's, flash, memory-efficient), forward
 and gradient, in bf16, at the lengths of image towers.
 
-    gpu_attention_torch.py [--quick]
+    attention_torch.py [--quick]
 
-Prints a JSON object a line: seconds as bench/gpu_ops.c takes them. --quick, for
+Prints a JSON object a line: seconds as bench/gpu/op_times.c takes them. --quick, for
 rehearsals: on the CPU, tiny sizes, each once.
 """
 

@@ -1,7 +1,7 @@
 /*
  * Times every op of a training step, and of merging, at a model's sizes:
  *
- *   gpu_ops DEVICE MODEL BATCH [--tokens T] [--only TEXT] [--quick]
+ *   op_times DEVICE MODEL BATCH [--tokens T] [--only TEXT] [--quick]
  *
  * DEVICE as mm_device_open has it (cuda:bf16, cpu, ...), MODEL a name or a JSON
  * file. Prints a JSON object a line: the op, its calls in a training step, the
@@ -11,7 +11,7 @@
  * attention;
  * --only takes the ops whose name has TEXT in it; --quick calls each op once.
  */
-#include "bench/gpu_ops.h"
+#include "bench/gpu/op_times.h"
 #include "bench/median.h"
 #include "src/base/log.h"
 #include "src/model/params.h"
@@ -26,7 +26,7 @@ static const double sample_s = 0.02;
 static void must(mm_status st)
 {
     if (st != MM_OK) {
-        fprintf(stderr, "gpu_ops: %s\n", mm_fail_message());
+        fprintf(stderr, "op_times: %s\n", mm_fail_message());
         exit(1);
     }
 }
@@ -191,7 +191,7 @@ int main(int argc, char **argv)
             argc = 0;
     }
     if (argc < 4 || atoll(argv[3]) < 1) {
-        fprintf(stderr, "usage: gpu_ops DEVICE MODEL BATCH [--tokens T] "
+        fprintf(stderr, "usage: op_times DEVICE MODEL BATCH [--tokens T] "
                         "[--only TEXT] [--quick]\n");
         return 2;
     }

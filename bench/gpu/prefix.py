@@ -2,12 +2,12 @@
 """Unpack Debian packages into a folder from which they work, on any x86-64
 Linux whose C library is no older, without dpkg, root or a network.
 
-    gpu_prefix.py PACKAGES PREFIX [--check]
+    prefix.py PACKAGES PREFIX [--check]
 
-PACKAGES holds .deb files and SHA256SUMS (bench/gpu_packages.sh makes it).
+PACKAGES holds .deb files and SHA256SUMS (bench/gpu/packages.sh makes it).
 PREFIX is made anew, or left alone where it holds these very packages. In it are
 usr/ as the packages have it, links kept inside; bin/ with mpirun and pkg-config
-as programs that find their libraries and files there. bench/gpu_prefix.cmake
+as programs that find their libraries and files there. bench/gpu/prefix.cmake
 tells CMake about it.
 
 --check: also require that every library named by the programs and libraries in
@@ -42,7 +42,7 @@ NOT_NEEDED = re.compile(r"ucx|ofi|psm|openib|usnic|verbs|slurm|netlink")
 
 
 def fail(text):
-    sys.exit(f"gpu_prefix: {text}")
+    sys.exit(f"prefix: {text}")
 
 
 def archive_members(path):
@@ -190,15 +190,15 @@ def checked_packages(folder):
     """The packages, each with the checksum that it was collected with."""
     sums = folder / "SHA256SUMS"
     if not sums.is_file():
-        fail(f"{folder} holds no SHA256SUMS: make it with bench/gpu_packages.sh")
+        fail(f"{folder} holds no SHA256SUMS: make it with bench/gpu/packages.sh")
     packages = []
     for line in sums.read_text(encoding="utf-8").splitlines():
         digest, name = line.split(maxsplit=1)
         path = folder / name.lstrip("*")
         if not path.is_file():
-            fail(f"{path} is missing: run bench/gpu_packages.sh again")
+            fail(f"{path} is missing: run bench/gpu/packages.sh again")
         if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-            fail(f"{path} is damaged: run bench/gpu_packages.sh again")
+            fail(f"{path} is damaged: run bench/gpu/packages.sh again")
         packages.append(path)
     return packages, sums.read_text(encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""The stages of bench/gpu_all.sh, which describes them and the options."""
+"""The stages of bench/gpu/all.sh, which describes them and the options."""
 
 import argparse
 import json
@@ -11,12 +11,12 @@ from pathlib import Path
 
 sys.dont_write_bytecode = True
 
-from gpu_report import TRAINING, Results as Report, page
-from gpu_results import Results, Step, end_all, json_lines, source_digest
-from gpu_tools import (describe_machine, find_program, output_of, parse_ncu,
+from report import TRAINING, Results as Report, page
+from results import Results, Step, end_all, json_lines, source_digest
+from tools import (describe_machine, find_program, output_of, parse_ncu,
                        toolkit_hints)
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("build", "test", "sanitize", "time")
 # Errors that calls return are ours to check, and some tests provoke them; of
 # products, whose kernels are not ours, only what they are given is checked.
@@ -24,7 +24,7 @@ NOT_OURS = [word for name in ("gemm", "gemv", "cutlass", "cublas", "nvjet")
             for word in ("--kernel-name-exclude", f"kns={name}")]
 SANITIZERS = {"memcheck": ["--report-api-errors", "no"], "racecheck": NOT_OURS,
               "initcheck": NOT_OURS, "synccheck": NOT_OURS}
-PLANTED = ("memcheck", "racecheck", "initcheck")  # as bench/gpu_planted.cu
+PLANTED = ("memcheck", "racecheck", "initcheck")  # as bench/gpu/planted.cu
 FOUND = 99
 # What compute-sanitizer says of a machine that it cannot work on.
 REFUSALS = ("Device not supported", "device is not supported",
@@ -39,7 +39,7 @@ def say(text):
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(prog="bench/gpu_all.sh", add_help=False)
+    parser = argparse.ArgumentParser(prog="bench/gpu/all.sh", add_help=False)
     parser.add_argument("stages", nargs="*", metavar="STAGE")
     parser.add_argument("--out")
     parser.add_argument("--work", default="build/gpu")
@@ -85,9 +85,9 @@ class Session:
             return
         if not Path(packages).is_dir():
             say(f"no {packages}: make it where there is a network with "
-                "bench/gpu_packages.sh, or give --packages none")
+                "bench/gpu/packages.sh, or give --packages none")
             sys.exit(1)
-        subprocess.run([sys.executable, ROOT / "bench/gpu_prefix.py", packages,
+        subprocess.run([sys.executable, ROOT / "bench/gpu/prefix.py", packages,
                         self.prefix], check=True)
         os.environ["PATH"] = f"{self.prefix}/bin:{os.environ['PATH']}"
         for line in (self.prefix / "environment").read_text(
@@ -107,7 +107,7 @@ def build_steps(session):
     args = session.args
     configure = ["cmake", f"-DMAGMAX_PREFIX={session.prefix}"]
     if args.packages != "none":
-        configure += ["-C", ROOT / "bench/gpu_prefix.cmake"]
+        configure += ["-C", ROOT / "bench/gpu/prefix.cmake"]
     configure += [
         "-S", ROOT, "-B", session.build, "-G", "Ninja",
         "-DCMAKE_BUILD_TYPE=Release", "-DMAGMAX_BENCH=ON", "-DMAGMAX_TESTS=ON",
@@ -165,7 +165,7 @@ def sanitize_steps(session):
                      *SANITIZERS[tool], *command],
                     timeout=180, refusals=REFUSALS, cwd=ROOT, **more)
 
-    planted = session.build / "bin-bench/gpu_planted"
+    planted = session.build / "bin-bench/gpu/planted"
     steps = [checked("planted", tool, [planted, tool], wanted_code=FOUND)
              for tool in PLANTED]
     steps += [checked(case.name, tool, case.command, env=case.env)
@@ -195,7 +195,7 @@ def training_steps(session, env):
             model, batch = ROOT / "tests/golden/tiny/model.json", 2
         steps = 1 if small else 20
         yield Step(name, [
-            sys.executable, ROOT / "bench/gpu_step_torch.py", model, batch,
+            sys.executable, ROOT / "bench/gpu/step_torch.py", model, batch,
             precision, 1 if small else 3, steps, "cpu" if small else "cuda",
             "--", program, model, batch, steps, "train", f"cuda:{precision}"],
             env, timeout=300, parse=json_lines)
@@ -215,21 +215,21 @@ def time_steps(session):
     for model, batch, precision in TRAINING:
         steps.append(Step(
             f"ops.{model}.{batch}.{precision}",
-            [bench / "gpu_ops", f"cuda:{precision}", tiny if small else model,
+            [bench / "op_times", f"cuda:{precision}", tiny if small else model,
              2 if small else batch, *quick], env, parse=json_lines))
-    # As in gpu_attention_torch.py.
+    # As in attention_torch.py.
     for model, batch, tokens in (("ViT-B-32", 128, 50), ("ViT-B-16", 128, 197),
                                  ("ViT-L-14", 128, 257), ("ViT-L-14", 32, 577)):
         steps.append(Step(
             f"attention.{tokens}",
-            [bench / "gpu_ops", "cuda:bf16", tiny if small else model,
+            [bench / "op_times", "cuda:bf16", tiny if small else model,
              2 if small else batch, "--tokens", 9 if small else tokens,
              "--only", "attention", *quick], env, parse=json_lines))
     steps.append(Step("attention.PyTorch",
-                      [sys.executable, ROOT / "bench/gpu_attention_torch.py",
+                      [sys.executable, ROOT / "bench/gpu/attention_torch.py",
                        *quick], env, parse=json_lines))
     steps += training_steps(session, env)
-    steps.append(Step("merge", [sys.executable, ROOT / "bench/gpu_merge.py",
+    steps.append(Step("merge", [sys.executable, ROOT / "bench/gpu/merge.py",
                                 bin_folder, session.args.work / "merge",
                                 1 if small else 3, *quick],
                       env, timeout=400, parse=json_lines))

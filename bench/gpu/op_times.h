@@ -1,5 +1,5 @@
-#ifndef MAGMAX_BENCH_GPU_OPS_H
-#define MAGMAX_BENCH_GPU_OPS_H
+#ifndef MAGMAX_BENCH_GPU_OP_TIMES_H
+#define MAGMAX_BENCH_GPU_OP_TIMES_H
 
 #include "kernels/ops.h"
 #include "src/model/config.h"

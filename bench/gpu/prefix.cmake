@@ -1,6 +1,6 @@
-# Where CMake finds what bench/gpu_prefix.py unpacked:
+# Where CMake finds what bench/gpu/prefix.py unpacked:
 #
-#   cmake -DMAGMAX_PREFIX=PREFIX -C bench/gpu_prefix.cmake -S . -B BUILD ...
+#   cmake -DMAGMAX_PREFIX=PREFIX -C bench/gpu/prefix.cmake -S . -B BUILD ...
 #
 # Programs get that folder as DT_RPATH, which, unlike DT_RUNPATH, also holds for
 # what their libraries load; so no LD_LIBRARY_PATH, which would reach Python.

@@ -1,6 +1,6 @@
 """Merging on a GPU and on the CPU, whole processes, inputs in the page cache.
 
-    gpu_merge.py BIN FOLDER ROUNDS [--quick]
+    merge.py BIN FOLDER ROUNDS [--quick]
 
 BIN holds magmax_merge; FOLDER takes 16 GB of files of ViT-L/14's image tower
 (theta_0 and ten tasks), removed at the end. Prints a JSON object a round and
@@ -103,7 +103,7 @@ def main():
                    for name in shapes)
         print(json.dumps({"same bits": same}))
         if not same:
-            sys.exit("gpu_merge: the merged weights differ")
+            sys.exit("merge: the merged weights differ")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""What bench/gpu_stages.py finds on the machine, and what its tools say."""
+"""What bench/gpu/stages.py finds on the machine, and what its tools say."""
 
 import csv
 import os

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Make docs/gpu-results.md from the results of bench/gpu_all.sh, so that no
+"""Make docs/gpu-results.md from the results of bench/gpu/all.sh, so that no
 number is copied by hand.
 
-    gpu_report.py                    the page before anything was run
-    gpu_report.py RESULTS.jsonl      the page of those results
+    report.py                    the page before anything was run
+    report.py RESULTS.jsonl      the page of those results
 
 Prints Markdown. Results of a rehearsal (--emulate) are refused; with --rehearsal
 they give a page that says on top that its numbers mean nothing.
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 sys.dont_write_bytecode = True
-from gpu_results import read_records  # noqa: E402
+from results import read_records  # noqa: E402
 
 NOTHING = ("Nothing has been run on a GPU yet: columns for measurements are "
            "empty.\n")
@@ -96,7 +96,7 @@ def machine_section(results):
             ("host", machine and f"{machine['cpu']}, {machine['n_cores']} cores"
                                  f", {machine['system']}" or ""),
             ("source (digest)", results.source),
-            ("command", "`bench/gpu_all.sh`")]
+            ("command", "`bench/gpu/all.sh`")]
     return table(("", ""), "ll", rows)
 
 
@@ -239,8 +239,8 @@ def page(results):
                  "many calls in a row on random numbers.\n")
     parts = [
         "# GPU results\n",
-        "This page is made by `bench/gpu_report.py` from the file that "
-        "`bench/gpu_all.sh` writes\n([how to run it](gpu.md)); do not edit it.\n",
+        "This page is made by `bench/gpu/report.py` from the file that "
+        "`bench/gpu/all.sh` writes\n([how to run it](gpu.md)); do not edit it.\n",
         state, machine_section(results),
         "## What was run\n", stage_section(results),
         "## The card's own limits\n", limits_section(results),
@@ -276,12 +276,12 @@ def main():
     if len(names) > 1 or any(n.startswith("-") for n in names):
         sys.exit(__doc__)
     if names and not Path(names[0]).is_file():
-        sys.exit(f"gpu_report: there is no {names[0]}")
+        sys.exit(f"report: there is no {names[0]}")
     results = Results(read_records(names[0]) if names else [])
     if names and not results.steps:
-        sys.exit(f"gpu_report: {names[0]} holds no results")
+        sys.exit(f"report: {names[0]} holds no results")
     if results.emulated and "--rehearsal" not in sys.argv:
-        sys.exit(f"gpu_report: {names[0]} is a rehearsal's (--emulate), not "
+        sys.exit(f"report: {names[0]} is a rehearsal's (--emulate), not "
                  "measurements; --rehearsal shows it all the same")
     print(page(results), end="")
 

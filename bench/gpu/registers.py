@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """What the compiler makes of every CUDA kernel: docs/gpu-registers.md.
 
-    gpu_registers.py            compile and write it; needs nvcc, not a GPU
-    gpu_registers.py --check    does it name every kernel of kernels/cuda? Needs
+    registers.py            compile and write it; needs nvcc, not a GPU
+    registers.py --check    does it name every kernel of kernels/cuda? Needs
                                 nothing; exit 1 if not
 
 Warnings are errors, as in the build.
@@ -16,14 +16,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 REPORT = ROOT / "docs/gpu-registers.md"
 ARCHITECTURES = ("sm_80", "sm_90")
 KERNEL = re.compile(r"__global__[^;{]*?\b(mm_\w+_kernel)\b", re.S)
 
 HEAD = """# Registers and spills
 
-By `bench/gpu_registers.py` with {version}; `-O3`, no GPU needed. Registers a
+By `bench/gpu/registers.py` with {version}; `-O3`, no GPU needed. Registers a
 thread, bytes of spills (stores + loads), and bytes of static shared memory a
 block. T is the number type of the activations. Attention in plain fp32 and
 layer norm have dynamic shared memory as well.
@@ -37,7 +37,7 @@ def find_nvcc():
     nvcc = os.environ.get("CUDACXX") or shutil.which("nvcc") \
         or "/usr/local/cuda/bin/nvcc"
     if not Path(nvcc).exists():
-        sys.exit("gpu_registers: no nvcc; set CUDACXX")
+        sys.exit("registers: no nvcc; set CUDACXX")
     return nvcc
 
 
@@ -59,7 +59,7 @@ def compile_file(nvcc, source, architecture, cubin):
          "--Werror=all-warnings", "-Xptxas", "-v", f"-I{ROOT}", "-o", cubin,
          source], capture_output=True, text=True)
     if proc.returncode != 0:
-        sys.exit(f"gpu_registers: {source}:\n{proc.stderr}")
+        sys.exit(f"registers: {source}:\n{proc.stderr}")
     found, name, spills = {}, None, 0
     for line in proc.stderr.splitlines():
         if match := re.search(r"Compiling entry function '(\w+)'", line):
@@ -102,7 +102,7 @@ def check_report():
     missing = sorted(n for n in names if not re.search(rf"\b{n}\b", text))
     for name in missing:
         print(f"{name} is not in {REPORT.relative_to(ROOT)}: run "
-              "bench/gpu_registers.py")
+              "bench/gpu/registers.py")
     print(f"{len(names)} kernels, {len(missing)} missing")
     return 1 if missing or not names else 0
 

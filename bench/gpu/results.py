@@ -1,4 +1,4 @@
-"""The results file of bench/gpu_all.sh, and what runs its steps.
+"""The results file of bench/gpu/all.sh, and what runs its steps.
 
 One JSON object a line. The first of a session says what machine it is
 ({"machine": {...}}); every other one is a step:

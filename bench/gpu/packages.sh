@@ -1,19 +1,19 @@
 #!/bin/bash
-# Collect what bench/gpu_all.sh needs on a machine that has CUDA, a C compiler,
+# Collect what bench/gpu/all.sh needs on a machine that has CUDA, a C compiler,
 # CMake, ninja and Python, but no package registry: the Debian packages of the
 # libraries that magmax is built from, with all that those load. It runs where
 # there is apt (no root needed); the folder then travels with the source.
 #
-#   bench/gpu_packages.sh [--to DIR]     default: build/gpu-packages
+#   bench/gpu/packages.sh [--to DIR]     default: build/gpu-packages
 #
 # DIR gets the .deb files and SHA256SUMS. The script checks that every library
 # that one of them asks for is in another, or belongs to every machine with a
 # compiler, and that folder and source together stay under 60 MB, the size that
 # may travel.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-say() { printf 'gpu_packages: %s\n' "$*" >&2; }
+say() { printf 'packages: %s\n' "$*" >&2; }
 
 to=build/gpu-packages
 most_bytes=60000000
@@ -67,7 +67,7 @@ fi
 (cd "$to" && sha256sum -- *.deb >SHA256SUMS)
 
 scratch=$(mktemp -d)
-python3 bench/gpu_prefix.py "$to" "$scratch/prefix" --check
+python3 bench/gpu/prefix.py "$to" "$scratch/prefix" --check
 
 n_packages=$(find "$to" -name '*.deb' | wc -l)
 packages_bytes=$(cat "$to"/* | wc -c)

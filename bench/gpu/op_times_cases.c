@@ -1,6 +1,6 @@
-/* What bench/gpu_ops.c times: each op of a training step and of merging, with
- * the bytes that it must move and the operations that it must do. */
-#include "bench/gpu_ops.h"
+/* What bench/gpu/op_times.c times: each op of a training step and of merging,
+ * with the bytes that it must move and the operations that it must do. */
+#include "bench/gpu/op_times.h"
 #include "src/model/vit.h"
 
 /* ---- a training step, in its order -------------------------------------- */
