@@ -211,6 +211,10 @@ def time_steps(session):
     tiny = ROOT / "tests/golden/tiny/model.json"
     steps = [Step("limits", [bench / ("gpu_limits_on_cpu" if small
                                       else "gpu_limits"), *quick],
+                  env, timeout=120, parse=json_lines),
+             Step("products", [
+                 bench / ("product_probe_on_cpu" if small else "product_probe"),
+                 *quick, *(["--seconds", 5, tiny, 2] if small else [])],
                   env, timeout=120, parse=json_lines)]
     for model, batch, precision in TRAINING:
         steps.append(Step(
