@@ -214,7 +214,8 @@ def time_steps(session):
                   env, timeout=120, parse=json_lines),
              Step("products", [
                  bench / ("product_probe_on_cpu" if small else "product_probe"),
-                 *quick, *(["--seconds", 5, tiny, 2] if small else [])],
+                 *quick, "--table", session.args.work / "product_table.inc",
+                 *(["--seconds", 5, tiny, 2] if small else [])],
                   env, timeout=120, parse=json_lines)]
     for model, batch, precision in TRAINING:
         steps.append(Step(
