@@ -161,13 +161,10 @@ def missing_libraries(kit):
 def add_scripts(folder):
     for name in ("run", "exec"):
         shutil.copy(SOURCE / "bench/gpu/in_kit" / name, folder / name)
-    for name, patterns in (("bench", ("*.py", "*.sh")),
-                           ("bench/gpu", ("*.py", "*.sh")),
-                           ("tests/cli", ("*.py",)),
-                           ("tests/parity", ("*.py",))):
+    for name in ("bench", "bench/gpu", "tests/cli", "tests/parity"):
         (folder / name).mkdir(parents=True)
-        for pattern in patterns:
-            for path in (SOURCE / name).glob(pattern):
+        for path in (SOURCE / name).iterdir():
+            if path.suffix in (".py", ".sh", ".json"):
                 shutil.copy(path, folder / name)
     for name in ("tiny", "clip"):
         shutil.copytree(SOURCE / "tests/golden" / name,
