@@ -46,8 +46,9 @@ class Dynamic:
     def string_at(self, value):
         """Where a string of the dynamic section lies in the file, and it."""
         table = next(v for _, tag, v in self.entries if tag == DT_STRTAB)
-        at = next(table - address + offset for address, offset, n_bytes
-                  in self.loaded if address <= table < address + n_bytes) + value
+        at = value + next(
+            table - address + offset for address, offset, n_bytes
+            in self.loaded if address <= table < address + n_bytes)
         return at, self.data[at:self.data.index(0, at)].decode()
 
     def strings(self, *tags):

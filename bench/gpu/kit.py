@@ -64,7 +64,7 @@ def fail(text):
     sys.exit(f"kit: {text}")
 
 
-# ---- programs and libraries ---------------------------------------------------
+# ---- programs and libraries -------------------------------------------------
 
 class Kit:
     """The folder that is made, and where its programs, modules and plugins came
@@ -110,8 +110,8 @@ def add_open_mpi(kit):
     for plugin in plugins:
         elf.forget_search_path(kit.add(plugin, "lib/openmpi"))
     for name, program in (("mpirun", "orterun"), ("orted", "orted")):
-        elf.set_search_path(kit.add(at["bindir"] / program, "lib/openmpi", name),
-                            "$ORIGIN/..")
+        target = kit.add(at["bindir"] / program, "lib/openmpi", name)
+        elf.set_search_path(target, "$ORIGIN/..")
         kit.add(SOURCE / "bench/gpu/in_kit/launch", "bin", name)
     pmix = elf.loaded_libraries(plugins).get("libpmix.so.2")
     if not pmix:
@@ -156,7 +156,7 @@ def missing_libraries(kit):
             and not VENDOR.match(name)]
 
 
-# ---- tests and scripts ----------------------------------------------------------
+# ---- tests and scripts ------------------------------------------------------
 
 def add_scripts(folder):
     for name in ("run", "exec"):
@@ -208,7 +208,7 @@ def tests_of(text, build, folder):
     return tests
 
 
-# ---- the archive ----------------------------------------------------------------
+# ---- the archive ------------------------------------------------------------
 
 def cache_entry(build, name):
     text = (build / "CMakeCache.txt").read_text(encoding="utf-8")

@@ -7,13 +7,14 @@
 #
 #   --out DIR   default: build/gpu-kit, with --emulate build/gpu-kit-emulated;
 #               gets magmax-gpu-kit, magmax-gpu-kit.tar.xz and build
-#   --emulate   for a rehearsal without a GPU: kernels/cuda run by the CPU; needs
-#               no toolkit
+#   --emulate   for a rehearsal without a GPU: kernels/cuda run by the CPU;
+#               needs no toolkit
 #   --jobs N    compilers at once (default: the cores)
 #
 # There:
 #
-#   python3 -m tarfile -e magmax-gpu-kit.tar.xz && magmax-gpu-kit/run [OPTION...]
+#   python3 -m tarfile -e magmax-gpu-kit.tar.xz
+#   magmax-gpu-kit/run [OPTION...]       the options of bench/gpu/run.py
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -27,7 +28,7 @@ while [ $# -gt 0 ]; do
     --out) out=${2:?--out needs a folder}; shift ;;
     --jobs) jobs=${2:?--jobs needs a number}; shift ;;
     --emulate) emulate=yes ;;
-    --help | -h) sed -n '2,17s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    --help | -h) sed -n '2,18s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) say "unknown argument '$1'; see --help"; exit 2 ;;
     esac
     shift

@@ -9,15 +9,15 @@
 #   --toolkit DIR   shown to a kit with GPU code, for its cuBLASLt and NCCL
 #                   (default: /usr/local/cuda; "none" leaves that out)
 #
-# In each root it checks that every program and module finds its libraries, all in
-# the kit but for glibc (and NVIDIA's), and runs programs, tests on the CPU, two
-# ranks, training against the golden numbers, and of an emulated kit tests of the
-# device cuda.
+# In each root it checks that every program and module finds its libraries, all
+# in the kit but for glibc (and NVIDIA's), and runs programs, tests on the CPU,
+# two ranks, training against the golden numbers, and of an emulated kit tests of
+# the device cuda.
 set -euo pipefail
 
 say() { printf 'try_kit: %s\n' "$*" >&2; }
 
-# ---- in the root ----------------------------------------------------------------
+# ---- in the root ------------------------------------------------------------
 
 step() {
     local log=/tmp/step.log
@@ -50,7 +50,8 @@ test_of_the_list() {
     python3 -B - "$1" <<'PYTHON'
 import json, os, sys
 kit = os.getcwd()
-test = next(t for t in json.load(open("tests.json")) if t["name"] == sys.argv[1])
+tests = {t["name"]: t for t in json.load(open("tests.json"))}
+test = tests[sys.argv[1]]
 os.environ |= {k: v.replace("@KIT@", kit) for k, v in test["env"].items()}
 command = [w.replace("@KIT@", kit) for w in test["command"]]
 os.execvp("./exec", ["./exec", *command])
@@ -103,7 +104,7 @@ inside() {
     fi
 }
 
-# ---- outside --------------------------------------------------------------------
+# ---- outside ----------------------------------------------------------------
 
 # A mount namespace of its own: nothing stays mounted.
 try_in() {

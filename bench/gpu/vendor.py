@@ -23,9 +23,9 @@ OPENER, OPENED = "libcublasLt", "libnvrtc*.so*"
 
 def folders(python_path=None):
     """Where to look, in order."""
-    homes = filter(None, [os.environ.get("CUDA_HOME"), "/usr/local/cuda",
-                          *sorted(glob.glob("/usr/local/cuda-*"), reverse=True)])
-    for home in homes:
+    homes = [os.environ.get("CUDA_HOME"), "/usr/local/cuda",
+             *sorted(glob.glob("/usr/local/cuda-*"), reverse=True)]
+    for home in filter(None, homes):
         yield from (Path(home, "lib64"), Path(home, "lib"),
                     Path(home, "targets/x86_64-linux/lib"))
     for entry in sys.path if python_path is None else python_path:

@@ -190,7 +190,8 @@ class Vendor(Rig):
         env = {**os.environ, "CUDA_HOME": str(self.dir / "toolkit"),
                "PYTHONPATH": str(self.dir / "site")}
         for _ in range(2):
-            proc = run(sys.executable, BENCH / "vendor.py", self.folder, env=env)
+            proc = run(sys.executable, BENCH / "vendor.py", self.folder,
+                       env=env)
             self.assertEqual(proc.returncode, 0, proc.stderr)
         self.assertIn(f"libcublasLt.so.13: {toolkit.resolve()}\n", proc.stdout)
         self.assertIn("libnone.so.1: not found\n", proc.stdout)
