@@ -253,10 +253,10 @@ static void activations_and_sums_of_bf16_are_those_of_fp32_rounded(void **)
             must(mm_cuda_activate(streams[1], act(y_2.data), act(x_2.data),
                                   kind, n));
             assert_rounded(y_2.get(), y.get(), 0);
-            must(mm_cuda_activate_grad(streams[0], act(d.data), act(x.data),
-                                       kind, n));
-            must(mm_cuda_activate_grad(streams[1], act(d_2.data), act(x_2.data),
-                                       kind, n));
+            must(mm_cuda_activate_grad(streams[0], act(d.data), nullptr,
+                                       act(x.data), kind, false, 1, n));
+            must(mm_cuda_activate_grad(streams[1], act(d_2.data), nullptr,
+                                       act(x_2.data), kind, false, 1, n));
             assert_rounded(d_2.get(), d.get(), 0);
             must(mm_cuda_column_sums(streams[0], CUDA_R_32F, sums.data, x.data,
                                      17, false, 59, 17));
