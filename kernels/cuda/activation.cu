@@ -157,9 +157,8 @@ __global__ void __launch_bounds__(ACTIVATION_THREADS)
     }
 }
 
-/* Four blocks a multiprocessor: MM_COLUMN_BLOCKS on an H100. */
 template <int N, typename F>
-__global__ void __launch_bounds__(MM_COLUMN_THREADS, 4)
+__global__ void __launch_bounds__(MM_COLUMN_THREADS, MM_COLUMN_BLOCKS_AN_SM)
     mm_activation_sums_kernel(float *out, F f, bool accumulate, int64_t n_rows,
                               int64_t width, int64_t rows_a_part)
 {

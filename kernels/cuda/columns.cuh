@@ -11,9 +11,10 @@
 
 enum {
     MM_COLUMN_THREADS = MM_ROWS_A_BLOCK * MM_WARP,
+    MM_COLUMN_BLOCKS_AN_SM = 4, /* resident */
     /* The same on every GPU, so that the bits are: as many as an H100 has
-     * resident, four a multiprocessor. */
-    MM_COLUMN_BLOCKS = 528,
+     * resident. */
+    MM_COLUMN_BLOCKS = 132 * MM_COLUMN_BLOCKS_AN_SM,
     MM_COLUMN_LEAST_ROWS = 64 /* of a part */
 };
 
@@ -112,7 +113,7 @@ template <typename T> struct mm_elements {
 };
 
 template <typename T, int N = 1>
-__global__ void __launch_bounds__(MM_COLUMN_THREADS)
+__global__ void __launch_bounds__(MM_COLUMN_THREADS, MM_COLUMN_BLOCKS_AN_SM)
     mm_column_sums_kernel(float *out, const T *x, int64_t x_stride,
                           bool accumulate, int64_t n_rows, int64_t width,
                           int64_t rows_a_part)

@@ -268,6 +268,37 @@ static void activations_and_sums_of_bf16_are_those_of_fp32_rounded(void **)
         }
 }
 
+/* Sums of the gradient before it was rounded, or after; `old` on top. */
+template <typename T>
+static std::vector<float> sums_of_gradient(std::size_t shift)
+{
+    enum : int64_t { ROWS = 700, WIDTH = 264 };
+    const std::size_t n = ROWS * WIDTH;
+    const std::vector<float> old = random_floats(3, WIDTH);
+    buffer<T> x(random_floats(1, n), shift), d(random_floats(2, n), shift);
+    buffer<float> sums(old);
+    must(mm_cuda_activate_grad(stream_of<T>(), act(d.data), sums.data,
+                               act(x.data), MM_GELU, true, ROWS, WIDTH));
+    const std::vector<float> got = sums.get(), of = d.get();
+    for (std::size_t j = 0; j < WIDTH; j++) {
+        double want = old[j], size = 0.0;
+        for (std::size_t i = j; i < n; i += WIDTH) {
+            want += of[i];
+            size += std::fabs(of[i]);
+        }
+        const double allowed = (sizeof(T) == 2 ? 0x1p-8 : 0x1p-20) * size;
+        if (!(std::fabs(got[j] - want) <= allowed))
+            fail_msg("column %zu: got %.9g, want %.9g", j, got[j], want);
+    }
+    return got;
+}
+
+static void sums_of_gradients_do_not_depend_on_addresses(void **)
+{
+    assert_true(sums_of_gradient<float>(0) == sums_of_gradient<float>(1));
+    assert_true(sums_of_gradient<mm_bf16>(0) == sums_of_gradient<mm_bf16>(1));
+}
+
 static void more_blocks_than_65535_are_launched(void **)
 {
     enum : int64_t { ROWS = 8 * 65600 + 3 };
@@ -308,6 +339,7 @@ int main()
         cmocka_unit_test(attention_refuses_heads_that_are_too_wide),
         cmocka_unit_test(
             activations_and_sums_of_bf16_are_those_of_fp32_rounded),
+        cmocka_unit_test(sums_of_gradients_do_not_depend_on_addresses),
         cmocka_unit_test(more_blocks_than_65535_are_launched),
         cmocka_unit_test(long_columns_are_summed_in_parts),
     };
