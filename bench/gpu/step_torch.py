@@ -6,10 +6,12 @@ ours: rounds of both in turn, on the same card.
 The tower of bench/vit_step_torch.py with scaled_dot_product_attention by the
 fastest of its backends for the model's shape; all from bytes to loss through
 torch.compile; bf16 autocast or tf32 products; fused AdamW; the gradient's norm
-clipped. MODEL is a name or open_clip's JSON, DEVICE cuda, or cpu for rehearsals.
-OURS is a command that prints one JSON line with its own medians. Prints a JSON
-object a round and program; both must have as many parameters. Without PyTorch,
-or its GPU, only OURS runs, and a line says why.
+clipped; pixels brought ahead by a stream of their own, losses read a step late.
+Blocks of steps are timed, as bench/vit_step.c has them. MODEL is a name or
+open_clip's JSON, DEVICE cuda, or cpu for rehearsals. OURS is a command that
+prints one JSON line with its own medians. Prints a JSON object a round and
+program; both must have as many parameters. Without PyTorch, or its GPU, only
+OURS runs, and a line says why.
 """
 
 import json
@@ -30,6 +32,7 @@ except ImportError as error:
     torch, IMPORT_ERROR = None, str(error)
 
 N_CLASSES = 100
+BLOCK_STEPS = 10  # bench/vit_step.c's
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 
@@ -121,6 +124,9 @@ class Trainer:
                                     dtype=torch.uint8)
         if device == "cuda":
             self.pixels = self.pixels.pin_memory()
+            self.copies = torch.cuda.Stream()
+            self.losses = [(torch.empty((), pin_memory=True),
+                            torch.cuda.Event()) for _ in range(2)]
         self.labels = torch.arange(batch, device=device) % N_CLASSES
         self.optimizer = torch.optim.AdamW(
             self.tower.parameters(), lr=1e-6, weight_decay=0.1, fused=True)
@@ -139,32 +145,56 @@ class Trainer:
         return nn.functional.cross_entropy(features @ self.head.t(),
                                            self.labels)
 
+    def fetch_pixels(self):
+        """On the way while the step before computes."""
+        if self.device.type != "cuda":
+            return self.pixels
+        with torch.cuda.stream(self.copies):
+            pixels = self.pixels.to(self.device, non_blocking=True)
+        torch.cuda.current_stream().wait_stream(self.copies)
+        pixels.record_stream(torch.cuda.current_stream())
+        return pixels
+
+    def read_loss_before(self, loss):
+        """Have this step's loss brought to the host; the one before it."""
+        if self.device.type != "cuda":
+            return loss.item()
+        kept, copied = self.losses[0]
+        kept.copy_(loss.detach(), non_blocking=True)
+        copied.record()
+        self.losses.reverse()
+        before, copied = self.losses[0]
+        copied.synchronize()
+        return before.item()
+
     def step(self):
-        """One step, pixels and all; the loss is read, as ours is."""
-        pixels = self.pixels.to(self.device, non_blocking=True)
-        loss = self.compiled_loss(pixels)
+        """One step, pixels and all."""
+        loss = self.compiled_loss(self.fetch_pixels())
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.tower.parameters(), 1.0)
         self.optimizer.step()
-        return loss.item()
+        return self.read_loss_before(loss)
 
     def synchronize(self):
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
-    def time_steps(self, n_steps, n_before):
-        """Median seconds of n_steps, behind n_before that do not count."""
+    def time_steps(self, n_steps):
+        """Median over blocks of a step's seconds; one block more comes before
+        and does not count."""
+        n_blocks = max(1, n_steps // BLOCK_STEPS)
+        n_each = n_steps // n_blocks
         seconds = []
         with sdpa_kernel(BACKENDS.get(self.attention, SDPBackend.MATH)):
-            for number in range(-n_before, n_steps):
+            for _ in range(1 + n_blocks):
                 self.synchronize()
                 begin = time.perf_counter()
-                self.step()
+                for _ in range(n_each):
+                    self.step()
                 self.synchronize()
-                if number >= 0:
-                    seconds.append(time.perf_counter() - begin)
-        return statistics.median(seconds)
+                seconds.append((time.perf_counter() - begin) / n_each)
+        return statistics.median(seconds[1:])
 
     def give_back_memory(self):
         if self.device.type == "cuda":
@@ -182,7 +212,7 @@ def main():
         print(json.dumps({**common, "program": "PyTorch", "not run": reason}))
     else:
         trainer = Trainer(model, batch, precision, device)
-        trainer.time_steps(1, 4)  # compiles, chooses algorithms
+        trainer.time_steps(2)  # compiles, chooses algorithms
     for number in range(rounds):
         if trainer:
             trainer.give_back_memory()
@@ -199,7 +229,7 @@ def main():
         if trainer.n_params() != row["n_params"]:
             sys.exit(f"PyTorch's model has {trainer.n_params()} parameters, "
                      f"ours {row['n_params']}")
-        seconds = trainer.time_steps(steps, 2)
+        seconds = trainer.time_steps(steps)
         print(json.dumps({**common, "program": "PyTorch", "round": number,
                           "images_per_s": batch / seconds,
                           "attention": trainer.attention,
