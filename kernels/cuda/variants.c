@@ -16,6 +16,9 @@ static const struct variant {
     {"bias_sums",
      offsetof(mm_cuda_variants, bias_sums),
      {"fused", "separate", "library"}},
+    {"attention_grad",
+     offsetof(mm_cuda_variants, attention_grad),
+     {"two_blocks", "one_pass"}},
 };
 
 enum { N_VARIANTS = sizeof all / sizeof *all };
