@@ -5,13 +5,15 @@ ours: rounds of both in turn, on the same card.
 
 The tower of vit_step_torch.py with scaled_dot_product_attention by the fastest of
 its backends for the model's shape; torch.compile from bytes to loss; bf16 autocast
-or tf32 products; fused AdamW; the gradient's norm clipped. What is compiled is
-what comes before the blocks, one block, whose code all of them share, and what
-comes after; --whole compiles all as one graph, which takes minutes. MODEL is a
-name or open_clip's JSON, DEVICE cuda, or cpu for rehearsals. OURS is a command
-that prints one JSON line with its own medians. Prints a JSON object a round and
-program; both must have as many parameters. With 0 ROUNDS it only compiles, for
-the caches on disk. Ends with 77 without PyTorch or its GPU.
+or tf32 products; fused AdamW; the gradient's norm clipped; pixels brought ahead by
+a stream of their own, losses read a step late. Blocks of steps are timed, as
+vit_step.c has them. What is compiled is what comes before the blocks, one block,
+whose code all of them share, and what comes after; --whole compiles all as one
+graph, which takes minutes. MODEL is a name or open_clip's JSON, DEVICE cuda, or
+cpu for rehearsals. OURS is a command that prints one JSON line with its own
+medians. Prints a JSON object a round and program; both must have as many
+parameters. With 0 ROUNDS it only compiles, for the caches on disk. Ends with 77
+without PyTorch or its GPU.
 """
 
 import json
@@ -32,6 +34,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 from vit_step_torch import size_of  # noqa: E402
 
 N_CLASSES = 100
+BLOCK_STEPS = 10  # vit_step.c's
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 
@@ -131,6 +134,9 @@ class Trainer:
                                     dtype=torch.uint8)
         if device == "cuda":
             self.pixels = self.pixels.pin_memory()
+            self.copies = torch.cuda.Stream()
+            self.losses = [(torch.empty((), pin_memory=True),
+                            torch.cuda.Event()) for _ in range(2)]
         self.labels = torch.arange(batch, device=device) % N_CLASSES
         self.optimizer = torch.optim.AdamW(
             self.tower.parameters(), lr=1e-6, weight_decay=0.1, fused=True)
@@ -144,33 +150,58 @@ class Trainer:
     def n_params(self):
         return sum(p.numel() for p in self.tower.parameters())
 
+    def fetch_pixels(self):
+        """On the way while the step before computes."""
+        if self.device.type != "cuda":
+            return self.pixels
+        with torch.cuda.stream(self.copies):
+            pixels = self.pixels.to(self.device, non_blocking=True)
+        torch.cuda.current_stream().wait_stream(self.copies)
+        pixels.record_stream(torch.cuda.current_stream())
+        return pixels
+
+    def read_loss_before(self, loss):
+        """Have this step's loss brought to the host; the one before it."""
+        if self.device.type != "cuda":
+            return loss.item()
+        kept, copied = self.losses[0]
+        kept.copy_(loss.detach(), non_blocking=True)
+        copied.record()
+        self.losses.reverse()
+        before, copied = self.losses[0]
+        copied.synchronize()
+        return before.item()
+
     def step(self):
-        """One step, pixels and all; the loss is read, as ours is."""
-        pixels = self.pixels.to(self.device, non_blocking=True)
+        """One step, pixels and all."""
+        pixels = self.fetch_pixels()
         with self.autocast:
             loss = self.tower(pixels, self.labels)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.tower.parameters(), 1.0)
         self.optimizer.step()
-        return loss.item()
+        return self.read_loss_before(loss)
 
     def synchronize(self):
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
-    def time_steps(self, n_steps, n_before):
-        """Median seconds of n_steps, behind n_before that do not count."""
+    def time_steps(self, n_steps):
+        """Median over blocks of a step's seconds; one block more comes before
+        and does not count."""
+        n_blocks = max(1, n_steps // BLOCK_STEPS)
+        n_each = n_steps // n_blocks
         seconds = []
         with sdpa_kernel(BACKENDS.get(self.attention, SDPBackend.MATH)):
-            for number in range(-n_before, n_steps):
+            for _ in range(1 + n_blocks):
                 self.synchronize()
                 begin = time.perf_counter()
-                self.step()
+                for _ in range(n_each):
+                    self.step()
                 self.synchronize()
-                if number >= 0:
-                    seconds.append(time.perf_counter() - begin)
-        return statistics.median(seconds)
+                seconds.append((time.perf_counter() - begin) / n_each)
+        return statistics.median(seconds[1:])
 
     def give_back_memory(self):
         if self.device.type == "cuda":
@@ -199,7 +230,7 @@ def main():
         sys.exit(NOT_HERE)
     begin = time.perf_counter()
     trainer = Trainer(model, batch, precision, device, "--whole" in sys.argv)
-    trainer.time_steps(1, 4)  # compiles, chooses algorithms
+    trainer.time_steps(2)  # compiles, chooses algorithms
     print(json.dumps({"prepared": model, "attention": trainer.attention,
                       "seconds": time.perf_counter() - begin}), flush=True)
     common = {"model": model, "batch": batch, "precision": precision}
@@ -210,7 +241,7 @@ def main():
                           "images_per_s": row["train_images_per_s"],
                           "gflop_per_image": row["train_gflop_per_image"]}),
               flush=True)
-        seconds = trainer.time_steps(steps, 2)
+        seconds = trainer.time_steps(steps)
         print(json.dumps({**common, "program": "PyTorch", "round": number,
                           "images_per_s": batch / seconds,
                           "attention": trainer.attention,

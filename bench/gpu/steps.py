@@ -152,7 +152,7 @@ def variants(kit):
     return [
         Step("variants", kit.python(
             "alternate.py", "--variants", 1 if kit.emulate else 2, "--",
-            kit.bench("vit_step"), model, batch, 1 if kit.emulate else 15,
+            kit.bench("vit_step"), model, batch, 1 if kit.emulate else 20,
             "train", "cuda:bf16"), kit.bench_env, parse=json_lines),
         Step("algorithms", [kit.bench("product_probe"), *quick], kit.bench_env,
              parse=json_lines)]
@@ -257,7 +257,7 @@ def models(kit):
         steps.append(Step(
             name_of("training", model, batch, precision), kit.python(
                 "alternate.py", 1, "--", kit.bench("vit_step"), sized, images,
-                1 if kit.emulate else 15, "train", f"cuda:{precision}"),
+                1 if kit.emulate else 20, "train", f"cuda:{precision}"),
             kit.bench_env, parse=json_lines))
     steps.append(Step("nccl_alone", [kit.folder / "bin-test/nccl_alone"],
                       kit.bench_env))
