@@ -163,7 +163,7 @@ def ending_of(step, code, output):
     data, problem = None, None
     try:
         data = step.parse(output) if step.parse else None
-    except (ValueError, KeyError, IndexError) as error:
+    except (AttributeError, IndexError, KeyError, ValueError) as error:
         problem = f"{type(error).__name__}: {error}"
     if code == step.wanted_code and problem is None:
         return Ending(PASSED, data=data)

@@ -37,7 +37,7 @@ from process import (CUT_OFF, FAILED, LEFT_OVER, NOT_RUN, PASSED,  # noqa: E402
 from report import page  # noqa: E402
 from results import Results, View, read_records, write_whole  # noqa: E402
 from steps import GROUPS, Kit  # noqa: E402
-from summary import last_line, summary  # noqa: E402
+from summary import last_line, summary, telling_line  # noqa: E402
 
 MOST_OUTPUT = 200_000  # characters of a step in output.log
 MOST_LOG = 15_000_000
@@ -94,7 +94,8 @@ class Session:
         identity = {"source": about["source"], "kit": about.get("digest"),
                     "device": machine["device"], "emulated": args.emulate}
         machine |= {"cuda": about.get("cuda"), "limit_s": args.limit}
-        self.stopped = None  # why the rest is worth nothing
+        self.stopped = None  # why what times is worth nothing
+        self.summary = ""
         args.out.mkdir(parents=True, exist_ok=True)
         self.log = open(args.out / "output.log", "w", encoding="utf-8",
                         errors="replace")
@@ -107,12 +108,11 @@ class Session:
     def left_s(self):
         return self.args.limit - (time.monotonic() - self.begin)
 
-    def summary(self, results):
-        return summary(View(results.records, tuple(results.identity.values())),
-                       self.stopped, time.monotonic() - self.begin)
-
     def write_pages(self, results):
-        write_whole(self.args.out / "summary.txt", self.summary(results) + "\n")
+        self.summary = summary(
+            View(results.records, tuple(results.identity.values())),
+            self.stopped, time.monotonic() - self.begin)
+        write_whole(self.args.out / "summary.txt", self.summary + "\n")
         if not self.args.emulate:
             write_whole(self.args.out / "gpu-results.md",
                         page(View(results.records)))
@@ -156,7 +156,7 @@ class Session:
                 lambda step: self.run(group, step, deadline), steps))
         for step, ending in zip(steps, endings):
             if group.vital and ending.status in (FAILED, CUT_OFF, LEFT_OVER):
-                self.stopped = f"{step.name}: {last_line(ending.reason)}"
+                self.stopped = f"{step.name}: {telling_line(ending.reason)}"
                 return
 
     def run_all(self):
@@ -167,15 +167,15 @@ class Session:
         elif self.results.identity["device"] == "none":
             self.stopped = ("no GPU: nvidia-smi shows none; --emulate rehearses "
                             "without one")
+        no_device = self.stopped is not None
         for group in GROUPS:
-            if self.stopped:
-                break
-            self.run_group(group)
+            if not no_device and (group.finds_faults or not self.stopped):
+                self.run_group(group)
         return self.finish()
 
     def finish(self):
         self.write_pages(self.results)
-        print(self.summary(self.results), flush=True)
+        print(self.summary, flush=True)
         statuses = [r["status"] for r in self.results.of_steps().values()]
         if self.stopped or FAILED in statuses:
             return 1
@@ -184,7 +184,7 @@ class Session:
     def end_early(self, number, _frame):
         """A handler of signals: leave nothing running, and the summary."""
         end_all()
-        print(self.summary(self.results), flush=True)
+        print(self.summary, flush=True)
         os._exit(128 + number)
 
 

@@ -4,8 +4,9 @@ GROUPS, at the end."""
 
 import json
 import os
+import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from machine import find_program
@@ -51,7 +52,8 @@ class Group:
     limit_s: float
     jobs: int    # more than one only where nothing is timed
     steps: object
-    vital: bool = False  # where it fails, nothing else is worth its time
+    vital: bool = False  # where it fails, only what finds faults runs
+    finds_faults: bool = False
 
 
 class Kit:
@@ -69,7 +71,7 @@ class Kit:
         self.modules = [self.folder / name for name in names]
         self.env = {"MAGMAX_CUDA_MODULE": str(self.modules[0]),
                     "MAGMAX_NCCL_MODULE": str(self.modules[1])}
-        self.bench_env = {**self.env,
+        self.bench_env = {**self.env, "OMP_WAIT_POLICY": "passive",
                           "OMP_NUM_THREADS": str(min(4, os.cpu_count()))}
 
     def bench(self, program):
@@ -108,33 +110,31 @@ def name_of(what, model, batch, precision):
 def start(kit):
     model, batch = kit.sizes("ViT-B-16", 8)
     smi = find_program("nvidia-smi")
-    wanted = "op.linear.cuda.bf16"
     return [
         Step("nvidia-smi", [smi or "nvidia-smi"], parse=str.splitlines,
              not_run="no device: emulated" if kit.emulate else None),
         Step("libraries", kit.python("machine.py", *kit.modules),
              parse=json_lines),
-        *(Step(f"start.{t.name}", t.command, t.env, cwd=t.cwd)
-          for t in kit.tests() if t.name == wanted),
+        *(replace(t, name=f"start.{t.name}") for t in kit.tests()
+          if t.name == "op.fill.cuda.bf16"),
         Step("start.step", [kit.bench("vit_step"), model, batch, 1, "train",
                             "cuda:bf16"], kit.bench_env, parse=json_lines)]
-
-
-def precision_of(name):
-    """A test's place: bf16, tf32, fp32."""
-    return [".bf16" in name, ".tf32" in name].index(True) \
-        if ".bf16" in name or ".tf32" in name else 2
 
 
 def is_first_test(name):
     return name.startswith(("op.", "unit.", "parity.vit"))
 
 
+def place_of(name):
+    """Ops first; bf16, then tf32, then fp32."""
+    return (not name.startswith("op."), ".bf16" not in name,
+            ".tf32" not in name)
+
+
 def tests(kit):
-    """Ops first; PyTorch compiles meanwhile what it is timed with later."""
+    """PyTorch compiles meanwhile what it is timed with later."""
     chosen = [t for t in kit.tests() if is_first_test(t.name)]
-    chosen.sort(key=lambda t: (not t.name.startswith("op."),
-                               precision_of(t.name)))
+    chosen.sort(key=lambda t: place_of(t.name))
     return [training_step(kit, *MAIN, prepare=True), *chosen]
 
 
@@ -216,6 +216,14 @@ def pytorch(kit):
     return [training_step(kit, *MAIN)]
 
 
+def passed_tests(output):
+    """How many op tests passed: a pattern that fits none must not."""
+    n_passed = int(re.search(r"PASSED\s*\] (\d+) test", output).group(1))
+    if not n_passed:
+        raise ValueError("no test ran")
+    return n_passed
+
+
 def sanitized(kit, name, tool, command, **more):
     program = find_program("compute-sanitizer")
     reason = "no device: emulated" if kit.emulate else \
@@ -245,6 +253,7 @@ def sanitizers(kit, tools=("memcheck", "racecheck"), first=True):
             pattern = [SANITIZED_TESTS] if name in SANITIZED else []
             steps.append(sanitized(
                 kit, name, tool, test.command + pattern, env=test.env,
+                parse=passed_tests,
                 needs=f"{tool}.planted" if tool in PLANTED else None))
     return steps
 
@@ -302,18 +311,18 @@ def other_sanitizers(kit):
 GROUPS = (
     #     name                seconds  at once
     Group("start",                 40, 1, start, vital=True),
-    Group("tests",                 75, 5, tests),
+    Group("tests",                 75, 5, tests, finds_faults=True),
     Group("training",              25, 1, training),
     Group("variants",              40, 1, variants),
     Group("ops",                   40, 1, ops),
     Group("kernels",               35, 1, kernels),
     Group("attention",             25, 1, attention),
     Group("PyTorch",              110, 1, pytorch),
-    Group("planted faults",        15, 3, planted),
-    Group("sanitizers",            85, 8, sanitizers),
+    Group("planted faults",        15, 3, planted, finds_faults=True),
+    Group("sanitizers",            85, 8, sanitizers, finds_faults=True),
     Group("models",                50, 1, models),
     Group("L-14 and PyTorch",     110, 1, large),
-    Group("other tests",           90, 4, other_tests),
+    Group("other tests",           90, 4, other_tests, finds_faults=True),
     Group("other models",         200, 1, other_models),
     Group("merging",              100, 1, merging),
     Group("other sanitizers",     200, 8, other_sanitizers),

@@ -1,16 +1,12 @@
 """The tables of docs/gpu-results.md: each makes Markdown of a results.View."""
 
-import json
-from pathlib import Path
-
+from expectations import KERNELS, STEPS
 from machine import sheet_tflops
 from process import FAILED, NOT_RUN, PASSED
 from steps import (GROUPS, LARGE, LENGTHS, MAIN, OTHERS, PLANTED, SANITIZERS,
                    name_of)
 from summary import count, median_of, telling_line, training_of
 
-EXPECTED = json.loads((Path(__file__).parent / "expectations.json").read_text(
-    encoding="utf-8"))
 LIMITS = (("copy", "on the device, read and written", "GB/s"),
           ("copy to device", "from pinned host memory", "GB/s"),
           ("copy to host", "to pinned host memory", "GB/s"),
@@ -114,14 +110,6 @@ def sanitizers(view):
 
 # ---- training -------------------------------------------------------------------
 
-def expected_step(model, batch, precision):
-    for row in EXPECTED["steps"]:
-        if (row["model"], row["batch"], row["precision"]) == (model, batch,
-                                                              precision):
-            return row["ms"]
-    return None
-
-
 def training(view):
     rows = []
     sheet = sheet_tflops(view.identity["device"])
@@ -130,7 +118,7 @@ def training(view):
         ours = alone or beside
         rate = limit_of(view, f"{precision} product")
         work = ours and gflop and ours * gflop * 1e-3
-        expected = expected_step(model, batch, precision)
+        expected = STEPS.get((model, batch, precision))
         rows.append((
             model, batch, precision,
             number(expected, "{:.1f}"),
@@ -189,14 +177,14 @@ def kernels_expected(view):
     measured = {row["op"]: row["calls"] * row["seconds"] * 1e3
                 for row in view.data(name_of("ops", *MAIN))}
     rows, sums = [], [0.0, 0.0, 0.0]
-    for kind in EXPECTED["kernels"]:
-        known = all(op in measured for op in kind["ops"])
-        ms = sum(measured[op] for op in kind["ops"]) if known else None
-        for i, value in enumerate((kind["floor_ms"], kind["ms"], ms or 0)):
+    for what, floor_ms, expected_ms, names in KERNELS:
+        known = all(name in measured for name in names)
+        ms = sum(measured[name] for name in names) if known else None
+        for i, value in enumerate((floor_ms, expected_ms, ms or 0)):
             sums[i] += value
-        rows.append((kind["what"], f"{kind['floor_ms']:.2f}",
-                     f"{kind['ms']:.2f}", number(ms, "{:.2f}"),
-                     number(ratio(ms, kind["ms"]), "{:.2f}")))
+        rows.append((what, f"{floor_ms:.2f}", f"{expected_ms:.2f}",
+                     number(ms, "{:.2f}"), number(ratio(ms, expected_ms),
+                                                  "{:.2f}")))
     rows.append(("**sum**", f"{sums[0]:.1f}", f"{sums[1]:.1f}",
                  number(sums[2] or None, "{:.1f}"),
                  number(ratio(sums[2] or None, sums[1]), "{:.2f}")))
