@@ -35,7 +35,7 @@ def page(view):
     parts = [
         "# GPU results\n", headline(view) + "\n",
         "This page is made by `bench/gpu/report.py` from the file that "
-        "`bench/gpu/run.py` writes\n([how to run it](gpu.md)); do not edit it. "
+        "`bench/gpu/run.py` writes\n([how to run it](gpu-run.md)); do not edit it. "
         "Columns without numbers were not measured.\n",
         *([state] if state else []), tables.machine(view),
         "## Training\n",
@@ -46,7 +46,7 @@ def page(view):
         "depends on, in the last block. PyTorch: `torch.compile` from bytes to\n"
         "loss, autocast, fused AdamW, the fastest of its attentions, in "
         "alternating rounds.\nExpected: [before anything had run]"
-        "(gpu.md#what-to-expect), for an H100 SXM.\n",
+        "(gpu-expectations.md), for an H100 SXM.\n",
         tables.training(view) + tables.same_weights(view),
         "## Variants of the kernels\n",
         "ViT-B/16, batch 128, bf16: training steps with each value of "

@@ -1,22 +1,17 @@
 """bench/gpu/run.py without a GPU: a whole run, and one that goes on from it, on a
 stub of a kit whose programs, like NVIDIA's tools, are scripts; how steps end; the
-page made from results; a short rehearsal with the programs themselves; the
-packages that bench/gpu/prefix.py unpacks.
+page made from results; a short rehearsal with the programs themselves.
 
 ctest: timeout=300 cost=20 processors=2
 """
 
-import hashlib
-import io
 import json
-import lzma
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 import unittest
 
@@ -571,74 +566,6 @@ class Rehearsal(cli.Case):
         for line in ("The weights of 3 runs are the same, bit for bit.",
                      "| mistakes that were planted | not run |"):
             self.assertIn(line, page)
-
-
-class Packages(cli.Case):
-    """A package made here, unpacked by bench/gpu/prefix.py."""
-
-    def make_package(self, files):
-        tar = io.BytesIO()
-        with tarfile.open(fileobj=tar, mode="w") as archive:
-            for name, content in files.items():
-                member = tarfile.TarInfo("./" + name)
-                if isinstance(content, str):
-                    member.type, member.linkname = tarfile.SYMTYPE, content
-                    archive.addfile(member)
-                else:
-                    member.size = len(content)
-                    archive.addfile(member, io.BytesIO(content))
-        data = lzma.compress(tar.getvalue())
-        package = (b"!<arch>\n" + b"data.tar.xz".ljust(48)
-                   + str(len(data)).encode().ljust(10) + b"`\n" + data)
-        folder = self.dir / "packages"
-        folder.mkdir(exist_ok=True)
-        (folder / "a.deb").write_bytes(package)
-        (folder / "SHA256SUMS").write_text(
-            hashlib.sha256(package).hexdigest() + "  a.deb\n")
-        return folder
-
-    def unpack(self, folder):
-        return run(sys.executable, BENCH / "prefix.py", folder,
-                   self.dir / "prefix")
-
-    def test_links_stay_inside_and_programs_know_where_they_lie(self):
-        proc = self.unpack(self.make_package({
-            "lib/x86_64-linux-gnu/libx.so.1": b"library",
-            "usr/lib/x86_64-linux-gnu/libx.so":
-                "/lib/x86_64-linux-gnu/libx.so.1",
-            "usr/lib/x86_64-linux-gnu/libx.a": b"not needed",
-            "usr/share/doc/x/readme": b"not needed",
-            "usr/bin/orterun": b"program", "usr/bin/orted": b"program"}))
-        self.assertEqual(proc.returncode, 0, proc.stderr)
-        prefix = self.dir / "prefix"
-        link = prefix / "usr/lib/x86_64-linux-gnu/libx.so"
-        self.assertEqual(link.read_bytes(), b"library")
-        self.assertTrue(link.resolve().is_relative_to(prefix.resolve()))
-        self.assertFalse((prefix / "usr/share/doc").exists())
-        self.assertFalse(link.with_suffix(".a").exists())
-        self.assertIn(str(prefix), (prefix / "bin/mpirun").read_text())
-
-    def test_every_library_of_a_build_is_among_those_that_are_collected(self):
-        needed = set(run(cli.SOURCE / ".ci/install.sh", "--list",
-                         "build").stdout.split())
-        of_the_machine = {"gcc", "libc6-dev", "cmake", "ninja-build",
-                          "pkg-config", "hdf5-tools"}
-        collected = set((BENCH / "packages.sh").read_text().split())
-        self.assertIn("libhdf5-openmpi-dev", needed)
-        self.assertEqual(needed - of_the_machine - collected, set())
-
-    def test_a_damaged_package_is_refused(self):
-        folder = self.make_package({"usr/bin/orterun": b"program"})
-        with open(folder / "a.deb", "ab") as file:
-            file.write(b"x")
-        proc = self.unpack(folder)
-        self.assertEqual(proc.returncode, 1)
-        self.assertIn("a.deb is damaged", proc.stderr)
-
-    def test_a_folder_without_packages_says_how_to_make_it(self):
-        proc = self.unpack(self.dir)
-        self.assertEqual(proc.returncode, 1)
-        self.assertIn("packages.sh", proc.stderr)
 
 
 if __name__ == "__main__":
