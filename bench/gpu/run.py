@@ -6,8 +6,8 @@ after each of them results.jsonl and the page made from it are whole.
 
     run.py [OPTION...]
 
-  --out DIR       results.jsonl, gpu-results.md, summary.txt, output.log
-                  (default: gpu-results)
+  --out DIR       results.jsonl, gpu-results.md, summary.txt, output.log and
+                  product_table.inc (default: gpu-results)
   --limit S       seconds for all (default: 540; with --rest 180)
   --rest FILE     a results.jsonl from before: what passed there is not run again
   --only PATTERN  only steps whose name has this regular expression in it
@@ -86,7 +86,7 @@ class Session:
     def __init__(self, args):
         self.args = args
         self.begin = time.monotonic()
-        self.kit = Kit(args.kit, args.emulate)
+        self.kit = Kit(args.kit, args.emulate, args.out)
         machine = describe_machine(args.emulate)
         if machine["device"] is None:
             machine["device"] = "none"

@@ -59,9 +59,10 @@ class Group:
 class Kit:
     """The ready-made folder, and how its programs are called."""
 
-    def __init__(self, folder, emulate):
+    def __init__(self, folder, emulate, out):
         self.folder = Path(folder).resolve()
         self.emulate = emulate
+        self.out = Path(out).resolve()
         self.about = json.loads((self.folder / "kit.json").read_text(
             encoding="utf-8"))
         names = (("bin-test/libmagmax_cuda_on_cpu.so",
@@ -148,14 +149,17 @@ def training(kit):
 
 def variants(kit):
     model, batch = kit.sizes(*MAIN[:2])
-    quick = ["--quick"] if kit.emulate else []
+    probe = [kit.bench("product_probe"), "--seconds", 15]
+    if kit.emulate:
+        probe = [kit.bench("product_probe_on_cpu"), "--quick"]
     return [
         Step("variants", kit.python(
             "alternate.py", "--variants", 1 if kit.emulate else 2, "--",
             kit.bench("vit_step"), model, batch, 1 if kit.emulate else 20,
-            "train", "cuda:bf16"), kit.bench_env, parse=json_lines),
-        Step("algorithms", [kit.bench("product_probe"), *quick], kit.bench_env,
-             parse=json_lines)]
+            "train", "cuda:bf16"), kit.bench_env, timeout=30, parse=json_lines),
+        Step("algorithms", [*probe, "--table", kit.out / "product_table.inc",
+                            *((model, batch) if kit.emulate else ())],
+             kit.bench_env, parse=json_lines)]
 
 
 def op_times(kit, what, model, batch, precision, *more):
@@ -268,8 +272,9 @@ def models(kit):
                 "alternate.py", 1, "--", kit.bench("vit_step"), sized, images,
                 1 if kit.emulate else 20, "train", f"cuda:{precision}"),
             kit.bench_env, parse=json_lines))
-    steps.append(Step("nccl_alone", [kit.folder / "bin-test/nccl_alone"],
-                      kit.bench_env))
+    steps.append(Step("nccl_alone", [kit.bench("nccl_alone"), "cuda",
+                                     *([1000] if kit.emulate else [])],
+                      kit.bench_env, parse=json_lines))
     first = ("parity.runs_gpu", "parity.clip.cuda.bf16", "parity.clip.cuda")
     return steps + sorted((t for t in kit.tests() if t.name in first),
                           key=lambda t: first.index(t.name))
@@ -313,11 +318,11 @@ GROUPS = (
     Group("start",                 40, 1, start, vital=True),
     Group("tests",                 75, 5, tests, finds_faults=True),
     Group("training",              25, 1, training),
-    Group("variants",              40, 1, variants),
+    Group("variants",              50, 1, variants),
     Group("ops",                   40, 1, ops),
     Group("kernels",               35, 1, kernels),
-    Group("attention",             25, 1, attention),
-    Group("PyTorch",              110, 1, pytorch),
+    Group("attention",             20, 1, attention),
+    Group("PyTorch",              105, 1, pytorch),
     Group("planted faults",        15, 3, planted, finds_faults=True),
     Group("sanitizers",            85, 8, sanitizers, finds_faults=True),
     Group("models",                50, 1, models),

@@ -162,6 +162,40 @@ def variants(view):
                   "failure"), "lrrll", rows)
 
 
+def algorithms(view):
+    """Products whose first offer is not the best; what the best would save."""
+    offers = {}
+    for row in view.data("algorithms"):
+        if row.get("repeats"):
+            key = tuple(row[k] for k in ("model", "product", "pass", "epilogue",
+                                         "m", "n", "k"))
+            offers.setdefault((*key, row["addend"]), []).append(row)
+    rows, saved_us = [], {}
+    for (model, product, which, epilogue, m, n, k, _), all_ in offers.items():
+        first, best = all_[0], min(all_, key=lambda row: row["us"])
+        lost_us = first["us"] - best["us"]
+        if first["in_use"]:
+            saved_us[model] = saved_us.get(model, 0) + lost_us * first["calls"]
+        if first["us"] > WORTH_SAYING * best["us"]:
+            rows.append((lost_us * first["calls"], (
+                model, f"{product}, {which}", f"{m} x {n} x {k}", epilogue,
+                "yes" if first["in_use"] else "no", f"{first['us']:.1f}",
+                f"{best['us']:.1f}", f"{first['us'] / best['us']:.2f}",
+                f"{best['rank'] + 1}, {best['workspace_mib']} MiB")))
+    rows.sort(key=lambda row: -row[0])
+    text = table(("model", "product", "m x n x k", "epilogue", "in use",
+                  "first, µs", "best, µs", "first of best", "best: rank, room"),
+                 "lllllrrrl", [row for _, row in rows[:30]])
+    for model, us in saved_us.items():
+        text += (f"\n{model}: the best of all products in use would save "
+                 f"{us * 1e-3:.2f} ms a step.\n")
+    refused = [row for row in view.data("algorithms") if "refused" in row]
+    alike = dict.fromkeys(f"{r['product']}, {r['pass']}, {r['epilogue']}: "
+                          f"{r['refused']}" for r in refused)
+    return text + "".join(f"\n- refused: {line}" for line in alike) + \
+        ("\n" if alike else "")
+
+
 # ---- ops ------------------------------------------------------------------------
 
 def floor_s(row, copy, rate):
