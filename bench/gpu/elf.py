@@ -8,6 +8,7 @@ import subprocess
 PT_LOAD, PT_DYNAMIC = 1, 2
 DT_NULL, DT_NEEDED, DT_STRTAB, DT_RPATH, DT_RUNPATH = 0, 1, 5, 15, 29
 DT_IGNORED = 0x6000000d
+LOADER = "/lib64/ld-linux-x86-64.so.2"
 # glibc, which is the machine's: it belongs to its kernel and name services.
 OF_THE_MACHINE = re.compile(
     r"(linux-vdso|ld-linux-x86-64|lib(c|m|dl|rt|pthread|resolv|util|anl))\.so")
@@ -87,10 +88,10 @@ def set_search_path(path, text):
 
 def loaded_libraries(paths):
     """Name and path (None: not found) of every library that the loader takes
-    for these files."""
-    text = subprocess.run(["ldd", *paths], capture_output=True, text=True,
-                          check=False).stdout
-    return parse_ldd(text)
+    for these files: what ldd prints, without its shell."""
+    return parse_ldd("".join(
+        subprocess.run([LOADER, "--list", path], capture_output=True, text=True,
+                       check=False).stdout for path in paths))
 
 
 def parse_ldd(text):

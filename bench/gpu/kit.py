@@ -2,9 +2,9 @@
 """Pack what a machine with a GPU needs to test and time magmax, and nothing to
 compile it: bench/gpu/kit.sh calls this behind the build.
 
-    kit.py BUILD OUT [--most-bytes N]
+    kit.py BUILD [--most-bytes N]
 
-Makes OUT/magmax-gpu-kit, and of it OUT/magmax-gpu-kit.tar.xz, which may have N
+Makes BUILD/magmax-gpu-kit, and of it BUILD/magmax-gpu-kit.tar.xz, which may have N
 bytes (default: 40,000,000); it unpacks with "python3 -m tarfile -e". The folder
 runs wherever it lies:
 
@@ -53,8 +53,10 @@ MOST_BYTES = 40_000_000
 # What may travel in one go: the repository and the archive.
 MOST_TOGETHER = 64 << 20
 VENDOR = re.compile(r"lib(cublasLt|nccl|cuda)\.so")
-# Plugins for networks and schedulers that one machine has no use for.
-NO_PLUGIN = re.compile(r"ucx|ofi|psm|openib|slurm|netlink|flux|jsm|gridengine")
+# Plugins for networks and schedulers that one machine has no use for, and for
+# OpenSHMEM.
+NO_PLUGIN = re.compile(r"ucx|ofi|psm|openib|slurm|netlink|flux|jsm|gridengine"
+                       r"|scoll|spml|sshmem|memheap")
 # For x86 code first; a dictionary for the whole, since programs share much.
 FILTERS = [{"id": lzma.FILTER_X86},
            {"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 128 << 20}]
@@ -293,11 +295,10 @@ def write_json(path, value):
 def main():
     parser = argparse.ArgumentParser(prog="kit.py")
     parser.add_argument("build", type=Path)
-    parser.add_argument("out", type=Path)
     parser.add_argument("--most-bytes", type=int, default=MOST_BYTES)
     args = parser.parse_args()
-    build, out = args.build.resolve(), args.out.resolve()
-    folder = out / NAME
+    build = args.build.resolve()
+    folder = build / NAME
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "lib").mkdir(parents=True)
     kit = Kit(folder)
@@ -311,7 +312,7 @@ def main():
     about = describe(build, kit, vendor)
     write_json(folder / "kit.json", about)
     n_unpacked = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
-    target = out / f"{NAME}.tar.xz"
+    target = build / f"{NAME}.tar.xz"
     n_bytes = archive(folder, target, args.most_bytes)
     print(json.dumps(about))
     print(f"{target}: {n_bytes} bytes, {n_unpacked} unpacked, "

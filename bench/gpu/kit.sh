@@ -6,7 +6,7 @@
 #   bench/gpu/kit.sh [OPTION...]
 #
 #   --out DIR   default: build/gpu-kit, with --emulate build/gpu-kit-emulated;
-#               gets magmax-gpu-kit, magmax-gpu-kit.tar.xz and build
+#               is built in, and gets magmax-gpu-kit, magmax-gpu-kit.tar.xz
 #   --emulate   for a rehearsal without a GPU: kernels/cuda run by the CPU;
 #               needs no toolkit
 #   --jobs N    compilers at once (default: the cores)
@@ -44,7 +44,7 @@ fi
 # DT_RPATH, which, unlike DT_RUNPATH, also holds for what libraries load; and no
 # instructions of this machine's processor.
 # shellcheck disable=SC2016
-cmake -S . -B "$out/build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
+cmake -S . -B "$out" -G Ninja -DCMAKE_BUILD_TYPE=Release \
     -DMAGMAX_TESTS=ON -DMAGMAX_BENCH=ON -DMAGMAX_BENCH_ARCH=x86-64-v3 \
     -DCMAKE_BUILD_WITH_INSTALL_RPATH=ON \
     '-DCMAKE_INSTALL_RPATH=$ORIGIN;$ORIGIN/../lib;$ORIGIN/..' \
@@ -52,5 +52,5 @@ cmake -S . -B "$out/build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
     -DCMAKE_MODULE_LINKER_FLAGS=-Wl,--disable-new-dtags \
     -DCMAKE_SHARED_LINKER_FLAGS=-Wl,--disable-new-dtags \
     "${cuda[@]}"
-ninja -C "$out/build" -j "$jobs" gpu_kit
-exec "${PYTHON:-python3}" bench/gpu/kit.py "$out/build" "$out"
+ninja -C "$out" -j "$jobs" gpu_kit
+exec "${PYTHON:-python3}" bench/gpu/kit.py "$out"
