@@ -232,13 +232,18 @@ static void cuda_stream_destroy(mm_stream *stream)
     free(cuda);
 }
 
-static mm_status start_stream(mm_cuda_stream *cuda, const cuda_device *on)
+static mm_status start_stream(mm_cuda_stream *cuda, const cuda_device *on,
+                              bool is_urgent)
 {
+    int least = 0, greatest = 0;
     void *fault = NULL;
     MM_TRY(use(&on->base));
-    MM_TRY(
-        MM_CUDA(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking),
-                "making a stream"));
+    MM_TRY(MM_CUDA(cudaDeviceGetStreamPriorityRange(&least, &greatest),
+                   "making a stream"));
+    MM_TRY(MM_CUDA(cudaStreamCreateWithPriority(&cuda->stream,
+                                                cudaStreamNonBlocking,
+                                                is_urgent ? greatest : least),
+                   "making a stream"));
     MM_TRY(
         MM_CUDA(cudaHostAlloc(&fault, sizeof *cuda->fault, cudaHostAllocMapped),
                 "making a stream"));
@@ -250,7 +255,8 @@ static mm_status start_stream(mm_cuda_stream *cuda, const cuda_device *on)
                                    &cuda->products);
 }
 
-static mm_status cuda_stream_create(mm_device *device, mm_stream **stream)
+static mm_status cuda_stream_create(mm_device *device, bool is_urgent,
+                                    mm_stream **stream)
 {
     const cuda_device *on = (const cuda_device *)device;
     mm_cuda_stream *cuda = calloc(1, sizeof *cuda);
@@ -261,7 +267,7 @@ static mm_status cuda_stream_create(mm_device *device, mm_stream **stream)
     cuda->variants = on->variants;
     cuda->n_sms = on->n_sms;
     cuda->shared_bytes = on->shared_bytes;
-    mm_status st = start_stream(cuda, on);
+    mm_status st = start_stream(cuda, on, is_urgent);
     if (st != MM_OK) {
         cuda_stream_destroy(&cuda->base);
         return st;
