@@ -70,10 +70,10 @@ class Kit:
                  ("lib/magmax/libmagmax_cuda.so",
                   "lib/magmax/libmagmax_nccl.so"))
         self.modules = [self.folder / name for name in names]
-        self.env = {"MAGMAX_CUDA_MODULE": str(self.modules[0]),
-                    "MAGMAX_NCCL_MODULE": str(self.modules[1])}
-        self.bench_env = {**self.env, "OMP_WAIT_POLICY": "passive",
-                          "OMP_NUM_THREADS": str(min(4, os.cpu_count()))}
+        self.bench_env = {"MAGMAX_CUDA_MODULE": str(self.modules[0]),
+                          "MAGMAX_NCCL_MODULE": str(self.modules[1]),
+                          "OMP_WAIT_POLICY": "passive",
+                          "OMP_NUM_THREADS": str(min(16, os.cpu_count()))}
 
     def bench(self, program):
         return self.folder / "bin-bench" / program
@@ -92,8 +92,7 @@ class Kit:
         listed = json.loads((self.folder / "tests.json").read_text(
             encoding="utf-8"))
         return [Step(t["name"], [self.resolve(word) for word in t["command"]],
-                     {**{k: self.resolve(v) for k, v in t["env"].items()},
-                      **self.env},
+                     {k: self.resolve(v) for k, v in t["env"].items()},
                      timeout=min(t["timeout"], 60), cwd=self.folder)
                 for t in listed if "cuda" in t["labels"]
                 and (not self.emulate or t["name"] in REHEARSED)]
@@ -148,18 +147,20 @@ def training(kit):
 
 
 def variants(kit):
+    """cuBLASLt's algorithms, then every variant for as long as there is time."""
     model, batch = kit.sizes(*MAIN[:2])
-    probe = [kit.bench("product_probe"), "--seconds", 15]
+    table = kit.out / "product_table.inc"
+    probe = [kit.bench("product_probe"), "--seconds", 15, "--table", table]
     if kit.emulate:
-        probe = [kit.bench("product_probe_on_cpu"), "--quick"]
+        probe = [kit.bench("product_probe_on_cpu"), "--quick", "--table", table,
+                 model, batch]
     return [
+        Step("algorithms", probe, kit.bench_env, timeout=25, parse=json_lines),
         Step("variants", kit.python(
-            "alternate.py", "--variants", 1 if kit.emulate else 2, "--",
+            "alternate.py", "--variants", 1 if kit.emulate else 3, "--",
             kit.bench("vit_step"), model, batch, 1 if kit.emulate else 20,
-            "train", "cuda:bf16"), kit.bench_env, timeout=30, parse=json_lines),
-        Step("algorithms", [*probe, "--table", kit.out / "product_table.inc",
-                            *((model, batch) if kit.emulate else ())],
-             kit.bench_env, parse=json_lines)]
+            "train", "cuda:bf16"), kit.bench_env, timeout=150,
+            parse=json_lines)]
 
 
 def op_times(kit, what, model, batch, precision, *more):
@@ -318,13 +319,13 @@ GROUPS = (
     Group("start",                 40, 1, start, vital=True),
     Group("tests",                 75, 5, tests, finds_faults=True),
     Group("training",              25, 1, training),
-    Group("variants",              50, 1, variants),
+    Group("variants",              70, 1, variants),
     Group("ops",                   40, 1, ops),
     Group("kernels",               35, 1, kernels),
     Group("attention",             20, 1, attention),
-    Group("PyTorch",              105, 1, pytorch),
+    Group("PyTorch",               95, 1, pytorch),
     Group("planted faults",        15, 3, planted, finds_faults=True),
-    Group("sanitizers",            85, 8, sanitizers, finds_faults=True),
+    Group("sanitizers",            75, 8, sanitizers, finds_faults=True),
     Group("models",                50, 1, models),
     Group("L-14 and PyTorch",     110, 1, large),
     Group("other tests",           90, 4, other_tests, finds_faults=True),

@@ -570,16 +570,19 @@ class Rehearsal(cli.Case):
         (kit / "kit.json").write_text(json.dumps(
             {"source": "abc", "digest": "def", "emulated": True}))
         (kit / "tests.json").write_text(json.dumps([
-            {"name": f"op.{op}.cuda.bf16", "labels": ["cuda"], "env": {},
-             "command": [f"@KIT@/bin/op_test_{op}", "cuda:bf16"],
-             "timeout": 120} for op in ("fill", "layernorm")]))
+            {"name": f"op.{op}.cuda.bf16", "labels": ["cuda"], "timeout": 120,
+             "env": {"MAGMAX_CUDA_MODULE":
+                     "@KIT@/bin-test/libmagmax_cuda_on_cpu.so"},
+             "command": [f"@KIT@/bin-test/op_test_{op}", "cuda:bf16"]}
+            for op in ("fill", "layernorm")]))
         return kit
 
     def test_what_it_prints_is_understood(self):
         proc = run(sys.executable, BENCH / "run.py", "--kit", self.make_kit(),
                    "--out", self.dir / "out", "--emulate", "--limit", 150,
-                   "--only", "^(start|op[.]|training.ViT-B|variants|limits|"
-                   "ops.ViT-B-16|attention[.][0-9]|merge|memcheck)")
+                   "--only", "^(start|op[.]|training.ViT-B-16.128|variants|"
+                   "algorithms|limits|ops.ViT-B-16.128.bf16|"
+                   "attention[.]50|nccl|merge|memcheck)")
         view = gpu_results.View(gpu_results.read_records(
             self.dir / "out/results.jsonl"))
         failed = {n: r for n, r in view.steps.items() if r["status"] == FAILED}
