@@ -2,7 +2,8 @@
 finds on it.
 
     machine.py MODULE...     prints a JSON object a library of these modules that
-                             is NVIDIA's; fails where one is not found
+                             is NVIDIA's; fails where one of the first is not
+                             found
 """
 
 import json
@@ -78,19 +79,17 @@ def vendor_libraries(module):
 
 
 def main():
-    missing = []
-    for module in sys.argv[1:]:
-        for name, path in vendor_libraries(module):
-            real = str(Path(path).resolve()) if path else None
-            print(json.dumps({"module": Path(module).name, "library": name,
-                              "path": real}))
-            if not path:
-                missing.append(name)
     if not sys.argv[1:]:
         sys.exit(__doc__)
-    print(json.dumps({"modules": len(sys.argv) - 1, "missing": missing}))
-    if missing:
-        sys.exit("not found: " + ", ".join(missing))
+    for number, module in enumerate(sys.argv[1:]):
+        found = dict(vendor_libraries(module))
+        missing = [name for name, path in found.items() if not path]
+        for name, path in found.items():
+            print(json.dumps({"module": Path(module).name, "library": name,
+                              "path": path and str(Path(path).resolve())}))
+        print(json.dumps({"module": Path(module).name, "missing": missing}))
+        if missing and number == 0:
+            sys.exit("not found: " + ", ".join(missing))
 
 
 if __name__ == "__main__":

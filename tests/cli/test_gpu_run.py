@@ -361,6 +361,31 @@ echo "[  PASSED  ] 1 test(s)."
 """
 
 
+class Lines(cli.Case):
+    def test_the_line_that_says_most_is_found(self):
+        for reason, line in (
+                ("[ RUN      ] op_refuses_it\n[       OK ] op_refuses_it\n"
+                 "[  ERROR   ] --- 3 != 4\n[  FAILED  ] 1 test(s)",
+                 "[  ERROR   ] --- 3 != 4"),
+                ("========= COMPUTE-SANITIZER\n========= Invalid read\n"
+                 "========= ERROR SUMMARY: 1 error", "========= Invalid read"),
+                ("a\nb", "b"), ("", ""), (None, "")):
+            self.assertEqual(gpu_summary.telling_line(reason), line)
+
+    def test_a_library_that_the_first_module_lacks_is_an_error(self):
+        (self.dir / "ldd").write_text(
+            "#!/bin/sh\necho ' libcublasLt.so.13 => not found'\n"
+            "echo ' libc.so.6 => /lib/libc.so.6 (0x1)'\n"
+            "[ $1 = b ] || echo ' libnccl.so.2 => /x/libnccl.so.2 (0x1)'\n")
+        (self.dir / "ldd").chmod(0o755)
+        env = {**os.environ, "PATH": f"{self.dir}:/usr/bin:/bin"}
+        proc = run(sys.executable, BENCH / "machine.py", "a", env=env)
+        self.assertEqual(proc.returncode, 1)
+        self.assertIn("not found: libcublasLt.so.13", proc.stderr)
+        self.assertIn('"library": "libnccl.so.2", "path": "/x/libnccl.so.2"',
+                      proc.stdout)
+
+
 class WholeRun(cli.Case):
     """On a kit and a machine that are scripts."""
 
