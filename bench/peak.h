@@ -25,8 +25,10 @@ static double peak_gflops(int n_threads, int rounds)
                 for (int i = 0; i < CHAINS; i++)
                     sum[i] = sum[i] * x + x;
             }
-            for (int i = 0; i < CHAINS; i++)
-                __asm__ volatile("" : : "x"(sum[i]));
+            for (int i = 0; i < CHAINS; i++) {
+                vec used = sum[i];
+                __asm__ volatile("" : : "m"(used));
+            }
         }
         double took = omp_get_wtime() - start;
         seconds = took < seconds ? took : seconds;
