@@ -53,7 +53,7 @@ class rig
     {
         setenv("MAGMAX_CUDA_VARIANTS", variants, 1);
         must(backend->open(precision, 1, &device));
-        must(backend->stream_create(device, &stream));
+        must(backend->stream_create(device, false, &stream));
     }
     rig(const rig &) = delete;
     rig &operator=(const rig &) = delete;
