@@ -331,7 +331,7 @@ int main()
     const char *const precisions[2] = {"fp32", "bf16"};
     for (int i = 0; i < 2; i++)
         if (!backend || backend->open(precisions[i], 1, &devices[i]) != MM_OK ||
-            backend->stream_create(devices[i], &streams[i]) != MM_OK)
+            backend->stream_create(devices[i], false, &streams[i]) != MM_OK)
             return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(layernorm_of_bf16_is_that_of_fp32_rounded),
