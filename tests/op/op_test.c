@@ -13,6 +13,8 @@ bool op_set_device(int argc, char **argv)
 {
     if (argc > 1)
         device_name = argv[1];
+    if (argc > 2)
+        cmocka_set_test_filter(argv[2]);
     mm_device *device = NULL;
     mm_status status = mm_device_open(device_name, 1, &device);
     if (status != MM_OK)

@@ -30,7 +30,9 @@ typedef struct op_env {
 } op_env;
 
 /** Run a group of tests on the device named by argv[1], "cpu" if there is
- * none; returns main's result, 77 (skipped) where the device is refused. */
+ * none; those whose name is like argv[2], all if there is none ("*" stands for
+ * any characters). Returns main's result, 77 (skipped) where the device is
+ * refused. */
 #define OP_MAIN_AFTER(tests, setup)                        \
     int main(int argc, char **argv)                        \
     {                                                      \
