@@ -130,9 +130,11 @@ class Session:
                                         self.left_s()))
         self.keep_output(step, ending)
         self.results.add(group.name, step, ending)
-        print(f"{ending.status:9} {ending.seconds:6.1f} s  {step.name}"
-              + (f": {last_line(ending.reason)}" if ending.reason else ""),
-              flush=True)
+        reason = f": {last_line(ending.reason)}" if ending.reason else ""
+        # At once: others write too.
+        sys.stdout.write(f"{ending.status:9} {ending.seconds:6.1f} s  "
+                         f"{step.name}{reason}\n")
+        sys.stdout.flush()
         return ending
 
     def keep_output(self, step, ending):
