@@ -59,7 +59,7 @@ NO_PLUGIN = re.compile(r"ucx|ofi|psm|openib|slurm|netlink|flux|jsm|gridengine"
                        r"|scoll|spml|sshmem|memheap")
 # For x86 code first; a dictionary for the whole, since programs share much.
 FILTERS = [{"id": lzma.FILTER_X86},
-           {"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 128 << 20}]
+           {"id": lzma.FILTER_LZMA2, "preset": 3, "dict_size": 128 << 20}]
 
 
 def fail(text):
@@ -236,9 +236,7 @@ def files_digest(folder):
 
 def describe(build, kit, vendor):
     nvcc = cache_entry(build, "CMAKE_CUDA_COMPILER")
-    module = kit.folder / "lib/magmax/libmagmax_cuda.so"
-    listed = output_of(Path(nvcc).with_name("cuobjdump"), "--list-elf",
-                       "--list-ptx", module) if nvcc else ""
+    commands = (build / "compile_commands.json").read_text(encoding="utf-8")
     release = re.search(r"release ([\d.]+)",
                         output_of(nvcc, "--version") if nvcc else "")
     return {
@@ -247,8 +245,8 @@ def describe(build, kit, vendor):
         "date": datetime.datetime.now(datetime.timezone.utc)
                 .strftime("%Y-%m-%d %H:%M"),
         "cuda": release.group(1) if release else None,
-        "architectures": sorted(set(re.findall(r"\.((?:sm|compute)_\d+\w*)\.",
-                                               listed))),
+        "architectures": sorted({code for codes in re.findall(
+            r"code=\[(.*?)\]", commands) for code in codes.split(",")}),
         "emulated": cache_entry(build, "MAGMAX_TEST_CUDA") != "gpu",
         "vendor": vendor, "glibc": elf.newest_glibc(kit.elf_files()),
     }

@@ -25,8 +25,8 @@ HEAD = """# Registers and spills
 
 By `bench/gpu/registers.py` with {version}; `-O3`, no GPU needed. Registers a
 thread, bytes of spills (stores + loads), and bytes of static shared memory a
-block. T is the number type of the activations. Attention in plain fp32 and
-layer norm have dynamic shared memory as well.
+block. T is the number type of the activations. Attention has dynamic shared
+memory as well.
 
 | file | kernel | {columns} |
 |---|---|{rules}|

@@ -13,7 +13,8 @@
 
 #ifdef __CUDACC__
 
-/** Start 16 bytes, both sides so aligned; zeros when not `there`. */
+/** Start 16 bytes, both sides so aligned; zeros when not `there`, whatever
+ * `from` is. */
 __device__ __forceinline__ void mm_copy_async(void *to_shared, const void *from,
                                               bool there)
 {

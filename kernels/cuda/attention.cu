@@ -24,16 +24,16 @@ __device__ __forceinline__ float quad_sum(float x)
 
 /** Scores become exponentials, relative to the largest so far; what was summed
  * before is rescaled. scale2: what makes scores powers of two. */
-__device__ __forceinline__ void soften(softmax_rows &rows,
-                                       float s[TILE_CHUNKS][1][2][4],
-                                       float out[1][MM_HEAD / 8][4],
-                                       float scale2)
+template <int CHUNKS>
+__device__ __forceinline__ void
+soften(softmax_rows &rows, float s[CHUNKS][1][2][4],
+       float out[1][MM_HEAD / 8][4], float scale2)
 {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         float max = rows.max[half], sum = 0.0f;
 #pragma unroll
-        for (int j = 0; j < MM_TILE / 8; j++)
+        for (int j = 0; j < 2 * CHUNKS; j++)
             max = fmaxf(max, fmaxf(s[j / 2][0][j % 2][2 * half],
                                    s[j / 2][0][j % 2][2 * half + 1]));
         max = quad_max(max);
@@ -41,7 +41,7 @@ __device__ __forceinline__ void soften(softmax_rows &rows,
         const float max2 = max * scale2;
         rows.max[half] = max;
 #pragma unroll
-        for (int j = 0; j < MM_TILE / 8; j++)
+        for (int j = 0; j < 2 * CHUNKS; j++)
 #pragma unroll
             for (int k = 2 * half; k < 2 * half + 2; k++) {
                 float &x = s[j / 2][0][j % 2][k];
@@ -57,40 +57,91 @@ __device__ __forceinline__ void soften(softmax_rows &rows,
     }
 }
 
-/** One tile of keys, of which the warp sees the first n_chunks times 16. */
+/** Where the warp is: its first query, and a tile's first key. */
+struct place {
+    int query, key, n_tokens;
+    int ahead; /* query i sees keys 0 .. i + ahead - 1: 1 when causal, else all
+                */
+    float scale2;
+    /** Of the keys from `key` on, how many does a row of the warp see? */
+    __device__ __forceinline__ int n_seen(int row) const
+    {
+        return min(query + row + ahead - key, n_tokens - key);
+    }
+};
+
+/** Scores of keys that a row does not see; rows past the end are zeros and see
+ * every key. */
+template <int CHUNKS>
+__device__ __forceinline__ void hide(float s[CHUNKS][1][2][4], const place &at)
+{
+    const int g = mm_lane() / 4, t = mm_lane() % 4;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const int n_seen = at.n_seen(g + half * 8) - 2 * t;
+#pragma unroll
+        for (int j = 0; j < 2 * CHUNKS; j++)
+#pragma unroll
+            for (int k = 0; k < 2; k++)
+                if (8 * j + k >= n_seen)
+                    s[j / 2][0][j % 2][2 * half + k] = -INFINITY;
+    }
+}
+
+/** The first CHUNKS times 16 keys of a tile. */
+template <int CHUNKS, typename T>
+__device__ __forceinline__ void
+add_chunks(softmax_rows &rows, float out[1][MM_HEAD / 8][4],
+           const uint32_t queries[][4], const T *keys, const T *values,
+           const place &at)
+{
+    float s[CHUNKS][1][2][4] = {};
+#pragma unroll
+    for (int c = 0; c < CHUNKS; c++)
+        mm_times_transpose<T>(s[c][0], queries,
+                              keys + c * MM_CHUNK * mm_tile<T>::LD);
+    if (at.n_seen(0) < CHUNKS * MM_CHUNK)
+        hide<CHUNKS>(s, at);
+    soften<CHUNKS>(rows, s, out, at.scale2);
+#pragma unroll
+    for (int c = 0; c < CHUNKS; c++)
+        mm_add_times<1>(out, s[c], values + c * MM_CHUNK * mm_tile<T>::LD);
+}
+
+/** One tile of keys, as many times 16 of them as the warp sees. */
 template <typename T>
 __device__ __forceinline__ void
 add_tile(softmax_rows &rows, float out[1][MM_HEAD / 8][4],
          const uint32_t queries[][4], const T *keys, const T *values,
-         const mm_attention_arguments<T> &a, int first, int j0, int n_chunks,
-         float scale2)
+         const place &at)
 {
-    const int g = mm_lane() / 4, t = mm_lane() % 4;
-    float s[TILE_CHUNKS][1][2][4] = {};
-#pragma unroll
-    for (int c = 0; c < TILE_CHUNKS; c++)
-        if (c < n_chunks)
-            mm_times_transpose<T>(s[c][0], queries,
-                                  keys + c * MM_CHUNK * mm_tile<T>::LD);
-    /* Rows past the end are zeros and see every key. */
-    if (j0 + MM_TILE > a.n_tokens || (a.causal && j0 + MM_TILE > first))
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            const int query = first + g + half * 8;
-            const int end = a.causal ? min(query + 1, a.n_tokens) : a.n_tokens;
-            const int n_seen = end - j0 - 2 * t;
-#pragma unroll
-            for (int j = 0; j < MM_TILE / 8; j++)
-#pragma unroll
-                for (int k = 0; k < 2; k++)
-                    if (8 * j + k >= n_seen)
-                        s[j / 2][0][j % 2][2 * half + k] = -INFINITY;
-        }
-    soften(rows, s, out, scale2);
-#pragma unroll
-    for (int c = 0; c < TILE_CHUNKS; c++)
-        if (c < n_chunks)
-            mm_add_times<1>(out, s[c], values + c * MM_CHUNK * mm_tile<T>::LD);
+    const int n_seen = at.n_seen(MM_CHUNK - 1);
+    static_assert(TILE_CHUNKS == 4, "each has a case");
+    if (n_seen > 3 * MM_CHUNK)
+        add_chunks<4>(rows, out, queries, keys, values, at);
+    else if (n_seen > 2 * MM_CHUNK)
+        add_chunks<3>(rows, out, queries, keys, values, at);
+    else if (n_seen > MM_CHUNK)
+        add_chunks<2>(rows, out, queries, keys, values, at);
+    else if (n_seen > 0)
+        add_chunks<1>(rows, out, queries, keys, values, at);
+}
+
+/** Rows of a tile that begins `left` rows before the end: by 16. */
+__device__ __forceinline__ int rows_of_tile(int left)
+{
+    return min(MM_TILE, (left + MM_CHUNK - 1) / MM_CHUNK * MM_CHUNK);
+}
+
+/** Start copying a tile of keys and one of values, which lie `width` behind. */
+template <typename T>
+__device__ __forceinline__ void copy_tile(T *keys, const T *k, int width,
+                                          int left)
+{
+    const mm_rows<T> tiles[] = {
+        {keys, k, 3 * width},
+        {keys + 2 * mm_tile<T>::ELEMS, k + width, 3 * width}};
+    mm_copy_tokens(tiles, rows_of_tile(left), left);
 }
 
 template <typename T> size_t shared_bytes(int n_warps)
@@ -115,44 +166,44 @@ __global__ void __launch_bounds__(MOST_WARPS *MM_WARP, sizeof(T) == 2 ? 2 : 1)
     const int task = (int)(blockIdx.x / blocks_a_head);
     const mm_head_view<T> h =
         mm_view_head(a, task / a.n_heads, task % a.n_heads);
-    const float scale2 = MM_LOG2_E / sqrtf((float)MM_HEAD);
-    const int block_end =
-        a.causal ? min(a.n_tokens, block_first + block_rows) : a.n_tokens;
-    const int end = a.causal ? min(a.n_tokens, first + MM_CHUNK) : a.n_tokens;
-    mm_copy_tokens(queries, h.q, h.qkv_ld, block_first, block_rows, a.n_tokens);
-    mm_copy_tokens(keys, h.k, h.qkv_ld, 0, MM_TILE, a.n_tokens);
-    mm_copy_tokens(values, h.v, h.qkv_ld, 0, MM_TILE, a.n_tokens);
+    const int ahead = a.causal ? 1 : a.n_tokens;
+    const int block_end = min(block_first + block_rows - 1 + ahead, a.n_tokens);
+    place at = {first, 0, a.n_tokens, ahead, MM_LOG2_E / sqrtf((float)MM_HEAD)};
+    const int width = a.n_heads * MM_HEAD;
+    const mm_rows<T> block[] = {
+        {queries, h.q + block_first * h.qkv_ld, 3 * width}};
+    mm_copy_tokens(block, block_rows, a.n_tokens - block_first);
+    const T *k = h.k;
+    copy_tile(keys, k, width, block_end);
     mm_close_copies();
     mm_wait_copies<0>();
     mm_round_tokens(queries, block_rows);
-    mm_round_tokens(keys, MM_TILE);
-    mm_round_tokens(values, MM_TILE);
+    mm_round_tokens(keys, rows_of_tile(block_end));
+    mm_round_tokens(values, rows_of_tile(block_end));
     __syncthreads();
+    T *mine = queries + (first - block_first) * mm_tile<T>::LD;
     uint32_t rows_of_queries[mm_tile<T>::STEPS][4];
-    mm_load_rows<T>(rows_of_queries,
-                    queries + (first - block_first) * mm_tile<T>::LD);
+    mm_load_rows<T>(rows_of_queries, mine);
     softmax_rows rows;
     float out[1][MM_HEAD / 8][4] = {};
-    for (int j0 = 0, at = 0; j0 < block_end; j0 += MM_TILE) {
-        const int next = mm_tile<T>::ELEMS - at;
-        const bool more = j0 + MM_TILE < block_end;
-        if (more) {
-            mm_copy_tokens(keys + next, h.k, h.qkv_ld, j0 + MM_TILE, MM_TILE,
-                           a.n_tokens);
-            mm_copy_tokens(values + next, h.v, h.qkv_ld, j0 + MM_TILE, MM_TILE,
-                           a.n_tokens);
+    for (int stage = 0; at.key < block_end; at.key += MM_TILE) {
+        const int next = mm_tile<T>::ELEMS - stage;
+        const int n_left = block_end - at.key - MM_TILE;
+        if (n_left > 0) {
+            k += MM_TILE * 3 * width;
+            copy_tile(keys + next, k, width, n_left);
             mm_close_copies();
         }
-        if (first < a.n_tokens && j0 < end)
-            add_tile(rows, out, rows_of_queries, keys + at, values + at, a,
-                     first, j0, (end - j0 + MM_CHUNK - 1) / MM_CHUNK, scale2);
-        if (more) {
+        if (first < a.n_tokens)
+            add_tile(rows, out, rows_of_queries, keys + stage, values + stage,
+                     at);
+        if (n_left > 0) {
             mm_wait_copies<0>();
-            mm_round_tokens(keys + next, MM_TILE);
-            mm_round_tokens(values + next, MM_TILE);
+            mm_round_tokens(keys + next, rows_of_tile(n_left));
+            mm_round_tokens(values + next, rows_of_tile(n_left));
             __syncthreads();
         }
-        at = next;
+        stage = next;
     }
     if (first >= a.n_tokens)
         return;
@@ -162,11 +213,13 @@ __global__ void __launch_bounds__(MOST_WARPS *MM_WARP, sizeof(T) == 2 ? 2 : 1)
         const float sum = quad_sum(rows.sum[half]);
         const int token = first + mm_lane() / 4 + 8 * half;
         factor[half] = 1.0f / sum;
-        if (h.lse && mm_lane() % 4 == 0 && token < a.n_tokens)
-            h.lse[token] = rows.max[half] * scale2 / MM_LOG2_E + logf(sum);
+        if (a.lse && mm_lane() % 4 == 0 && token < a.n_tokens)
+            a.lse[(int64_t)task * a.n_tokens + token] =
+                rows.max[half] * at.scale2 / MM_LOG2_E + logf(sum);
     }
+    __syncwarp(); /* the queries have been read */
     mm_store_rows<MM_HEAD / 8>(h.to_out, h.out_ld, first, a.n_tokens, out[0],
-                               factor);
+                               factor, mine);
 }
 
 /* As many warps as leave the fewest without a row; the most of those. */
@@ -194,7 +247,8 @@ static mm_status attention(mm_stream *stream, T *out, float *lse, const T *qkv,
                                          qkv,           nullptr,
                                          nullptr,       causal,
                                          (int)n_images, (int)n_tokens,
-                                         (int)n_heads,  (int)(width / n_heads)};
+                                         (int)n_heads,  (int)(width / n_heads),
+                                         nullptr};
     if (!mm_attention_fits(stream, a))
         return mm_attention_any(stream, a);
     const int n_warps = choose_warps(a.n_tokens);

@@ -25,6 +25,7 @@ template <typename T> struct mm_attention_arguments {
     T *dqkv;
     bool causal;
     int n_images, n_tokens, n_heads, head_width;
+    float *sums; /* [n_images, 3 width]: dqkv summed over tokens; NULL: not */
 };
 
 /** Where one head of one image lies. */
@@ -73,6 +74,7 @@ mm_status mm_attention_check(const char *op, const mm_stream *stream,
     MM_CUDA_REQUIRE(op, width >= 0 && n_heads > 0 && width % n_heads == 0);
     MM_CUDA_REQUIRE(op, n_images <= INT32_MAX / n_heads);
     MM_CUDA_REQUIRE(op, n_tokens < INT32_MAX / 2);
+    MM_CUDA_REQUIRE(op, width <= INT32_MAX / 256); /* strides of rows */
     return MM_OK;
 }
 

@@ -1,4 +1,5 @@
 #include "kernels/cuda/attention_grad.cuh"
+#include "kernels/cuda/columns.cuh"
 #include "kernels/cuda/product.h"
 
 /** As divide() has it. */
@@ -33,18 +34,20 @@ static grad_plan plan_for(int n_tokens, int n_warps, int chunks_a_warp,
             bytes_of<T>(n_tokens, n_chunks, a_pass)};
 }
 
-/* Two blocks of four warps on a multiprocessor, one of which computes while the
- * other waits for memory; else one of eight. docs/gpu.md has the sizes. */
+/* Blocks of four warps, two on a multiprocessor, one of which computes while
+ * the other waits for memory; else one of eight. docs/gpu.md has the sizes. */
 template <typename T>
 static grad_plan make_plan(const mm_cuda_stream *cuda, int n_tokens)
 {
     const int64_t reserved = 1024; /* of each block, by the system */
     const int64_t half = (cuda->shared_bytes + reserved) / 2 - reserved;
     const int n_chunks = (int)mm_ceil_div(n_tokens, MM_CHUNK);
+    const int most_passes =
+        cuda->variants.attention_grad == MM_ATTENTION_GRAD_ONE_PASS ? 1 : 2;
     if (n_chunks <= 4)
         return plan_for<T>(n_tokens, 4, 1, cuda->shared_bytes, 4);
-    const grad_plan plan =
-        plan_for<T>(n_tokens, 4, 2, half, (n_chunks + 1) / 2);
+    const grad_plan plan = plan_for<T>(n_tokens, 4, 2, half,
+                                       (int)mm_ceil_div(n_chunks, most_passes));
     return plan.n_warps
                ? plan
                : plan_for<T>(n_tokens, MOST_WARPS, 2, cuda->shared_bytes, 4);
@@ -71,38 +74,47 @@ static mm_status launch(mm_stream *stream, const mm_attention_arguments<T> &a,
     return MM_OK;
 }
 
-template <typename T>
-static mm_status attention_grad(mm_stream *stream, T *dqkv, const T *dout,
-                                const T *out, const float *lse, const T *qkv,
-                                bool causal, int64_t n_images, int64_t n_tokens,
-                                int64_t width, int64_t n_heads)
+/** dbias from each image's sums, in the stream's partials. */
+static mm_status add_images(mm_stream *stream, float *dbias, bool accumulate,
+                            int64_t n_images, int64_t width)
 {
-    MM_TRY(mm_attention_check<T>("attention_grad", stream, n_images, n_tokens,
-                                 width, n_heads));
-    if (n_images == 0 || n_tokens == 0 || width == 0)
-        return MM_OK;
-    MM_CUDA_REQUIRE("attention_grad", dqkv && dout && out && lse && qkv);
-    /* out and lse are only read here. */
-    const mm_attention_arguments<T> a = {const_cast<T *>(out),
-                                         const_cast<float *>(lse),
-                                         qkv,
-                                         dout,
-                                         dqkv,
-                                         causal,
-                                         (int)n_images,
-                                         (int)n_tokens,
-                                         (int)n_heads,
-                                         (int)(width / n_heads)};
-    if (!mm_attention_fits(stream, a))
-        return mm_attention_any_grad(stream, a);
-    const grad_plan plan = make_plan<T>(mm_cuda_stream_of(stream), a.n_tokens);
-    MM_TRY(plan.n_warps ? launch(stream, a, plan)
-                        : mm_attention_long_grad(stream, a));
-    return MM_CUDA(cudaGetLastError(),
-                   "attention_grad of %lld images, %lld tokens, %lld heads of "
-                   "64",
-                   (long long)n_images, (long long)n_tokens,
-                   (long long)n_heads);
+    const mm_cuda_stream *cuda = mm_cuda_stream_of(stream);
+    MM_LAUNCH((mm_column_sums_kernel<float>), mm_blocks(width, MM_WARP),
+              MM_COLUMN_THREADS, 0, cuda->stream, dbias,
+              static_cast<const float *>(cuda->partials), width, accumulate,
+              n_images, width, n_images);
+    return MM_CUDA(cudaGetLastError(), "sums of %lld images",
+                   (long long)n_images);
+}
+
+template <typename T>
+static mm_status attention_grad(mm_stream *stream, mm_attention_arguments<T> a,
+                                float *dbias, bool accumulate)
+{
+    const mm_cuda_stream *cuda = mm_cuda_stream_of(stream);
+    const int64_t width = (int64_t)a.n_heads * a.head_width;
+    const int64_t sum_bytes = a.n_images * 3 * width * (int64_t)sizeof(float);
+    const bool fits = mm_attention_fits(stream, a);
+    const grad_plan plan = make_plan<T>(cuda, a.n_tokens);
+    if (!fits)
+        MM_TRY(mm_attention_any_grad(stream, a));
+    else if (plan.n_warps == 0)
+        MM_TRY(mm_attention_long_grad(stream, a));
+    else {
+        if (dbias && cuda->variants.bias_sums == MM_BIAS_SUMS_FUSED &&
+            sum_bytes <= MM_CUDA_PARTIAL_BYTES)
+            a.sums = static_cast<float *>(cuda->partials);
+        MM_TRY(launch(stream, a, plan));
+    }
+    MM_TRY(MM_CUDA(cudaGetLastError(),
+                   "attention_grad of %d images, %d tokens, %d heads of %d",
+                   a.n_images, a.n_tokens, a.n_heads, a.head_width));
+    return a.sums
+               ? add_images(stream, dbias, accumulate, a.n_images, 3 * width)
+               : mm_cuda_bias_grad(stream, dbias,
+                                   reinterpret_cast<mm_act *>(a.dqkv),
+                                   3 * width, accumulate,
+                                   (int64_t)a.n_images * a.n_tokens, 3 * width);
 }
 
 mm_status mm_cuda_attention_grad(mm_stream *stream, mm_act *dqkv, float *dbias,
@@ -112,12 +124,26 @@ mm_status mm_cuda_attention_grad(mm_stream *stream, mm_act *dqkv, float *dbias,
                                  int64_t n_tokens, int64_t width,
                                  int64_t n_heads)
 {
-    MM_TRY(mm_by_act(stream, [=](auto of) {
+    return mm_by_act(stream, [=](auto of) {
         using T = decltype(of);
-        return attention_grad(stream, mm_as<T>(dqkv), mm_as<T>(dout),
-                              mm_as<T>(out), lse, mm_as<T>(qkv), causal,
-                              n_images, n_tokens, width, n_heads);
-    }));
-    return mm_cuda_bias_grad(stream, dbias, dqkv, 3 * width, accumulate,
-                             n_images * n_tokens, 3 * width);
+        MM_TRY(mm_attention_check<T>("attention_grad", stream, n_images,
+                                     n_tokens, width, n_heads));
+        if (n_images == 0 || n_tokens == 0 || width == 0)
+            return mm_cuda_bias_grad(stream, dbias, dqkv, 3 * width, accumulate,
+                                     0, 3 * width);
+        MM_CUDA_REQUIRE("attention_grad", dqkv && dout && out && lse && qkv);
+        /* out and lse are only read here. */
+        const mm_attention_arguments<T> a = {const_cast<T *>(mm_as<T>(out)),
+                                             const_cast<float *>(lse),
+                                             mm_as<T>(qkv),
+                                             mm_as<T>(dout),
+                                             mm_as<T>(dqkv),
+                                             causal,
+                                             (int)n_images,
+                                             (int)n_tokens,
+                                             (int)n_heads,
+                                             (int)(width / n_heads),
+                                             nullptr};
+        return attention_grad(stream, a, dbias, accumulate);
+    });
 }

@@ -73,13 +73,15 @@ __device__ __forceinline__ void load_statistics(float *delta, float *lse2,
                                                 int n_tokens)
 {
     constexpr int N = mm_wide<T>, PARTS = mm_tile<T>::PARTS;
+    const int step = (int)blockDim.x / PARTS;
+    const int part = (int)threadIdx.x % PARTS;
+    const T *dout = h.dout + part * N, *out = h.out + part * N;
 #pragma unroll 4
-    for (int i = (int)threadIdx.x; i < padded(n_tokens) * PARTS;
-         i += (int)blockDim.x) {
-        const int row = i / PARTS;
-        const int64_t at = min(row, n_tokens - 1) * h.out_ld + i % PARTS * N;
-        const mm_vec<float, N> x = mm_load_floats<N>(h.dout + at);
-        const mm_vec<float, N> y = mm_load_floats<N>(h.out + at);
+    for (int row = (int)threadIdx.x / PARTS; row < padded(n_tokens);
+         row += step) {
+        const int64_t at = (int64_t)min(row, n_tokens - 1) * (int)h.out_ld;
+        const mm_vec<float, N> x = mm_load_floats<N>(dout + at);
+        const mm_vec<float, N> y = mm_load_floats<N>(out + at);
         float sum = 0.0f;
 #pragma unroll
         for (int k = 0; k < N; k++)
@@ -87,7 +89,7 @@ __device__ __forceinline__ void load_statistics(float *delta, float *lse2,
 #pragma unroll
         for (int other = PARTS / 2; other > 0; other /= 2)
             sum += __shfl_xor_sync(0xFFFFFFFFu, sum, other);
-        if (i % PARTS == 0) {
+        if (part == 0) {
             delta[row] = row < n_tokens ? sum : 0.0f;
             lse2[row] = row < n_tokens ? h.lse[row] * MM_LOG2_E : INFINITY;
         }
@@ -97,11 +99,28 @@ __device__ __forceinline__ void load_statistics(float *delta, float *lse2,
 /** Where the block is. */
 struct grad_place {
     int first_key, n_chunks; /* of this pass */
+    int n_all;               /* chunks of all passes */
+    int mine;                /* the warp's first chunk of this pass */
     int query;               /* the first of QUERIES */
     int n_tokens;
     bool causal;
     float scale2;
+    /** How many chunks of all keys do the 16 queries from `first` on see? */
+    __device__ __forceinline__ int n_seen(int first) const
+    {
+        return causal ? first / MM_CHUNK + 1 : n_all;
+    }
 };
+
+/** Of the chunks of all keys, numbered through, a warp has every n_warps'th, so
+ * that what one has more than another in a pass it has less in the next; which
+ * warp is first differs between blocks that share a multiprocessor. */
+__device__ __forceinline__ int first_chunk(int chunk, int n_warps)
+{
+    const int warp = (int)threadIdx.x / MM_WARP;
+    const int first = (int)((blockIdx.x + (unsigned)chunk) % (unsigned)n_warps);
+    return warp >= first ? warp - first : warp - first + n_warps;
+}
 
 /** s becomes p, dp becomes ds; rows are 16 keys, columns 16 queries. */
 __device__ __forceinline__ void differentiate(float p[2][4], float ds[2][4],
@@ -129,30 +148,25 @@ __device__ __forceinline__ void differentiate(float p[2][4], float ds[2][4],
 }
 
 /** Leave 16 keys times 16 queries, rounded, for the sum over keys. */
-template <typename T>
-__device__ __forceinline__ void leave(T *to, const float ds[2][4])
+__device__ __forceinline__ void leave(mm_bf16 *to, const float ds[2][4])
 {
-    const int g = mm_lane() / 4, t = mm_lane() % 4;
-#pragma unroll
-    for (int n = 0; n < 2; n++)
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            mm_vec<T, 2> pair;
-#pragma unroll
-            for (int k = 0; k < 2; k++) {
-                mm_set(pair.v[k], ds[n][2 * half + k]);
-                pair.v[k] = mm_tile_element(pair.v[k]);
-            }
-            mm_store<2>(to + (g + 8 * half) * DS_LD + 8 * n + 2 * t, pair);
-        }
+    mm_store_c(to, DS_LD, ds);
 }
 
-/** 16 queries against M times 16 keys of the warp: chunk, chunk + n_warps. */
+__device__ __forceinline__ void leave(float *to, const float ds[2][4])
+{
+    float rounded[2][4];
+#pragma unroll
+    for (int k = 0; k < 8; k++)
+        rounded[k / 4][k % 4] = mm_tile_element(ds[k / 4][k % 4]);
+    mm_store_c(to, DS_LD, rounded);
+}
+
+/** 16 queries against M times 16 keys of the warp. */
 template <int M, typename T>
-__device__ __forceinline__ void add_keys(float dk[][MM_HEAD / 8][4],
-                                         float dv[][MM_HEAD / 8][4],
-                                         const grad_memory<T> &m, int stage,
-                                         int chunk, int c, const grad_place &at)
+__device__ __forceinline__ void
+add_keys(float dk[][MM_HEAD / 8][4], float dv[][MM_HEAD / 8][4],
+         const grad_memory<T> &m, int stage, int c, const grad_place &at)
 {
     constexpr int LD = mm_tile<T>::LD;
     const int n_warps = (int)blockDim.x / MM_WARP;
@@ -162,14 +176,14 @@ __device__ __forceinline__ void add_keys(float dk[][MM_HEAD / 8][4],
     float p[M][2][4] = {}, ds[M][2][4] = {};
 #pragma unroll
     for (int i = 0; i < M; i++) {
-        keys[i] = m.keys + (chunk + i * n_warps) * MM_CHUNK * LD;
-        values[i] = m.values + (chunk + i * n_warps) * MM_CHUNK * LD;
+        keys[i] = m.keys + (at.mine + i * n_warps) * MM_CHUNK * LD;
+        values[i] = m.values + (at.mine + i * n_warps) * MM_CHUNK * LD;
     }
     mm_rows_times_transpose<M>(p, keys, queries);
     mm_rows_times_transpose<M>(ds, values, douts);
 #pragma unroll
     for (int i = 0; i < M; i++) {
-        const int row = (chunk + i * n_warps) * MM_CHUNK;
+        const int row = (at.mine + i * n_warps) * MM_CHUNK;
         differentiate(p[i], ds[i], m.lse2, m.delta, at.first_key + row,
                       at.query + c * MM_CHUNK, at);
         leave(m.ds + row * DS_LD + c * MM_CHUNK, ds[i]);
@@ -184,7 +198,6 @@ __device__ __forceinline__ void
 add_queries(float dk[M][MM_HEAD / 8][4], float dv[M][MM_HEAD / 8][4],
             const grad_memory<T> &m, int stage, const grad_place &at)
 {
-    const int chunk = (int)(threadIdx.x / MM_WARP);
     const int n_warps = (int)blockDim.x / MM_WARP;
 #pragma unroll 1
     for (int c = 0; c < QUERIES / MM_CHUNK; c++) {
@@ -192,33 +205,33 @@ add_queries(float dk[M][MM_HEAD / 8][4], float dv[M][MM_HEAD / 8][4],
         if (query >= at.n_tokens)
             break;
         const int n_seen =
-            at.causal ? min(at.n_chunks, (query - at.first_key) / MM_CHUNK + 1)
-                      : at.n_chunks;
-        if (M == 2 && chunk + n_warps < n_seen)
-            add_keys<M>(dk, dv, m, stage, chunk, c, at);
-        else if (chunk < n_seen)
-            add_keys<1>(dk, dv, m, stage, chunk, c, at);
+            min(at.n_chunks, at.n_seen(query) - at.first_key / MM_CHUNK);
+        if (M == 2 && at.mine + n_warps < n_seen)
+            add_keys<M>(dk, dv, m, stage, c, at);
+        else if (at.mine < n_seen)
+            add_keys<1>(dk, dv, m, stage, c, at);
     }
 }
 
-/** The warp's share of dq of QUERIES: 16 of them, COLS times 8 columns. */
+/** The warp's share of dq of QUERIES: 16 of them, COLS times 8 columns. What is
+ * complete is stored, and added up in sums: columns 2 t and 2 t + 1 of each 8.
+ * `stage` is free. */
 template <int COLS, typename T>
-__device__ __forceinline__ void add_dq(const mm_head_view<T> &h,
-                                       const grad_memory<T> &m, bool passes,
-                                       const grad_place &at)
+__device__ __forceinline__ void
+add_dq(float sums[2 * COLS], const mm_head_view<T> &h, const grad_memory<T> &m,
+       int stage, const grad_place &at)
 {
     constexpr int LD = mm_tile<T>::LD, SHARES = MM_HEAD / 8 / COLS;
     const int warp = (int)(threadIdx.x / MM_WARP);
     const int c = warp / SHARES * MM_CHUNK, query = at.query + c;
     const int col = warp % SHARES * COLS * 8;
-    const int n_seen =
-        at.causal ? min(at.n_chunks, (query - at.first_key) / MM_CHUNK + 1)
-                  : at.n_chunks;
-    if (query >= at.n_tokens || n_seen <= 0)
+    const int before = at.first_key / MM_CHUNK;
+    const int n_seen = min(at.n_chunks, at.n_seen(query) - before);
+    if (c >= QUERIES || query >= at.n_tokens || n_seen <= 0)
         return;
     float *kept = m.dq + (query * MM_HEAD + col * MM_CHUNK) + mm_lane() * 4;
     float sum[COLS][4] = {};
-    if (passes && at.first_key > 0)
+    if (before > 0)
 #pragma unroll
         for (int j = 0; j < COLS; j++) {
             const mm_vec<float, 4> x = mm_load<4>(kept + j * MM_WARP * 4);
@@ -239,11 +252,14 @@ __device__ __forceinline__ void add_dq(const mm_head_view<T> &h,
             mm_multiply(sum[j + 1], a, b[1], T());
         }
     }
-    if (!passes) {
+    if (before + at.n_chunks >= at.n_seen(query)) {
         const float scale = 1.0f / sqrtf((float)MM_HEAD);
         const float scales[2] = {scale, scale};
+#pragma unroll
+        for (int k = 0; k < 2 * COLS; k++)
+            sums[k] += sum[k / 2][k % 2] + sum[k / 2][k % 2 + 2];
         mm_store_rows<COLS>(h.dq + col, h.qkv_ld, query, at.n_tokens, sum,
-                            scales);
+                            scales, m.queries + stage + c * LD + col);
         return;
     }
 #pragma unroll
@@ -256,27 +272,16 @@ __device__ __forceinline__ void add_dq(const mm_head_view<T> &h,
     }
 }
 
-/** dq that was kept over the passes; 16 queries a warp at a time. */
+/** Start copying the keys and values of a pass. */
 template <typename T>
-__device__ __forceinline__ void store_dq(const mm_head_view<T> &h,
-                                         const float *dq, int n_tokens)
+__device__ __forceinline__ void copy_keys(const grad_memory<T> &m,
+                                          const mm_head_view<T> &h,
+                                          const grad_place &at)
 {
-    const float scale = 1.0f / sqrtf((float)MM_HEAD);
-    const float scales[2] = {scale, scale};
-    for (int query = (int)(threadIdx.x / MM_WARP) * MM_CHUNK; query < n_tokens;
-         query += (int)blockDim.x / MM_WARP * MM_CHUNK) {
-        float sum[MM_HEAD / 8][4];
-#pragma unroll
-        for (int j = 0; j < MM_HEAD / 8; j++) {
-            const mm_vec<float, 4> x = mm_load<4>(
-                dq + query * MM_HEAD + (j * MM_WARP + mm_lane()) * 4);
-#pragma unroll
-            for (int k = 0; k < 4; k++)
-                sum[j][k] = x.v[k];
-        }
-        mm_store_rows<MM_HEAD / 8>(h.dq, h.qkv_ld, query, n_tokens, sum,
-                                   scales);
-    }
+    const int64_t from = at.first_key * h.qkv_ld;
+    const mm_rows<T> all[] = {{m.keys, h.k + from, (int)h.qkv_ld},
+                              {m.values, h.v + from, (int)h.qkv_ld}};
+    mm_copy_tokens(all, at.n_chunks * MM_CHUNK, at.n_tokens - at.first_key);
 }
 
 template <typename T>
@@ -284,8 +289,10 @@ __device__ __forceinline__ void copy_queries(const grad_memory<T> &m, int stage,
                                              const mm_head_view<T> &h,
                                              int query, int n_tokens)
 {
-    mm_copy_tokens(m.queries + stage, h.q, h.qkv_ld, query, QUERIES, n_tokens);
-    mm_copy_tokens(m.douts + stage, h.dout, h.out_ld, query, QUERIES, n_tokens);
+    const mm_rows<T> all[] = {
+        {m.queries + stage, h.q + query * h.qkv_ld, (int)h.qkv_ld},
+        {m.douts + stage, h.dout + query * h.out_ld, (int)h.out_ld}};
+    mm_copy_tokens(all, QUERIES, n_tokens - query);
     mm_close_copies();
 }
 
@@ -295,6 +302,139 @@ __device__ __forceinline__ void round_queries(const grad_memory<T> &m,
 {
     mm_round_tokens(m.queries + stage, QUERIES);
     mm_round_tokens(m.douts + stage, QUERIES);
+}
+/** Columns 2 lane and 2 lane + 1 of the sum of M times 16 rows, by way of 8
+ * rows that only this warp uses. */
+template <int M>
+__device__ __forceinline__ mm_vec<float, 2>
+sum_rows(float *rows, const float c[M][MM_HEAD / 8][4])
+{
+    enum { LD = MM_HEAD + 8 };
+    const int g = mm_lane() / 4, t = mm_lane() % 4;
+#pragma unroll
+    for (int j = 0; j < MM_HEAD / 8; j++) {
+        mm_vec<float, 2> pair = {};
+#pragma unroll
+        for (int i = 0; i < 2 * M; i++)
+#pragma unroll
+            for (int k = 0; k < 2; k++)
+                pair.v[k] += c[i / 2][j][i % 2 * 2 + k];
+        mm_store<2>(rows + g * LD + 8 * j + 2 * t, pair);
+    }
+    __syncwarp();
+    mm_vec<float, 2> sum = {};
+#pragma unroll
+    for (int row = 0; row < 8; row++) {
+        const mm_vec<float, 2> x = mm_load<2>(rows + row * LD + 2 * mm_lane());
+        sum.v[0] += x.v[0];
+        sum.v[1] += x.v[1];
+    }
+    __syncwarp();
+    return sum;
+}
+
+/** What a pass has of sums over tokens, where queries were: of dk and dv each
+ * warp's columns, then of dq what each lane has. */
+struct grad_sums {
+    float *of_keys; /* [n_warps][2][64] */
+    float *of_queries;
+    int cols; /* times 8, of a warp's dq */
+    template <typename T>
+    __device__ __forceinline__ grad_sums(const grad_memory<T> &m, int n_warps)
+        : of_keys(reinterpret_cast<float *>(m.queries)),
+          of_queries(of_keys + n_warps * 2 * MM_HEAD),
+          cols(n_warps == 4 ? 4 : 2)
+    {
+    }
+};
+
+template <int M, typename T>
+__device__ __forceinline__ void
+leave_sums(const grad_memory<T> &m, const float dq[MM_HEAD / 8],
+           const float dk[M][MM_HEAD / 8][4], const float dv[M][MM_HEAD / 8][4],
+           const grad_place &at)
+{
+    const int warp = (int)threadIdx.x / MM_WARP;
+    const grad_sums sums(m, (int)blockDim.x / MM_WARP);
+    mm_vec<float, 2> of_dk = {}, of_dv = {};
+    if (at.mine < at.n_chunks) {
+        const int at_key = at.mine * MM_CHUNK * mm_tile<T>::LD;
+        of_dk = sum_rows<M>(reinterpret_cast<float *>(m.keys + at_key), dk);
+        of_dv = sum_rows<M>(reinterpret_cast<float *>(m.values + at_key), dv);
+    }
+    float *to = sums.of_keys + warp * 2 * MM_HEAD + 2 * mm_lane();
+    mm_store<2>(to, of_dk);
+    mm_store<2>(to + MM_HEAD, of_dv);
+    if (warp >= MOST_WARPS)
+        return;
+#pragma unroll
+    for (int k = 0; k < MM_HEAD / 8; k += 4)
+        mm_store<4>(sums.of_queries + threadIdx.x * (MM_HEAD / 8) + k,
+                    mm_vec<float, 4>{dq[k], dq[k + 1], dq[k + 2], dq[k + 3]});
+}
+
+/** Column `col` of the pass's sum of dq. */
+__device__ __forceinline__ float sum_dq(const grad_sums &sums, int col)
+{
+    const int shares = MM_HEAD / 8 / sums.cols, share = col / (8 * sums.cols);
+    const int in_share = col % (8 * sums.cols);
+    const float *from = sums.of_queries + in_share / 8 * 2 + in_share % 2;
+    float sum = 0.0f;
+    for (int c = 0; c < QUERIES / MM_CHUNK; c++)
+        for (int g = 0; g < 8; g++) {
+            const int thread =
+                (c * shares + share) * MM_WARP + 4 * g + in_share % 8 / 2;
+            sum += from[thread * (MM_HEAD / 8)];
+        }
+    return sum;
+}
+
+/** Add what all warps have left to the image's sums, or begin them with it. */
+template <typename T>
+__device__ __forceinline__ void add_sums(const mm_attention_arguments<T> &a,
+                                         const grad_memory<T> &m, int n_warps,
+                                         bool accumulate)
+{
+    const grad_sums sums(m, n_warps);
+    const int image = (int)blockIdx.x / a.n_heads;
+    const int head = (int)blockIdx.x % a.n_heads;
+    for (int i = (int)threadIdx.x; i < 3 * MM_HEAD; i += (int)blockDim.x) {
+        float sum = 0.0f;
+        if (i < MM_HEAD)
+            sum = sum_dq(sums, i);
+        else
+            for (int warp = 0; warp < n_warps; warp++)
+                sum += sums.of_keys[(warp * 2 - 1) * MM_HEAD + i];
+        if (i < 2 * MM_HEAD)
+            sum *= 1.0f / sqrtf((float)MM_HEAD);
+        float *to =
+            a.sums +
+            (((int64_t)image * 3 + i / MM_HEAD) * a.n_heads + head) * MM_HEAD +
+            i % MM_HEAD;
+        *to = accumulate ? *to + sum : sum;
+    }
+}
+
+/** dk and dv of a pass. Nobody reads keys and values any more. */
+template <int M, typename T>
+__device__ __forceinline__ void
+store_keys(float dk[M][MM_HEAD / 8][4], float dv[M][MM_HEAD / 8][4],
+           const mm_head_view<T> &h, const grad_memory<T> &m,
+           const grad_place &at)
+{
+    const float scale = 1.0f / sqrtf((float)MM_HEAD);
+    const float scales[2] = {scale, scale}, ones[2] = {1.0f, 1.0f};
+#pragma unroll
+    for (int i = 0; i < M; i++) {
+        const int chunk = at.mine + i * ((int)blockDim.x / MM_WARP);
+        if (chunk >= at.n_chunks)
+            continue;
+        const int row = chunk * MM_CHUNK, key = at.first_key + row;
+        mm_store_rows<MM_HEAD / 8>(h.dk, h.qkv_ld, key, at.n_tokens, dk[i],
+                                   scales, m.keys + row * mm_tile<T>::LD);
+        mm_store_rows<MM_HEAD / 8>(h.dv, h.qkv_ld, key, at.n_tokens, dv[i],
+                                   ones, m.values + row * mm_tile<T>::LD);
+    }
 }
 } // namespace
 
@@ -308,59 +448,52 @@ __global__ void __launch_bounds__(M == 1 ? 4 * MM_WARP : MOST_WARPS * MM_WARP,
     const grad_memory<T> m = divide<T>(shared, plan, a.n_tokens);
     const mm_head_view<T> h = mm_view_head(a, (int)blockIdx.x / a.n_heads,
                                            (int)blockIdx.x % a.n_heads);
-    const bool passes = plan.n_chunks > plan.chunks_a_pass;
-    const float scale = 1.0f / sqrtf((float)MM_HEAD);
-    const float scales[2] = {scale, scale}, ones[2] = {1.0f, 1.0f};
     for (int chunk = 0; chunk < plan.n_chunks; chunk += plan.chunks_a_pass) {
         grad_place at = {chunk * MM_CHUNK,
                          min(plan.chunks_a_pass, plan.n_chunks - chunk),
+                         plan.n_chunks,
+                         first_chunk(chunk, plan.n_warps),
                          a.causal ? chunk * MM_CHUNK / QUERIES * QUERIES : 0,
                          a.n_tokens,
                          a.causal,
-                         MM_LOG2_E * scale};
-        const int n_keys = at.n_chunks * MM_CHUNK;
-        mm_copy_tokens(m.keys, h.k, h.qkv_ld, at.first_key, n_keys, a.n_tokens);
-        mm_copy_tokens(m.values, h.v, h.qkv_ld, at.first_key, n_keys,
-                       a.n_tokens);
+                         MM_LOG2_E / sqrtf((float)MM_HEAD)};
+        if (chunk > 0)
+            __syncthreads(); /* what the last pass has left has been read */
+        copy_keys(m, h, at);
         copy_queries(m, 0, h, at.query, a.n_tokens);
         if (chunk == 0)
             load_statistics(m.delta, m.lse2, h, a.n_tokens);
         mm_wait_copies<0>();
-        mm_round_tokens(m.keys, n_keys);
-        mm_round_tokens(m.values, n_keys);
+        mm_round_tokens(m.keys, at.n_chunks * MM_CHUNK);
+        mm_round_tokens(m.values, at.n_chunks * MM_CHUNK);
         round_queries(m, 0);
         __syncthreads();
         float dk[M][MM_HEAD / 8][4] = {}, dv[M][MM_HEAD / 8][4] = {};
+        float dq_sums[MM_HEAD / 8] = {};
         for (int stage = 0; at.query < a.n_tokens; at.query += QUERIES) {
             const int next = grad_stage<T>::ELEMS - stage;
             if (at.query + QUERIES < a.n_tokens)
                 copy_queries(m, next, h, at.query + QUERIES, a.n_tokens);
             add_queries<M>(dk, dv, m, stage, at);
             __syncthreads();
-            if (plan.n_warps == 4)
-                add_dq<4>(h, m, passes, at);
+            if (M == 1 || plan.n_warps == 4)
+                add_dq<4>(dq_sums, h, m, stage, at);
             else
-                add_dq<2>(h, m, passes, at);
+                add_dq<2>(dq_sums, h, m, stage, at);
             mm_wait_copies<0>();
             if (at.query + QUERIES < a.n_tokens)
                 round_queries(m, next);
             __syncthreads();
             stage = next;
         }
-#pragma unroll
-        for (int i = 0; i < M; i++) {
-            const int mine = (int)(threadIdx.x / MM_WARP) + i * plan.n_warps;
-            if (mine >= at.n_chunks)
-                continue;
-            const int key = at.first_key + mine * MM_CHUNK;
-            mm_store_rows<MM_HEAD / 8>(h.dk, h.qkv_ld, key, a.n_tokens, dk[i],
-                                       scales);
-            mm_store_rows<MM_HEAD / 8>(h.dv, h.qkv_ld, key, a.n_tokens, dv[i],
-                                       ones);
+        if (a.sums)
+            leave_sums<M>(m, dq_sums, dk, dv, at);
+        store_keys<M>(dk, dv, h, m, at);
+        if (a.sums) {
+            __syncthreads();
+            add_sums(a, m, plan.n_warps, chunk > 0);
         }
     }
-    if (passes)
-        store_dq(h, m.dq, a.n_tokens);
 }
 
 #endif

@@ -149,11 +149,14 @@ __global__ void __launch_bounds__(THREADS)
     }
     const float scale = 1.0f / sqrtf((float)MM_HEAD);
     const float scales[2] = {scale, scale}, ones[2] = {1.0f, 1.0f};
+    __syncthreads();
     mm_store_rows<MM_HEAD / 8>(KEYS ? h.dk : h.dq, h.qkv_ld, first + in_tile,
-                               a.n_tokens, first_sum[0], scales);
+                               a.n_tokens, first_sum[0], scales,
+                               first_tile + in_tile * mm_tile<T>::LD);
     if (KEYS)
         mm_store_rows<MM_HEAD / 8>(h.dv, h.qkv_ld, first + in_tile, a.n_tokens,
-                                   second_sum[0], ones);
+                                   second_sum[0], ones,
+                                   second_tile + in_tile * mm_tile<T>::LD);
 }
 
 template <typename T>

@@ -23,21 +23,39 @@ template <typename T> struct mm_tile {
     };
 };
 
-/** Start copying tokens [first, first + n_rows) of x, zeros from n_tokens on;
- * the whole block. */
-template <typename T>
-__device__ __forceinline__ void mm_copy_tokens(T *tile, const T *x, int64_t ld,
-                                               int first, int n_rows,
-                                               int n_tokens)
+/** Rows of tokens, `ld` elements apart, and the tile that they are copied to.
+ * A tile's rows are so few that offsets within it have 32 bits. */
+template <typename T> struct mm_rows {
+    T *tile;
+    const T *tokens;
+    int ld;
+};
+
+/** Start copying n_rows rows of each of N, zeros from n_there on; the whole
+ * block. What a step copies of all of them lies side by side: sm_90 pays for
+ * the first of adjacent copies. */
+template <int N, typename T>
+__device__ __forceinline__ void mm_copy_tokens(const mm_rows<T> (&all)[N],
+                                               int n_rows, int n_there)
 {
+    const int step = (int)blockDim.x / mm_tile<T>::PARTS;
+    const int begin = (int)threadIdx.x / mm_tile<T>::PARTS;
+    const int col = (int)threadIdx.x % mm_tile<T>::PARTS * mm_wide<T>;
+    T *to[N];
+    const T *from[N];
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        to[i] = all[i].tile + begin * mm_tile<T>::LD + col;
+        from[i] = all[i].tokens + (begin * all[i].ld + col);
+    }
 #pragma unroll 1 /* registers are short, and nothing is waited for */
-    for (int i = (int)threadIdx.x; i < n_rows * mm_tile<T>::PARTS;
-         i += (int)blockDim.x) {
-        const int row = i / mm_tile<T>::PARTS;
-        const int col = i % mm_tile<T>::PARTS * mm_wide<T>;
-        const int token = min(first + row, n_tokens - 1);
-        mm_copy_async(tile + row * mm_tile<T>::LD + col, x + (token * ld + col),
-                      first + row < n_tokens);
+    for (int row = begin; row < n_rows; row += step) {
+#pragma unroll
+        for (int i = 0; i < N; i++) {
+            mm_copy_async(to[i], from[i], row < n_there);
+            to[i] += step * mm_tile<T>::LD;
+            from[i] += step * all[i].ld;
+        }
     }
 }
 
@@ -48,15 +66,15 @@ __device__ __forceinline__ void mm_round_tokens(T *tile, int n_rows)
     if (sizeof(T) == 2)
         return;
     constexpr int N = mm_wide<T>;
-    for (int i = (int)threadIdx.x; i < n_rows * mm_tile<T>::PARTS;
-         i += (int)blockDim.x) {
-        T *at = tile + i / mm_tile<T>::PARTS * mm_tile<T>::LD +
-                i % mm_tile<T>::PARTS * N;
-        mm_vec<T, N> part = mm_load<N>(at);
+    const int step = (int)blockDim.x / mm_tile<T>::PARTS;
+    tile += (int)threadIdx.x % mm_tile<T>::PARTS * N;
+    for (int row = (int)threadIdx.x / mm_tile<T>::PARTS; row < n_rows;
+         row += step) {
+        mm_vec<T, N> part = mm_load<N>(tile + row * mm_tile<T>::LD);
 #pragma unroll
         for (int k = 0; k < N; k++)
             part.v[k] = mm_tile_element(part.v[k]);
-        mm_store<N>(at, part);
+        mm_store<N>(tile + row * mm_tile<T>::LD, part);
     }
 }
 
@@ -128,68 +146,34 @@ __device__ __forceinline__ void mm_add_times(float sum[M][MM_HEAD / 8][4],
     }
 }
 
-template <typename T>
-__device__ __forceinline__ mm_vec<T, 2> mm_swap(mm_vec<T, 2> pair, int other)
-{
-    constexpr int WORDS = (int)sizeof pair / 4;
-    uint32_t words[WORDS];
-    memcpy(words, &pair, sizeof pair);
-#pragma unroll
-    for (int i = 0; i < WORDS; i++)
-        words[i] = __shfl_xor_sync(0xFFFFFFFFu, words[i], other);
-    memcpy(&pair, words, sizeof pair);
-    return pair;
-}
-
-/** Lane t of the GROUP gets pair[t] of each lane, in the lanes' order. */
-template <int GROUP, typename T>
-__device__ __forceinline__ void mm_transpose_pairs(mm_vec<T, 2> pair[GROUP])
-{
-#pragma unroll
-    for (int bit = 1; bit < GROUP; bit *= 2)
-#pragma unroll
-        for (int j = 0; j < GROUP; j++) {
-            if (j & bit)
-                continue;
-            const bool upper = mm_lane() & bit;
-            const mm_vec<T, 2> got =
-                mm_swap(upper ? pair[j] : pair[j | bit], bit);
-            pair[j] = upper ? got : pair[j];
-            pair[j | bit] = upper ? pair[j | bit] : got;
-        }
-}
-
 /**
  * The warp's c tiles of tokens first..first + 15, COLS times 8 columns, times
- * factor[row half]. The lanes of a row exchange what they have, so that each
- * stores 16 bytes (8, where bf16 has two tiles only) and no sector is written
- * in parts.
+ * factor[row half]; by way of 16 rows of a tile that only this warp uses, so
+ * that a lane stores 16 bytes and a row's lie side by side.
  */
 template <int COLS, typename T>
 __device__ __forceinline__ void
 mm_store_rows(T *to, int64_t ld, int first, int n_tokens,
-              const float sum[COLS][4], const float factor[2])
+              const float sum[COLS][4], const float factor[2], T *rows)
 {
-    constexpr int GROUP = sizeof(T) == 2 && COLS % 4 == 0 ? 4 : 2;
-    const int g = mm_lane() / 4, t = mm_lane() % 4;
+    constexpr int N = mm_wide<T>, PARTS = COLS * 8 / N, STEP = MM_WARP / PARTS;
+    constexpr int LD = mm_tile<T>::LD;
 #pragma unroll
-    for (int half = 0; half < 2; half++)
+    for (int j = 0; j < COLS; j += 2) {
+        float c[2][4];
 #pragma unroll
-        for (int j = 0; j < COLS; j += GROUP) {
-            mm_vec<T, 2> pair[GROUP];
+        for (int k = 0; k < 8; k++)
+            c[k / 4][k % 4] = sum[j + k / 4][k % 4] * factor[k % 4 / 2];
+        mm_store_c(rows + 8 * j, LD, c);
+    }
+    __syncwarp();
+    const int row = mm_lane() / PARTS, col = mm_lane() % PARTS * N;
+    rows += row * LD + col;
+    to += (int64_t)(first + row) * (int)ld + col;
 #pragma unroll
-            for (int i = 0; i < GROUP; i++) {
-                mm_set(pair[i].v[0], sum[j + i][2 * half] * factor[half]);
-                mm_set(pair[i].v[1], sum[j + i][2 * half + 1] * factor[half]);
-            }
-            mm_transpose_pairs<GROUP>(pair);
-            mm_vec<T, 2 * GROUP> part;
-            memcpy(&part, pair, sizeof part);
-            const int token = first + g + 8 * half;
-            const int col = 8 * (j + t % GROUP) + t / GROUP * GROUP * 2;
-            if (token < n_tokens)
-                mm_store<2 * GROUP>(to + token * ld + col, part);
-        }
+    for (int i = 0; i < MM_CHUNK; i += STEP)
+        if (first + row + i < n_tokens)
+            mm_store<N>(to + i * (int)ld, mm_load<N>(rows + i * LD));
 }
 
 #endif

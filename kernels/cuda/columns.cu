@@ -1,29 +1,25 @@
 #include "kernels/cuda/columns.cuh"
 #include "kernels/cuda/product.h"
 
-/* Parts of the rows that are summed apart, at most. */
-enum { MOST_PARTS = 32, LEAST_ROWS = 256 };
-
 /* Of a bias's addition: loads that a thread has under way. */
 enum { ROWS_A_WARP = 4 };
 
-/** Sums of each part of the rows: 16 bytes a lane where x allows. */
-template <typename T>
-static void sum_parts(cudaStream_t on, float *out, const T *x, int64_t x_stride,
-                      bool accumulate, int64_t n_rows, int64_t width,
-                      int64_t n_parts)
+/** N columns a lane. */
+template <int N, typename T>
+static void launch_sums(const mm_cuda_stream *cuda, float *sums, const T *x,
+                        int64_t x_stride, bool accumulate, int64_t n_rows,
+                        int64_t width)
 {
-    constexpr int N = mm_wide<T>;
-    const int64_t rows_a_part = mm_ceil_div(n_rows, n_parts);
-    const unsigned parts = (unsigned)n_parts;
-    if (mm_fits<N>(x) && width % N == 0 && x_stride % N == 0)
-        MM_LAUNCH((mm_column_sums_kernel<T, N>),
-                  mm_blocks(width, MM_WARP * N) * parts, MM_COLUMN_THREADS, 0,
-                  on, out, x, x_stride, accumulate, n_rows, width, rows_a_part);
-    else
-        MM_LAUNCH((mm_column_sums_kernel<T>), mm_blocks(width, MM_WARP) * parts,
-                  MM_COLUMN_THREADS, 0, on, out, x, x_stride, accumulate,
-                  n_rows, width, rows_a_part);
+    float *partials = static_cast<float *>(cuda->partials);
+    const mm_column_parts parts = mm_divide_rows<T>(n_rows, width);
+    const bool one = parts.n == 1;
+    MM_LAUNCH((mm_column_sums_kernel<T, N>),
+              (unsigned)parts.n * mm_blocks(width, MM_WARP * N),
+              MM_COLUMN_THREADS, 0, cuda->stream, one ? sums : partials, x,
+              x_stride, one && accumulate, n_rows, width, parts.rows);
+    if (!one)
+        mm_add_partials(cuda->stream, sums, partials, accumulate, parts.n,
+                        width, width);
 }
 
 template <typename T>
@@ -31,24 +27,14 @@ static mm_status column_sums(mm_stream *stream, float *sums, const T *x,
                              int64_t x_stride, bool accumulate, int64_t n_rows,
                              int64_t width)
 {
+    constexpr int N = mm_wide<T>;
     const mm_cuda_stream *cuda = mm_cuda_stream_of(stream);
     if (width == 0)
         return MM_OK;
-    float *partials = static_cast<float *>(cuda->partials);
-    const int64_t room =
-        MM_CUDA_PARTIAL_BYTES / (width * (int64_t)sizeof(float));
-    const int64_t n_parts = mm_min_i64(mm_min_i64(MOST_PARTS, room),
-                                       mm_ceil_div(n_rows, LEAST_ROWS));
-    if (n_parts > 1) {
-        sum_parts(cuda->stream, partials, x, x_stride, false, n_rows, width,
-                  n_parts);
-        MM_LAUNCH((mm_column_sums_kernel<float>), mm_blocks(width, MM_WARP),
-                  MM_COLUMN_THREADS, 0, cuda->stream, sums, partials, width,
-                  accumulate, n_parts, width, n_parts);
-    } else {
-        sum_parts(cuda->stream, sums, x, x_stride, accumulate, n_rows, width,
-                  1);
-    }
+    if (mm_fits<N>(x) && width % N == 0 && x_stride % N == 0)
+        launch_sums<N>(cuda, sums, x, x_stride, accumulate, n_rows, width);
+    else
+        launch_sums<1>(cuda, sums, x, x_stride, accumulate, n_rows, width);
     return MM_CUDA(cudaGetLastError(), "column sums of [%lld, %lld]",
                    (long long)n_rows, (long long)width);
 }

@@ -61,8 +61,9 @@ typedef struct mm_cuda_stream {
 /** Bytes that layernorm_grad needs: sums of gamma's and beta's gradients. */
 int64_t mm_cuda_layernorm_scratch(int64_t width);
 
-/** Where reductions leave the sums of their blocks. */
-enum { MM_CUDA_PARTIAL_BYTES = 1 << 20 };
+/** Where reductions leave the sums of their blocks. Attention's are the
+ * largest: one of every image, 3 times the width; 682 images of ViT-L's fit. */
+enum { MM_CUDA_PARTIAL_BYTES = 8 << 20 };
 
 static inline mm_cuda_stream *mm_cuda_stream_of(mm_stream *stream)
 {

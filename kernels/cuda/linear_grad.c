@@ -33,9 +33,8 @@ mm_status mm_cuda_linear_grad_act(mm_stream *stream, mm_act *dpre, float *dbias,
     MM_CUDA_REQUIRE("linear_grad_act", dpre != pre || n_rows == 0);
     MM_CUDA_REQUIRE("linear_grad_act", n_rows == 0 || (dpre && dy && w && pre));
     MM_TRY(backward(stream, dpre, dy, w, n_rows, n_in, n_out));
-    MM_TRY(mm_cuda_activate_grad(stream, dpre, pre, activation, n_rows * n_in));
-    return mm_cuda_bias_grad(stream, dbias, dpre, n_in, accumulate, n_rows,
-                             n_in);
+    return mm_cuda_activate_grad(stream, dpre, dbias, pre, activation,
+                                 accumulate, n_rows, n_in);
 }
 
 mm_status mm_cuda_linear_grad_weight(mm_stream *stream, float *dw, float *dbias,

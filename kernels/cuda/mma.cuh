@@ -1,13 +1,14 @@
 #ifndef MAGMAX_KERNELS_CUDA_MMA_CUH
 #define MAGMAX_KERNELS_CUDA_MMA_CUH
 
+#include "kernels/cuda/approximate.cuh"
 #include "kernels/cuda/launch.cuh"
 
 /*
  * Tensor cores: a warp multiplies a [16, K] by b [K, 8], K = 16 for bf16 and 8
- * for tf32, and adds to c [16, 8] in fp32. All instructions that are not C++
- * are in this file, each with a body for the CPU that follows the layouts of
- * the PTX manual. With g = lane / 4 and t = lane % 4:
+ * for tf32, and adds to c [16, 8] in fp32. Each instruction has a body for the
+ * CPU that follows the layouts of the PTX manual. With g = lane / 4 and
+ * t = lane % 4:
  *
  *   c      (g, 2t) (g, 2t+1) (g+8, 2t) (g+8, 2t+1)
  *   a      (g, t) (g+8, t) (g, t+K/2) (g+8, t+K/2), and b (t, g) (t+K/2, g);
@@ -63,14 +64,6 @@ __device__ __forceinline__ uint32_t mm_pack(float low, float high)
     return bits;
 }
 
-/** 2^x to two units in the last place; 0 where that is below 2^-126. */
-__device__ __forceinline__ float mm_exp2(float x)
-{
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
 /** Four 8x8 matrices; lane 8 i + r points at row r of matrix i, 16-byte
  * aligned. r[i]: elements 2t and 2t+1 of row g, or when TRANSPOSED of column g.
  */
@@ -93,6 +86,21 @@ __device__ __forceinline__ void mm_load_matrices(uint32_t r[4],
             : "r"(at)
             : "memory");
 }
+
+#if !defined __CUDA_ARCH__ || __CUDA_ARCH__ >= 900
+
+/** The reverse, not transposed. */
+__device__ __forceinline__ void mm_store_matrices(mm_bf16 *row,
+                                                  const uint32_t r[4])
+{
+    const uint32_t at = (uint32_t)__cvta_generic_to_shared(row);
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};"
+                 :
+                 : "r"(at), "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
+                 : "memory");
+}
+
+#endif
 
 #else
 
@@ -171,11 +179,6 @@ inline uint32_t mm_pack(float low, float high)
     return bits;
 }
 
-inline float mm_exp2(float x)
-{
-    return exp2f(x);
-}
-
 template <bool TRANSPOSED>
 inline void mm_load_matrices(uint32_t r[4], const mm_bf16 *row)
 {
@@ -194,6 +197,22 @@ inline void mm_load_matrices(uint32_t r[4], const mm_bf16 *row)
             pair[half] = from[TRANSPOSED ? g : 2 * t + half];
         }
         memcpy(&r[i], pair, sizeof r[i]);
+    }
+}
+
+inline void mm_store_matrices(mm_bf16 *row, const uint32_t r[4])
+{
+    const mm_emu::slot *all =
+        mm_emu::meet("stmatrix", 0xFFFFFFFFu, &row, sizeof row);
+    const int g = mm_lane() / 4, t = mm_lane() % 4;
+    if ((uintptr_t)row % 16 != 0)
+        mm_emu::die("stmatrix of a row that is not 16-byte aligned");
+    for (int i = 0; i < 4; i++) {
+        mm_bf16 pair[2], *to;
+        memcpy(pair, &r[i], sizeof pair);
+        memcpy(&to, all[8 * i + g].bytes, sizeof to);
+        to[2 * t] = pair[0];
+        to[2 * t + 1] = pair[1];
     }
 }
 
@@ -312,6 +331,41 @@ __device__ __forceinline__ void mm_a_of_c(uint32_t a[4], const float c[2][4],
     a[1] = mm_tf32_of(c[s][2]);
     a[2] = mm_tf32_of(c[s][1]);
     a[3] = mm_tf32_of(c[s][3]);
+}
+
+/** Sums of a product, [16, 16], to rows of a tile, without stmatrix. */
+template <typename T>
+__device__ __forceinline__ void mm_store_pairs(T *tile, int ld,
+                                               const float c[2][4])
+{
+    const int g = mm_lane() / 4, t = mm_lane() % 4;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        mm_vec<T, 2> pair;
+        mm_set(pair.v[0], c[i / 2][i % 2 * 2]);
+        mm_set(pair.v[1], c[i / 2][i % 2 * 2 + 1]);
+        mm_store<2>(tile + (g + i % 2 * 8) * ld + i / 2 * 8 + 2 * t, pair);
+    }
+}
+
+/** The same; of bf16 rows are 16-byte aligned. */
+__device__ __forceinline__ void mm_store_c(mm_bf16 *tile, int ld,
+                                           const float c[2][4])
+{
+#if defined __CUDA_ARCH__ && __CUDA_ARCH__ < 900
+    mm_store_pairs(tile, ld, c);
+#else
+    const int lane = mm_lane();
+    uint32_t r[4];
+    mm_a_of_c(r, c, 0, mm_bf16());
+    mm_store_matrices(tile + lane % 16 * ld + lane / 16 * 8, r);
+#endif
+}
+
+__device__ __forceinline__ void mm_store_c(float *tile, int ld,
+                                           const float c[2][4])
+{
+    mm_store_pairs(tile, ld, c);
 }
 
 #endif

@@ -75,9 +75,12 @@ mm_status mm_cuda_add_bias(mm_stream *stream, cudaDataType_t type, void *c,
 mm_status mm_cuda_activate(mm_stream *stream, mm_act *y, const mm_act *x,
                            mm_activation activation, int64_t n_elems);
 
-/** dx *= activation'(x). */
-mm_status mm_cuda_activate_grad(mm_stream *stream, mm_act *dx, const mm_act *x,
-                                mm_activation activation, int64_t n_elems);
+/** dx *= activation'(x); dbias, where it is not NULL, is the sum of dx over
+ * rows, added to what is there when `accumulate`. Shapes: dx, x [n_rows,
+ * width]; dbias [width]. */
+mm_status mm_cuda_activate_grad(mm_stream *stream, mm_act *dx, float *dbias,
+                                const mm_act *x, mm_activation activation,
+                                bool accumulate, int64_t n_rows, int64_t width);
 
 /** sums = column sums of x of `type`, added to what is there when `accumulate`.
  * Shapes: sums [width]; x: n_rows rows of `width`, x_stride apart. */

@@ -20,6 +20,9 @@ static const struct variant {
     {"workspace",
      offsetof(mm_cuda_variants, workspace),
      {"default", "32", "64", "128"}},
+    {"attention_grad",
+     offsetof(mm_cuda_variants, attention_grad),
+     {"two_blocks", "one_pass"}},
 };
 
 enum { N_VARIANTS = sizeof all / sizeof *all };

@@ -31,10 +31,18 @@ typedef enum mm_cuda_workspace {
     MM_WORKSPACE_128
 } mm_cuda_workspace;
 
+/** The gradient of attention where four warps need two passes over keys that
+ * eight hold at once. */
+typedef enum mm_cuda_attention_grad_blocks {
+    MM_ATTENTION_GRAD_TWO_BLOCKS, /* of four warps, on a multiprocessor */
+    MM_ATTENTION_GRAD_ONE_PASS    /* one of eight warps */
+} mm_cuda_attention_grad_blocks;
+
 typedef struct mm_cuda_variants {
-    int bias_sums;  /* mm_cuda_bias_sums  */
-    int algorithms; /* mm_cuda_algorithms */
-    int workspace;  /* mm_cuda_workspace  */
+    int bias_sums;      /* mm_cuda_bias_sums  */
+    int algorithms;     /* mm_cuda_algorithms */
+    int workspace;      /* mm_cuda_workspace  */
+    int attention_grad; /* mm_cuda_attention_grad_blocks */
 } mm_cuda_variants;
 
 /**

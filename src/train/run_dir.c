@@ -83,18 +83,17 @@ static mm_status write_config(const mm_run_dir *dir, const char *path,
 /* ---- one run at a time -------------------------------------------------- */
 
 /** Until the file is closed, whatever ends the process; a run that is just
- * being ended is waited for. A file system without locks lets everybody have
- * it. */
+ * being ended is waited for, for ten seconds of our own running. A file system
+ * without locks lets everybody have it. */
 static mm_status hold(FILE *file, const char *path)
 {
-    static const double patience_s = 10;
+    enum { MOST_TRIES = 100 };
     static const struct timespec pause = {.tv_nsec = 100000000};
-    double begin_s = mm_clock_s();
-    do {
+    for (int i = 0; i < MOST_TRIES; i++) {
         if (flock(fileno(file), LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK)
             return MM_OK;
         nanosleep(&pause, NULL);
-    } while (mm_clock_s() - begin_s < patience_s);
+    }
     return mm_fail(MM_E_IO,
                    "%s: another run is writing there; wait for its end, or "
                    "choose another --save",

@@ -287,7 +287,7 @@ void block_runner::start_copy(const copy &what)
         });
     if (!shared)
         die("kernel %s: an asynchronous copy not to shared memory", name);
-    races::begin_copy(what.to, what.from, COPY_BYTES);
+    races::begin_copy(what.to, what.there ? what.from : nullptr, COPY_BYTES);
     poison(what.to, COPY_BYTES);
     current->copies.push_back(what);
     current->copies.back().group = current->group;
@@ -299,7 +299,7 @@ void block_runner::wait_for_copies(unsigned n_left)
     for (; !copies.empty() && copies.front().group + n_left < current->group;
          copies.pop_front()) {
         const copy &c = copies.front();
-        races::end_copy(c.to, c.from, COPY_BYTES);
+        races::end_copy(c.to, c.there ? c.from : nullptr, COPY_BYTES);
         if (c.there)
             std::memcpy(c.to, c.from, COPY_BYTES);
         else

@@ -202,7 +202,8 @@ void pass_barrier()
 void begin_copy(const void *to, const void *from, std::size_t n_bytes)
 {
     const void *caller = __builtin_return_address(0);
-    on_read(from, n_bytes, caller);
+    if (from)
+        on_read(from, n_bytes, caller);
     on_write(to, n_bytes, caller);
     each_cell(to, n_bytes, [](cell &c, const void *, bool, const access &) {
         c.written.copying = 1;
@@ -212,7 +213,8 @@ void begin_copy(const void *to, const void *from, std::size_t n_bytes)
 void end_copy(const void *to, const void *from, std::size_t n_bytes)
 {
     const void *caller = __builtin_return_address(0);
-    on_read(from, n_bytes, caller);
+    if (from)
+        on_read(from, n_bytes, caller);
     each_cell(to, n_bytes, [](cell &c, const void *, bool, const access &) {
         c.written.copying = 0;
     });

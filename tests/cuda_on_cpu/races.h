@@ -29,7 +29,8 @@ void begin_grid();
 void begin_block();
 void pass_barrier();
 
-/** An asynchronous copy to `to`, which nothing may touch meanwhile. */
+/** An asynchronous copy to `to`, which nothing may touch meanwhile; from NULL
+ * are zeros. */
 void begin_copy(const void *to, const void *from, std::size_t n_bytes);
 void end_copy(const void *to, const void *from, std::size_t n_bytes);
 #else

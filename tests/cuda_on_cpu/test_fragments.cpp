@@ -2,8 +2,8 @@
  * Tensor-core instructions as kernels/cuda/mma.cuh calls them, against tables
  * that are not ours: where CUTLASS's CuTe says that an element lies (the
  * layouts "TV" of its atoms SM80_16x8x16_F32BF16BF16F32_TN,
- * SM80_16x8x8_F32TF32TF32F32_TN and SM75_U32x4_LDSM), as strides of a lane's
- * and a value's digits.
+ * SM80_16x8x8_F32TF32TF32F32_TN and SM75_U32x4_LDSM, of which SM90_U32x4_STSM_N
+ * is the reverse), as strides of a lane's and a value's digits.
  */
 #include "kernels/cuda/mma.cuh"
 
@@ -167,6 +167,56 @@ template <bool TRANSPOSED> static void matrices_are_loaded(void **)
     cudaFree(to);
 }
 
+enum { STORED_LD = 24 };
+
+template <typename T, bool PAIRS>
+__global__ void store_kernel(T *to, const float *c)
+{
+    MM_SHARED(T, tile, 16 * STORED_LD);
+    for (int i = mm_lane(); i < 16 * STORED_LD; i += MM_WARP)
+        mm_set(tile[i], -1.0f);
+    float sum[2][4];
+    for (int i = 0; i < 8; i++)
+        sum[i / 4][i % 4] = c[32 * (4 * (i / 4)) + 4 * mm_lane() + i % 4];
+    __syncwarp();
+    if (PAIRS)
+        mm_store_pairs(tile, STORED_LD, sum);
+    else
+        mm_store_c(tile, STORED_LD, sum);
+    __syncwarp();
+    for (int i = mm_lane(); i < 16 * STORED_LD; i += MM_WARP)
+        to[i] = tile[i];
+}
+
+/* Two c tiles side by side become 16 rows of 16, and nothing else is touched.
+ */
+template <typename T, bool PAIRS> static void sums_are_stored(void **)
+{
+    std::vector<int> m[2];
+    std::vector<float> c;
+    for (int n = 0; n < 2; n++) {
+        for (int i = 0; i < 16 * 8; i++)
+            m[n].push_back(n * 128 + i);
+        const std::vector<float> dealt = deal<float>(of_c, 4, m[n]);
+        c.insert(c.end(), dealt.begin(), dealt.end());
+    }
+    std::vector<T> got(16 * STORED_LD);
+    void *from = device_copy(c.data(), c.size() * sizeof c[0]);
+    void *to = device_copy(got.data(), got.size() * sizeof got[0]);
+    MM_LAUNCH((store_kernel<T, PAIRS>), 1, MM_WARP, 0, stream, (T *)to,
+              (const float *)from);
+    cudaMemcpyAsync(got.data(), to, got.size() * sizeof got[0],
+                    cudaMemcpyDeviceToHost, stream);
+    cudaStreamSynchronize(stream);
+    for (int row = 0; row < 16; row++)
+        for (int col = 0; col < STORED_LD; col++)
+            assert_true(
+                mm_float_of(got[row * STORED_LD + col]) ==
+                (col < 16 ? (float)m[col / 8][row + 16 * (col % 8)] : -1.0f));
+    cudaFree(from);
+    cudaFree(to);
+}
+
 int main()
 {
     assert_int_equal(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking),
@@ -176,6 +226,9 @@ int main()
         cmocka_unit_test(products_are_exact<float>),
         cmocka_unit_test(matrices_are_loaded<false>),
         cmocka_unit_test(matrices_are_loaded<true>),
+        cmocka_unit_test((sums_are_stored<mm_bf16, false>)),
+        cmocka_unit_test((sums_are_stored<mm_bf16, true>)),
+        cmocka_unit_test((sums_are_stored<float, false>)),
     };
     return cmocka_run_group_tests(tests, nullptr, nullptr);
 }

@@ -248,6 +248,29 @@ void op_compare(double got, double want, double scale, int64_t n_terms,
     _fail(file, line);
 }
 
+void op_compare_bf16(double got, double want, double before, const char *file,
+                     int line)
+{
+    int exponent;
+    double fraction = frexp(want, &exponent); /* |want| is below 2^exponent */
+    double allowed = before;
+    if (fraction != 0.0)
+        allowed += ldexp(1.0, exponent - 9);
+    if (fabs(got - want) <= allowed)
+        return;
+    print_error("got %.9g, want %.9g, off by %.3g where %.3g is allowed\n", got,
+                want, fabs(got - want), allowed);
+    _fail(file, line);
+}
+
+float *op_every_bf16(void)
+{
+    float *x = op_host(OP_N_BF16 * (int64_t)sizeof *x);
+    for (int i = 0; i < OP_N_BF16; i++)
+        x[i] = float_of((uint16_t)(i / 2 + (i % 2 ? 0x8000 : 0)));
+    return x;
+}
+
 static void assert_same(op_compute compute, const void *context, int64_t n,
                         const int *n_threads, int n_runs)
 {
