@@ -61,11 +61,24 @@ void mm_reducer_destroy(mm_reducer **reducer)
     *reducer = NULL;
 }
 
+/** Where the first k of n_parts equal parts end. Inner ends are aligned: sums
+ * are slow where vectors do not fit. */
+static int64_t end_of_part(const mm_reducer *r, int64_t k, int64_t n_parts)
+{
+    int64_t end = r->lo + (r->hi - r->lo) * k / n_parts;
+    return k == n_parts ? end : end / MM_REDUCER_ALIGN * MM_REDUCER_ALIGN;
+}
+
 static mm_status send_gathered(mm_reducer *r)
 {
-    for (int64_t at = r->lo; at < r->hi;) {
-        int64_t left = r->hi - at;
-        int64_t n = left < r->plan.bucket_elems ? left : r->plan.bucket_elems;
+    const int64_t n_buckets = (r->hi - r->lo) / r->plan.bucket_elems;
+    const int64_t n_parts = n_buckets > 1 ? n_buckets : 1;
+    int64_t at = r->lo;
+    for (int64_t k = 1; k <= n_parts; k++) {
+        int64_t n = end_of_part(r, k, n_parts) - at;
+        if (n <= 0)
+            continue;
+        MM_ASSERT(n <= mm_reducer_most_elems(r->plan.bucket_elems));
         MM_TRY(r->transport->table->sum_floats(r->transport, r->grad + at, n));
         at += n;
     }

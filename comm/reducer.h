@@ -10,8 +10,23 @@
  * stream of its own where it is a GPU's.
  *
  * A round: wait for the one before, any calls of ready, then finish.
+ *
+ * Ranges that touch are gathered until they have bucket_elems, and then leave
+ * in one message, which so ends where a range does. From twice bucket_elems on
+ * they leave in several of equal length, as many as have bucket_elems each.
+ * Shorter messages are only the last of a round, and one before a range that
+ * does not touch.
  */
 typedef struct mm_reducer mm_reducer;
+
+/** Where a message of several begins: at a multiple of 64 bytes. */
+enum { MM_REDUCER_ALIGN = 16 };
+
+/** Elements that no message exceeds. */
+static inline int64_t mm_reducer_most_elems(int64_t bucket_elems)
+{
+    return 2 * bucket_elems + MM_REDUCER_ALIGN;
+}
 
 /** How sums travel in fewer bytes: `pack` writes n numbers for the wire,
  * `unpack` reads them back. On GPUs only; enqueued like ops. */
@@ -27,7 +42,7 @@ typedef struct mm_reducer_plan {
     mm_comm *comm;
     mm_device *device;
     mm_stream *stream;    /* computes the gradient                          */
-    int64_t bucket_elems; /* ranges that touch travel together up to this   */
+    int64_t bucket_elems; /* of a message, as above                         */
     const mm_reducer_wire *bf16; /* sum as bf16, made by this; NULL: as fp32 */
 } mm_reducer_plan;
 

@@ -42,7 +42,8 @@ struct mm_backend {
     void (*release)(mm_device *device, void *memory);
     mm_status (*host_alloc)(mm_device *device, int64_t n_bytes, void **memory);
     void (*host_release)(mm_device *device, void *memory);
-    mm_status (*stream_create)(mm_device *device, mm_stream **stream);
+    mm_status (*stream_create)(mm_device *device, bool is_urgent,
+                               mm_stream **stream);
     void (*stream_destroy)(mm_stream *stream);
     mm_status (*stream_reserve)(mm_stream *stream, int64_t n_bytes);
     mm_status (*stream_sync)(mm_stream *stream);

@@ -136,7 +136,13 @@ void mm_host_release(mm_device *device, void **memory)
 mm_status mm_stream_create(mm_device *device, mm_stream **stream)
 {
     *stream = NULL;
-    return device->backend->stream_create(device, stream);
+    return device->backend->stream_create(device, false, stream);
+}
+
+mm_status mm_stream_create_urgent(mm_device *device, mm_stream **stream)
+{
+    *stream = NULL;
+    return device->backend->stream_create(device, true, stream);
 }
 
 void mm_stream_destroy(mm_stream **stream)

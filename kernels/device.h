@@ -94,6 +94,10 @@ mm_status mm_host_alloc(mm_device *device, int64_t n_bytes, void **memory);
 void mm_host_release(mm_device *device, void **memory);
 
 mm_status mm_stream_create(mm_device *device, mm_stream **stream);
+
+/** As mm_stream_create, for short work that much waits for: where a device runs
+ * several streams at once, what this one has goes first. */
+mm_status mm_stream_create_urgent(mm_device *device, mm_stream **stream);
 void mm_stream_destroy(mm_stream **stream);
 
 /**

@@ -3,22 +3,23 @@ and gradient, in bf16, at the lengths of image towers.
 
     attention_torch.py [--quick]
 
-Prints a JSON object a line: seconds as bench/gpu/op_times.c takes them. --quick, for
-rehearsals: on the CPU, tiny sizes, each once.
+Prints a JSON object a line: seconds as op_times.c takes them. --quick, for
+rehearsals: on the CPU, tiny sizes, each once. Ends with 77 without PyTorch or its
+GPU.
 """
 
 import json
 import statistics
+import sys
 import time
 
+NOT_HERE = 77  # exit code: there is nothing to run it with
 try:
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
 except ImportError as error:
-    if __name__ != "__main__":
-        raise
-    print(json.dumps({"not run": str(error)}))
-    sys.exit()
+    print(f"no PyTorch: {error}")
+    sys.exit(NOT_HERE)
 
 # Tokens, heads, images.
 LENGTHS = ((50, 12, 128), (197, 12, 128), (257, 16, 128), (577, 16, 32))
@@ -70,8 +71,8 @@ def time_backend(backend, batch, tokens, heads, head_width, device, once,
 def main():
     quick = "--quick" in sys.argv
     if not quick and not torch.cuda.is_available():
-        print(json.dumps({"not run": "PyTorch sees no GPU"}))
-        return
+        print("PyTorch sees no GPU")
+        sys.exit(NOT_HERE)
     for tokens, heads, batch in LENGTHS:
         for name, backend in BACKENDS.items():
             row = {"backend": name, "tokens": tokens, "heads": heads,

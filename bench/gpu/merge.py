@@ -1,17 +1,18 @@
 """Merging on a GPU and on the CPU, whole processes, inputs in the page cache.
 
-    merge.py BIN FOLDER ROUNDS [--quick]
+    merge.py BIN ROUNDS [--quick]
 
-BIN holds magmax_merge; FOLDER takes 16 GB of files of ViT-L/14's image tower
-(theta_0 and ten tasks), removed at the end. Prints a JSON object a round and
-device. --quick: files of a few KB.
+BIN holds magmax_merge; a temporary folder takes 16 GB of files of ViT-L/14's
+image tower (theta_0 and ten tasks). Prints a JSON object a round and device.
+--quick: files of a few KB.
 """
 
 import json
 import os
-import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -69,43 +70,42 @@ def read(path, name):
         return file["model"][name][()].tobytes()
 
 
-def main():
-    bin_folder, folder, rounds = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-    quick = "--quick" in sys.argv
+def time_merges(folder, bin_folder, rounds, quick):
     shapes = tower(64, 2, 17, 8, 32) if quick else tower(1024, 24, 257, 14, 768)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    try:
-        inputs = [folder / f"{i}.safetensors" for i in range(N_TASKS + 1)]
-        with ProcessPoolExecutor(min(8, os.cpu_count())) as pool:
-            n_bytes = list(pool.map(write_file, inputs, [shapes] * len(inputs),
-                                    range(len(inputs))))[0]
-        os.sync()
-        for number in range(-1, rounds):  # the first warms up
-            for device in ("cuda", "cpu"):
-                output = folder / f"{device}.h5"
-                begin = time.perf_counter()
-                ended = subprocess.run(
-                    [Path(bin_folder) / "magmax_merge", "--device", device,
-                     "-o", output, "--pretrained", *inputs], text=True,
-                    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-                seconds = time.perf_counter() - begin
-                if ended.returncode:
-                    sys.exit(ended.stderr)
-                if number >= 0:
-                    print(json.dumps({
-                        "merge": "tiny" if quick else "ViT-L-14",
-                        "tasks": N_TASKS, "device": device, "round": number,
-                        "bytes_read": n_bytes * len(inputs),
-                        "bytes_written": n_bytes, "seconds": seconds}),
-                        flush=True)
-        same = all(read(folder / "cuda.h5", name) == read(folder / "cpu.h5", name)
-                   for name in shapes)
-        print(json.dumps({"same bits": same}))
-        if not same:
-            sys.exit("merge: the merged weights differ")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    inputs = [folder / f"{i}.safetensors" for i in range(N_TASKS + 1)]
+    with ProcessPoolExecutor(min(8, os.cpu_count())) as pool:
+        n_bytes = list(pool.map(write_file, inputs, [shapes] * len(inputs),
+                                range(len(inputs))))[0]
+    os.sync()
+    for number in range(-1, rounds):  # the first warms up
+        for device in ("cuda", "cpu"):
+            begin = time.perf_counter()
+            ended = subprocess.run(
+                [bin_folder / "magmax_merge", "--device", device, "-o",
+                 folder / f"{device}.h5", "--pretrained", *inputs], text=True,
+                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            seconds = time.perf_counter() - begin
+            if ended.returncode:
+                sys.exit(ended.stderr)
+            if number >= 0:
+                print(json.dumps({
+                    "merge": "tiny" if quick else "ViT-L-14",
+                    "tasks": N_TASKS, "device": device, "round": number,
+                    "bytes_read": n_bytes * len(inputs),
+                    "bytes_written": n_bytes, "seconds": seconds}), flush=True)
+    same = all(read(folder / "cuda.h5", name) == read(folder / "cpu.h5", name)
+               for name in shapes)
+    print(json.dumps({"same bits": same}))
+    if not same:
+        sys.exit("merge: the merged weights differ")
+
+
+def main():
+    # The files go, whoever ends this.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("merge: ended"))
+    with tempfile.TemporaryDirectory(prefix="magmax-merge-") as folder:
+        time_merges(Path(folder), Path(sys.argv[1]), int(sys.argv[2]),
+                    "--quick" in sys.argv)
 
 
 if __name__ == "__main__":

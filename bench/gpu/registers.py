@@ -25,8 +25,8 @@ HEAD = """# Registers and spills
 
 By `bench/gpu/registers.py` with {version}; `-O3`, no GPU needed. Registers a
 thread, bytes of spills (stores + loads), and bytes of static shared memory a
-block. T is the number type of the activations. Attention in plain fp32 and
-layer norm have dynamic shared memory as well.
+block. T is the number type of the activations. Attention has dynamic shared
+memory as well.
 
 | file | kernel | {columns} |
 |---|---|{rules}|
@@ -52,10 +52,17 @@ def readable(mangled):
     return re.sub(r"\((bool|int)\)", "", name)
 
 
+def exact_ops():
+    """Those that the build compiles without contraction."""
+    text = (ROOT / "kernels/CMakeLists.txt").read_text()
+    return re.search(r"set\(EXACT_OPS ([\w\s]+?)CACHE", text)[1].split()
+
+
 def compile_file(nvcc, source, architecture, cubin):
     """{kernel: (registers, spilled bytes, shared bytes)}"""
+    contract = ["-fmad=false"] if source.stem in exact_ops() else []
     proc = subprocess.run(
-        [nvcc, "-std=c++17", "-O3", f"-arch={architecture}", "-cubin",
+        [nvcc, "-std=c++17", "-O3", *contract, f"-arch={architecture}", "-cubin",
          "--Werror=all-warnings", "-Xptxas", "-v", f"-I{ROOT}", "-o", cubin,
          source], capture_output=True, text=True)
     if proc.returncode != 0:

@@ -8,7 +8,7 @@
 
 /*
  * What the module libmagmax_nccl.so gives comm/nccl/nccl_transport.c; private
- * to comm/nccl.
+ * to comm/nccl and its benchmark.
  */
 
 enum { MM_NCCL_ID_BYTES = 128 };
@@ -34,5 +34,8 @@ typedef struct mm_nccl {
     void (*abort)(mm_nccl_comm *comm);
     void (*destroy)(mm_nccl_comm *comm);
 } mm_nccl;
+
+/** Open the module: on the program's side. Errors: as mm_module_open. */
+mm_status mm_nccl_open(const mm_nccl **nccl);
 
 #endif

@@ -8,9 +8,11 @@
 
 /*
  * Sums in the memory of GPUs, on a stream of their own: a range is summed while
- * the plan's stream computes the next one. The host waits only in `wait`, and
- * there, watching, never inside the driver: nothing that may hold up the host
- * is called while sums that need other ranks are outstanding for long.
+ * the plan's stream computes the next one. That stream is urgent, or its blocks
+ * would wait until products that are enqueued already leave room. The host
+ * waits only in `wait`, and there, watching, never inside the driver: nothing
+ * that may hold up the host is called while sums that need other ranks are
+ * outstanding for long.
  */
 
 typedef struct nccl_transport {
@@ -21,7 +23,7 @@ typedef struct nccl_transport {
     mm_stream *stream;  /* sums                                       */
     mm_event *computed; /* plan's stream: what is to be summed is there */
     mm_event *summed;   /* our stream                                 */
-    void *wire;         /* [bucket_elems] bf16, where sums travel so  */
+    void *wire;         /* one message as bf16, where sums travel so */
     bool is_under_way;  /* a round that wait has not seen the end of */
     double computed_s, summed_s; /* when wait saw them past; 0: not yet */
     double wait_s;
@@ -144,7 +146,7 @@ static double wait_s(const mm_transport *transport)
 
 /* ---- joining ------------------------------------------------------------- */
 
-static mm_status open_nccl(const mm_nccl **nccl)
+mm_status mm_nccl_open(const mm_nccl **nccl)
 {
     static const mm_module module = {
         .file = "libmagmax_nccl.so",
@@ -165,11 +167,12 @@ static mm_status open_nccl(const mm_nccl **nccl)
 static mm_status prepare(nccl_transport *t)
 {
     const mm_reducer_plan *p = &t->plan;
-    MM_TRY(open_nccl(&t->nccl));
-    MM_TRY(mm_stream_create(p->device, &t->stream));
+    MM_TRY(mm_nccl_open(&t->nccl));
+    MM_TRY(mm_stream_create_urgent(p->device, &t->stream));
     MM_TRY(mm_event_create(p->device, &t->computed));
     MM_TRY(mm_event_create(p->device, &t->summed));
-    return p->bf16 ? mm_device_alloc(p->device, 2 * p->bucket_elems, &t->wire)
+    const int64_t wire_elems = mm_reducer_most_elems(p->bucket_elems);
+    return p->bf16 ? mm_device_alloc(p->device, 2 * wire_elems, &t->wire)
                    : MM_OK;
 }
 

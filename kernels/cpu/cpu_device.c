@@ -119,8 +119,10 @@ static void cpu_stream_destroy(mm_stream *stream)
     free(cpu);
 }
 
-static mm_status cpu_stream_create(mm_device *device, mm_stream **stream)
+static mm_status cpu_stream_create(mm_device *device, bool is_urgent,
+                                   mm_stream **stream)
 {
+    (void)is_urgent; /* ops run in the calling thread */
     mm_cpu_stream *cpu = calloc(1, sizeof *cpu);
     if (!cpu)
         return mm_fail(MM_E_MEMORY, "no memory for a stream");

@@ -1,26 +1,25 @@
 #include "kernels/cuda/columns.cuh"
 #include "kernels/cuda/product.h"
 
-/* Parts of the rows that are summed apart, at most. */
-enum { MOST_PARTS = 32, LEAST_ROWS = 256 };
+/* Of a bias's addition: loads that a thread has under way. */
+enum { ROWS_A_WARP = 4 };
 
-/** Sums of each part of the rows: 16 bytes a lane where x allows. */
-template <typename T>
-static void sum_parts(cudaStream_t on, float *out, const T *x, int64_t x_stride,
-                      bool accumulate, int64_t n_rows, int64_t width,
-                      int64_t n_parts)
+/** N columns a lane. */
+template <int N, typename T>
+static void launch_sums(const mm_cuda_stream *cuda, float *sums, const T *x,
+                        int64_t x_stride, bool accumulate, int64_t n_rows,
+                        int64_t width)
 {
-    constexpr int N = mm_wide<T>;
-    const int64_t rows_a_part = mm_ceil_div(n_rows, n_parts);
-    const unsigned parts = (unsigned)n_parts;
-    if (mm_fits<N>(x) && width % N == 0 && x_stride % N == 0)
-        MM_LAUNCH((mm_column_sums_kernel<T, N>),
-                  mm_blocks(width, MM_WARP * N) * parts, MM_COLUMN_THREADS, 0,
-                  on, out, x, x_stride, accumulate, n_rows, width, rows_a_part);
-    else
-        MM_LAUNCH((mm_column_sums_kernel<T>), mm_blocks(width, MM_WARP) * parts,
-                  MM_COLUMN_THREADS, 0, on, out, x, x_stride, accumulate,
-                  n_rows, width, rows_a_part);
+    float *partials = static_cast<float *>(cuda->partials);
+    const mm_column_parts parts = mm_divide_rows<T>(n_rows, width);
+    const bool one = parts.n == 1;
+    MM_LAUNCH((mm_column_sums_kernel<T, N>),
+              (unsigned)parts.n * mm_blocks(width, MM_WARP * N),
+              MM_COLUMN_THREADS, 0, cuda->stream, one ? sums : partials, x,
+              x_stride, one && accumulate, n_rows, width, parts.rows);
+    if (!one)
+        mm_add_partials(cuda->stream, sums, partials, accumulate, parts.n,
+                        width, width);
 }
 
 template <typename T>
@@ -28,24 +27,14 @@ static mm_status column_sums(mm_stream *stream, float *sums, const T *x,
                              int64_t x_stride, bool accumulate, int64_t n_rows,
                              int64_t width)
 {
+    constexpr int N = mm_wide<T>;
     const mm_cuda_stream *cuda = mm_cuda_stream_of(stream);
     if (width == 0)
         return MM_OK;
-    float *partials = static_cast<float *>(cuda->partials);
-    const int64_t room =
-        MM_CUDA_PARTIAL_BYTES / (width * (int64_t)sizeof(float));
-    const int64_t n_parts = mm_min_i64(mm_min_i64(MOST_PARTS, room),
-                                       mm_ceil_div(n_rows, LEAST_ROWS));
-    if (n_parts > 1) {
-        sum_parts(cuda->stream, partials, x, x_stride, false, n_rows, width,
-                  n_parts);
-        MM_LAUNCH((mm_column_sums_kernel<float>), mm_blocks(width, MM_WARP),
-                  MM_COLUMN_THREADS, 0, cuda->stream, sums, partials, width,
-                  accumulate, n_parts, width, n_parts);
-    } else {
-        sum_parts(cuda->stream, sums, x, x_stride, accumulate, n_rows, width,
-                  1);
-    }
+    if (mm_fits<N>(x) && width % N == 0 && x_stride % N == 0)
+        launch_sums<N>(cuda, sums, x, x_stride, accumulate, n_rows, width);
+    else
+        launch_sums<1>(cuda, sums, x, x_stride, accumulate, n_rows, width);
     return MM_CUDA(cudaGetLastError(), "column sums of [%lld, %lld]",
                    (long long)n_rows, (long long)width);
 }
@@ -71,24 +60,62 @@ mm_status mm_cuda_bias_grad(mm_stream *stream, float *dbias, const mm_act *dy,
                                dy_stride, accumulate, n_rows, width);
 }
 
-template <typename T>
-__global__ void mm_add_bias_kernel(T *c, const T *bias, const T *addend,
-                                   int64_t n_elems, int64_t width)
+/* A block takes 32 times N columns, a warp ROWS_A_WARP rows of those; what a
+ * thread reads of them is on its way before it stores. c may be addend. */
+template <typename T, int N>
+__global__ void __launch_bounds__(MM_COLUMN_THREADS)
+    mm_add_bias_kernel(T *c, const T *bias, const T *addend, int64_t n_rows,
+                       int64_t width, unsigned column_blocks)
 {
-    const int64_t i = (int64_t)blockIdx.x * MM_COLUMN_THREADS + threadIdx.x;
-    if (i < n_elems)
-        mm_set(c[i], (bias ? mm_float_of(bias[i % width]) : 0.0f) +
-                         (addend ? mm_float_of(addend[i]) : 0.0f));
+    const int64_t j =
+        ((int64_t)(blockIdx.x % column_blocks) * MM_WARP + mm_lane()) * N;
+    const int64_t first =
+        ((int64_t)(blockIdx.x / column_blocks) * MM_ROWS_A_BLOCK +
+         threadIdx.x / MM_WARP) *
+        ROWS_A_WARP;
+    if (j >= width)
+        return;
+    const mm_vec<float, N> zero = {};
+    const mm_vec<float, N> b = bias ? mm_load_floats<N>(bias + j) : zero;
+    mm_vec<float, N> x[ROWS_A_WARP];
+#pragma unroll
+    for (int i = 0; i < ROWS_A_WARP; i++)
+        x[i] = addend && first + i < n_rows
+                   ? mm_load_floats<N>(addend + (first + i) * width + j)
+                   : zero;
+#pragma unroll
+    for (int i = 0; i < ROWS_A_WARP; i++) {
+#pragma unroll
+        for (int k = 0; k < N; k++)
+            x[i].v[k] += b.v[k];
+        if (first + i < n_rows)
+            mm_store_floats<N>(c + (first + i) * width + j, x[i]);
+    }
+}
+
+template <typename T, int N>
+static void add_bias_by(cudaStream_t on, T *c, const T *bias, const T *addend,
+                        int64_t m, int64_t n)
+{
+    const unsigned column_blocks = mm_blocks(n, MM_WARP * N);
+    MM_LAUNCH((mm_add_bias_kernel<T, N>),
+              mm_blocks(m, MM_ROWS_A_BLOCK * ROWS_A_WARP) * column_blocks,
+              MM_COLUMN_THREADS, 0, on, c, bias, addend, m, n, column_blocks);
 }
 
 template <typename T>
-static mm_status add_bias(mm_stream *stream, void *c, const void *bias,
-                          const void *addend, int64_t m, int64_t n)
+static mm_status add_bias(mm_stream *stream, void *to, const void *of_columns,
+                          const void *of_all, int64_t m, int64_t n)
 {
-    MM_LAUNCH((mm_add_bias_kernel<T>), mm_blocks(m * n, MM_COLUMN_THREADS),
-              MM_COLUMN_THREADS, 0, mm_cuda_stream_of(stream)->stream,
-              static_cast<T *>(c), static_cast<const T *>(bias),
-              static_cast<const T *>(addend), m * n, n);
+    constexpr int N = mm_wide<T>;
+    const cudaStream_t on = mm_cuda_stream_of(stream)->stream;
+    T *c = static_cast<T *>(to);
+    const T *bias = static_cast<const T *>(of_columns);
+    const T *addend = static_cast<const T *>(of_all);
+    if (mm_fits<N>(c, bias, addend) && n % N == 0)
+        add_bias_by<T, N>(on, c, bias, addend, m, n);
+    else
+        add_bias_by<T, 1>(on, c, bias, addend, m, n);
     return MM_CUDA(cudaGetLastError(), "bias of [%lld, %lld]", (long long)m,
                    (long long)n);
 }

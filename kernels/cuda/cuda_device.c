@@ -1,5 +1,5 @@
 #include "kernels/cuda/cuda.h"
-#include "kernels/cuda/product.h"
+#include "kernels/cuda/product_table.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -14,6 +14,7 @@ typedef struct cuda_device {
     int n_sms;
     int64_t shared_bytes;
     int64_t workspace_bytes; /* of products */
+    mm_product_table *table; /* of their algorithms, or NULL */
 } cuda_device;
 
 static const char *const precision_names[] = {"fp32", "tf32", "bf16"};
@@ -115,12 +116,26 @@ static mm_status start(cuda_device *cuda)
                        cuda->index, prop.name, prop.major, prop.minor);
     cuda->n_sms = prop.multiProcessorCount;
     cuda->shared_bytes = (int64_t)prop.sharedMemPerBlockOptin;
-    /* As much as the library takes by default. */
-    cuda->workspace_bytes = (int64_t)(prop.major >= 9 ? 32 : 4) << 20;
+    const int workspace_mib[] = {
+        [MM_WORKSPACE_DEFAULT] = prop.major >= 9 ? 32 : 4,
+        [MM_WORKSPACE_32] = 32,
+        [MM_WORKSPACE_64] = 64,
+        [MM_WORKSPACE_128] = 128,
+    };
+    cuda->workspace_bytes = (int64_t)workspace_mib[cuda->variants.workspace]
+                            << 20;
+    const char *variants = mm_cuda_variants_text();
     snprintf(cuda->base.description, sizeof cuda->base.description,
-             "cuda:%d, %.60s, %.0f GiB", cuda->index, prop.name,
-             (double)prop.totalGlobalMem / 0x1p30);
+             "cuda:%d, %.60s, %.0f GiB%s%.100s", cuda->index, prop.name,
+             (double)prop.totalGlobalMem / 0x1p30,
+             *variants ? ", variants " : "", variants);
     return MM_OK;
+}
+
+static void cuda_close(mm_device *device)
+{
+    mm_product_table_destroy(&((cuda_device *)device)->table);
+    free(device);
 }
 
 static mm_status cuda_open(const char *variant, int n_threads,
@@ -139,19 +154,16 @@ static mm_status cuda_open(const char *variant, int n_threads,
         st = mm_cuda_variants_read(&cuda->variants);
     cuda->base.sums_with_gradients =
         cuda->variants.bias_sums != MM_BIAS_SUMS_LIBRARY;
+    if (st == MM_OK && cuda->variants.algorithms == MM_ALGORITHMS_TABLE)
+        st = mm_product_table_create(&cuda->table);
     if (st == MM_OK)
         st = start(cuda);
     if (st != MM_OK) {
-        free(cuda);
+        cuda_close(&cuda->base);
         return st;
     }
     *device = &cuda->base;
     return MM_OK;
-}
-
-static void cuda_close(mm_device *device)
-{
-    free(device);
 }
 
 static mm_status use(const mm_device *device)
@@ -220,13 +232,18 @@ static void cuda_stream_destroy(mm_stream *stream)
     free(cuda);
 }
 
-static mm_status start_stream(mm_cuda_stream *cuda, const cuda_device *on)
+static mm_status start_stream(mm_cuda_stream *cuda, const cuda_device *on,
+                              bool is_urgent)
 {
+    int least = 0, greatest = 0;
     void *fault = NULL;
     MM_TRY(use(&on->base));
-    MM_TRY(
-        MM_CUDA(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking),
-                "making a stream"));
+    MM_TRY(MM_CUDA(cudaDeviceGetStreamPriorityRange(&least, &greatest),
+                   "making a stream"));
+    MM_TRY(MM_CUDA(cudaStreamCreateWithPriority(&cuda->stream,
+                                                cudaStreamNonBlocking,
+                                                is_urgent ? greatest : least),
+                   "making a stream"));
     MM_TRY(
         MM_CUDA(cudaHostAlloc(&fault, sizeof *cuda->fault, cudaHostAllocMapped),
                 "making a stream"));
@@ -234,10 +251,12 @@ static mm_status start_stream(mm_cuda_stream *cuda, const cuda_device *on)
     memset(cuda->fault, 0, sizeof *cuda->fault);
     MM_TRY(MM_CUDA(cudaMalloc(&cuda->partials, MM_CUDA_PARTIAL_BYTES),
                    "making a stream"));
-    return mm_cuda_products_create(on->workspace_bytes, &cuda->products);
+    return mm_cuda_products_create(on->workspace_bytes, on->table,
+                                   &cuda->products);
 }
 
-static mm_status cuda_stream_create(mm_device *device, mm_stream **stream)
+static mm_status cuda_stream_create(mm_device *device, bool is_urgent,
+                                    mm_stream **stream)
 {
     const cuda_device *on = (const cuda_device *)device;
     mm_cuda_stream *cuda = calloc(1, sizeof *cuda);
@@ -248,7 +267,7 @@ static mm_status cuda_stream_create(mm_device *device, mm_stream **stream)
     cuda->variants = on->variants;
     cuda->n_sms = on->n_sms;
     cuda->shared_bytes = on->shared_bytes;
-    mm_status st = start_stream(cuda, on);
+    mm_status st = start_stream(cuda, on, is_urgent);
     if (st != MM_OK) {
         cuda_stream_destroy(&cuda->base);
         return st;

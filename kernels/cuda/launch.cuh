@@ -64,16 +64,21 @@ __device__ __forceinline__ void mm_set(mm_bf16 &to, float x)
     to = __float2bfloat16(x);
 }
 
-/** The same, as fp32 whatever is stored. */
-template <int N, typename T>
-__device__ __forceinline__ mm_vec<float, N> mm_load_floats(const T *from)
+template <typename T, int N>
+__device__ __forceinline__ mm_vec<float, N> mm_floats_of(const mm_vec<T, N> &x)
 {
-    const mm_vec<T, N> x = mm_load<N>(from);
     mm_vec<float, N> y;
 #pragma unroll
     for (int i = 0; i < N; i++)
         y.v[i] = mm_float_of(x.v[i]);
     return y;
+}
+
+/** The same, as fp32 whatever is stored. */
+template <int N, typename T>
+__device__ __forceinline__ mm_vec<float, N> mm_load_floats(const T *from)
+{
+    return mm_floats_of(mm_load<N>(from));
 }
 
 template <int N, typename T>

@@ -5,12 +5,10 @@ static mm_cuda_product forward(const mm_stream *stream, mm_act *y,
                                const mm_act *bias, int64_t n_rows, int64_t n_in,
                                int64_t n_out)
 {
-    mm_cuda_product p = {.m = n_rows, .n = n_out, .k = n_in};
+    mm_cuda_product p =
+        mm_cuda_product_forward(mm_cuda_act_type(stream), n_rows, n_in, n_out);
     p.a = x;
     p.b = w;
-    p.transpose_b = true;
-    p.type = mm_cuda_act_type(stream);
-    p.out = p.type;
     p.c = y;
     p.bias = bias;
     return p;

@@ -4,11 +4,10 @@ static mm_status backward(mm_stream *stream, mm_act *dx, const mm_act *dy,
                           const mm_act *w, int64_t n_rows, int64_t n_in,
                           int64_t n_out)
 {
-    mm_cuda_product p = {.m = n_rows, .n = n_in, .k = n_out};
+    mm_cuda_product p = mm_cuda_product_input_grad(mm_cuda_act_type(stream),
+                                                   n_rows, n_in, n_out);
     p.a = dy;
     p.b = w;
-    p.type = mm_cuda_act_type(stream);
-    p.out = p.type;
     p.c = dx;
     return mm_cuda_multiply(stream, &p);
 }
@@ -34,9 +33,8 @@ mm_status mm_cuda_linear_grad_act(mm_stream *stream, mm_act *dpre, float *dbias,
     MM_CUDA_REQUIRE("linear_grad_act", dpre != pre || n_rows == 0);
     MM_CUDA_REQUIRE("linear_grad_act", n_rows == 0 || (dpre && dy && w && pre));
     MM_TRY(backward(stream, dpre, dy, w, n_rows, n_in, n_out));
-    MM_TRY(mm_cuda_activate_grad(stream, dpre, pre, activation, n_rows * n_in));
-    return mm_cuda_bias_grad(stream, dbias, dpre, n_in, accumulate, n_rows,
-                             n_in);
+    return mm_cuda_activate_grad(stream, dpre, dbias, pre, activation,
+                                 accumulate, n_rows, n_in);
 }
 
 mm_status mm_cuda_linear_grad_weight(mm_stream *stream, float *dw, float *dbias,
@@ -48,12 +46,10 @@ mm_status mm_cuda_linear_grad_weight(mm_stream *stream, float *dw, float *dbias,
                     stream && n_rows >= 0 && n_in >= 0 && n_out >= 0);
     MM_CUDA_REQUIRE("linear_grad_weight",
                     n_out == 0 || (dw && (n_rows == 0 || (dy && x))));
-    mm_cuda_product p = {.m = n_out, .n = n_in, .k = n_rows};
+    mm_cuda_product p = mm_cuda_product_weight_grad(mm_cuda_act_type(stream),
+                                                    n_rows, n_in, n_out);
     p.a = dy;
-    p.transpose_a = true;
     p.b = x;
-    p.type = mm_cuda_act_type(stream);
-    p.out = CUDA_R_32F;
     p.c = dw;
     p.addend = accumulate ? dw : NULL;
     p.a_sums = dbias;

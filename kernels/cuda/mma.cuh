@@ -1,13 +1,14 @@
 #ifndef MAGMAX_KERNELS_CUDA_MMA_CUH
 #define MAGMAX_KERNELS_CUDA_MMA_CUH
 
+#include "kernels/cuda/approximate.cuh"
 #include "kernels/cuda/launch.cuh"
 
 /*
  * Tensor cores: a warp multiplies a [16, K] by b [K, 8], K = 16 for bf16 and 8
- * for tf32, and adds to c [16, 8] in fp32. All instructions that are not C++
- * are in this file, each with a body for the CPU that follows the layouts of
- * the PTX manual. With g = lane / 4 and t = lane % 4:
+ * for tf32, and adds to c [16, 8] in fp32. Each instruction has a body for the
+ * CPU that follows the layouts of the PTX manual. With g = lane / 4 and
+ * t = lane % 4:
  *
  *   c      (g, 2t) (g, 2t+1) (g+8, 2t) (g+8, 2t+1)
  *   a      (g, t) (g+8, t) (g, t+K/2) (g+8, t+K/2), and b (t, g) (t+K/2, g);
@@ -61,14 +62,6 @@ __device__ __forceinline__ uint32_t mm_pack(float low, float high)
     uint32_t bits;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
     return bits;
-}
-
-/** 2^x to two units in the last place; 0 where that is below 2^-126. */
-__device__ __forceinline__ float mm_exp2(float x)
-{
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
 }
 
 /** Four 8x8 matrices; lane 8 i + r points at row r of matrix i, 16-byte
@@ -184,11 +177,6 @@ inline uint32_t mm_pack(float low, float high)
     uint32_t bits;
     memcpy(&bits, pair, sizeof bits);
     return bits;
-}
-
-inline float mm_exp2(float x)
-{
-    return exp2f(x);
 }
 
 template <bool TRANSPOSED>

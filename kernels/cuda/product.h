@@ -30,6 +30,16 @@ typedef struct mm_cuda_product {
     bool accumulate_sums;
 } mm_cuda_product;
 
+/* Products of a linear layer, y [n_rows, n_out] = x [n_rows, n_in] w' with w
+ * [n_out, n_in]: y of x and w, dx of dy and w, dw of dy and x. What they point
+ * at is still to be set. */
+mm_cuda_product mm_cuda_product_forward(cudaDataType_t type, int64_t n_rows,
+                                        int64_t n_in, int64_t n_out);
+mm_cuda_product mm_cuda_product_input_grad(cudaDataType_t type, int64_t n_rows,
+                                           int64_t n_in, int64_t n_out);
+mm_cuda_product mm_cuda_product_weight_grad(cudaDataType_t type, int64_t n_rows,
+                                            int64_t n_in, int64_t n_out);
+
 /** The library's name for the type of the stream's activations. */
 static inline cudaDataType_t mm_cuda_act_type(const mm_stream *stream)
 {
@@ -44,8 +54,12 @@ static inline cudaDataType_t mm_cuda_act_type(const mm_stream *stream)
  */
 mm_status mm_cuda_multiply(mm_stream *stream, const mm_cuda_product *product);
 
-/** The library's handle, its workspace, the algorithm for each shape so far. */
+typedef struct mm_product_table mm_product_table; /* product_table.h */
+
+/** The library's handle, its workspace, the algorithm for each shape so far.
+ * The table, which may be NULL, is kept. */
 mm_status mm_cuda_products_create(int64_t workspace_bytes,
+                                  const mm_product_table *table,
                                   mm_cuda_products **products);
 void mm_cuda_products_destroy(mm_cuda_products **products);
 
@@ -61,9 +75,12 @@ mm_status mm_cuda_add_bias(mm_stream *stream, cudaDataType_t type, void *c,
 mm_status mm_cuda_activate(mm_stream *stream, mm_act *y, const mm_act *x,
                            mm_activation activation, int64_t n_elems);
 
-/** dx *= activation'(x). */
-mm_status mm_cuda_activate_grad(mm_stream *stream, mm_act *dx, const mm_act *x,
-                                mm_activation activation, int64_t n_elems);
+/** dx *= activation'(x); dbias, where it is not NULL, is the sum of dx over
+ * rows, added to what is there when `accumulate`. Shapes: dx, x [n_rows,
+ * width]; dbias [width]. */
+mm_status mm_cuda_activate_grad(mm_stream *stream, mm_act *dx, float *dbias,
+                                const mm_act *x, mm_activation activation,
+                                bool accumulate, int64_t n_rows, int64_t width);
 
 /** sums = column sums of x of `type`, added to what is there when `accumulate`.
  * Shapes: sums [width]; x: n_rows rows of `width`, x_stride apart. */

@@ -16,6 +16,10 @@ static const struct variant {
     {"bias_sums",
      offsetof(mm_cuda_variants, bias_sums),
      {"fused", "separate", "library"}},
+    {"algorithms", offsetof(mm_cuda_variants, algorithms), {"first", "table"}},
+    {"workspace",
+     offsetof(mm_cuda_variants, workspace),
+     {"default", "32", "64", "128"}},
     {"attention_grad",
      offsetof(mm_cuda_variants, attention_grad),
      {"two_blocks", "one_pass"}},
@@ -59,11 +63,17 @@ static bool set_one(mm_cuda_variants *variants, const char *setting, size_t n)
     return false;
 }
 
+const char *mm_cuda_variants_text(void)
+{
+    const char *text = getenv("MAGMAX_CUDA_VARIANTS");
+    return text ? text : "";
+}
+
 mm_status mm_cuda_variants_read(mm_cuda_variants *variants)
 {
-    const char *rest = getenv("MAGMAX_CUDA_VARIANTS");
+    const char *rest = mm_cuda_variants_text();
     memset(variants, 0, sizeof *variants);
-    while (rest && *rest) {
+    while (*rest) {
         const size_t n = strcspn(rest, ",");
         if (!set_one(variants, rest, n))
             return fail_unknown(rest, n);

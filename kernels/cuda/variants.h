@@ -17,6 +17,20 @@ typedef enum mm_cuda_bias_sums {
     MM_BIAS_SUMS_LIBRARY   /* cuBLASLt's BGRADB epilogue where it has one   */
 } mm_cuda_bias_sums;
 
+/** Which of cuBLASLt's algorithms a product takes. */
+typedef enum mm_cuda_algorithms {
+    MM_ALGORITHMS_FIRST, /* the heuristic's first choice              */
+    MM_ALGORITHMS_TABLE  /* what product_table.h has for it, if it has */
+} mm_cuda_algorithms;
+
+/** Memory in which products may keep partial sums. */
+typedef enum mm_cuda_workspace {
+    MM_WORKSPACE_DEFAULT, /* as much as the library takes by default */
+    MM_WORKSPACE_32,      /* MiB                                     */
+    MM_WORKSPACE_64,
+    MM_WORKSPACE_128
+} mm_cuda_workspace;
+
 /** The gradient of attention where four warps need two passes over keys that
  * eight hold at once. */
 typedef enum mm_cuda_attention_grad_blocks {
@@ -25,7 +39,9 @@ typedef enum mm_cuda_attention_grad_blocks {
 } mm_cuda_attention_grad_blocks;
 
 typedef struct mm_cuda_variants {
-    int bias_sums;      /* mm_cuda_bias_sums */
+    int bias_sums;      /* mm_cuda_bias_sums  */
+    int algorithms;     /* mm_cuda_algorithms */
+    int workspace;      /* mm_cuda_workspace  */
     int attention_grad; /* mm_cuda_attention_grad_blocks */
 } mm_cuda_variants;
 
@@ -36,6 +52,10 @@ typedef struct mm_cuda_variants {
  * Errors   MM_E_ARG for an unknown name or value; lists the known ones.
  */
 mm_status mm_cuda_variants_read(mm_cuda_variants *variants);
+
+/** What was read, for whoever looks at a measurement; "" where nothing is set.
+ */
+const char *mm_cuda_variants_text(void);
 
 #ifdef __cplusplus
 }

@@ -1,6 +1,9 @@
 #include "src/merge/plan.h"
 
+#include "src/base/fnv.h"
+
 #include <stdlib.h>
+#include <string.h>
 
 static mm_status fail_shape(const mm_merge_source *input, const mm_tensor *have,
                             const mm_merge_source *pretrained,
@@ -143,30 +146,20 @@ mm_range mm_merge_plan_range(const mm_merge_plan *plan, int rank, int n_ranks)
     return range;
 }
 
-/* FNV-1a (Fowler, Noll, Vo), 64 bits. */
-static uint64_t mix(uint64_t hash, const void *data, size_t n_bytes)
-{
-    const unsigned char *bytes = data;
-    for (size_t i = 0; i < n_bytes; i++)
-        hash = (hash ^ bytes[i]) * 0x100000001B3u;
-    return hash;
-}
-
 static uint64_t mix_table(uint64_t hash, const mm_tensor_table *table)
 {
     for (int i = 0; i < table->n_tensors; i++) {
         const mm_tensor *tensor = &table->tensors[i];
-        for (const char *c = tensor->name; *c; c++)
-            hash = mix(hash, c, 1);
-        hash = mix(hash, tensor->shape,
-                   (size_t)tensor->n_dims * sizeof tensor->shape[0]);
+        hash = mm_fnv(hash, tensor->name, (int64_t)strlen(tensor->name));
+        hash = mm_fnv(hash, tensor->shape,
+                      tensor->n_dims * (int64_t)sizeof tensor->shape[0]);
     }
     return hash;
 }
 
 uint64_t mm_merge_plan_fingerprint(const mm_merge_plan *plan)
 {
-    uint64_t hash = mix_table(0xCBF29CE484222325u, plan->output);
-    return mix(mix_table(hash, &plan->folded), &plan->n_inputs,
-               sizeof plan->n_inputs);
+    uint64_t hash = mix_table(MM_FNV_BEGIN, plan->output);
+    return mm_fnv(mix_table(hash, &plan->folded), &plan->n_inputs,
+                  sizeof plan->n_inputs);
 }

@@ -1,5 +1,7 @@
 #include "src/tokenizer/symbol_table.h"
 
+#include "src/base/fnv.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,12 +35,10 @@ void mm_symbol_table_clear(mm_symbol_table *table)
     *table = (mm_symbol_table){0};
 }
 
-/* FNV-1a; the high bits mix better than the low ones. */
+/* The high bits mix better than the low ones. */
 static uint32_t hash(const char *text, size_t n_bytes)
 {
-    uint64_t h = UINT64_C(0xcbf29ce484222325);
-    for (size_t i = 0; i < n_bytes; i++)
-        h = (h ^ (uint8_t)text[i]) * UINT64_C(0x100000001b3);
+    uint64_t h = mm_fnv(MM_FNV_BEGIN, text, (int64_t)n_bytes);
     return (uint32_t)(h >> 32) ^ (uint32_t)h;
 }
 

@@ -153,6 +153,34 @@ class Driver(cli.Case):
         self.assert_one_line_error(proc, "no NVIDIA driver")
 
 
+class Variants(cli.Case):
+    """Of kernels/cuda, by MAGMAX_CUDA_VARIANTS."""
+
+    def evaluate(self, variants):
+        return cli.run("magmax_eval", *self.make_inputs(n_train=8, n_test=8),
+                       *CUDA, env={**gpus(1), "MAGMAX_CUDA_VARIANTS": variants})
+
+    def test_one_that_is_not_known_is_one_line_that_lists_those_that_are(self):
+        for variants in ("nonsense", "bias_sums", "bias_sums=",
+                         "bias_sums=nonsense", "bias_sums=fusedly",
+                         "bias_sums=separate,,nonsense=1"):
+            with self.subTest(variants=variants):
+                self.assert_one_line_error(
+                    self.evaluate(variants), "MAGMAX_CUDA_VARIANTS",
+                    "bias_sums=fused|separate|library",
+                    "algorithms=first|table")
+
+    def test_the_first_line_names_those_that_are_set(self):
+        for variants in ("bias_sums=separate", "algorithms=table,workspace=64"):
+            proc = self.evaluate(variants)
+            self.assertEqual(proc.returncode, 0, proc.stderr)
+            self.assertIn(f", variants {variants}, bf16, 1 rank\n",
+                          proc.stderr)
+        proc = self.evaluate("")
+        self.assertEqual(proc.returncode, 0, proc.stderr)
+        self.assertNotIn("variants", proc.stderr)
+
+
 @unittest.skipIf(vocabulary.PATH is None, vocabulary.WHY_NOT)
 class ZeroShot(test_zeroshot.Case):
     def test_a_head_of_class_names_equals_open_clips(self):

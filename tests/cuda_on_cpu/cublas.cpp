@@ -4,7 +4,7 @@
  * manual does not list as supported is refused, and an algorithm is held to
  * what it was chosen for.
  */
-#include "tests/cuda_on_cpu/include/cublasLt.h"
+#include "tests/cuda_on_cpu/cublas.h"
 #include "tests/cuda_on_cpu/include/cuda_bf16.h"
 #include "tests/cuda_on_cpu/launch.h"
 
@@ -40,6 +40,8 @@ struct mm_emu_preference {
 namespace mm_emu
 {
 
+product_seen last_product;
+
 namespace
 {
 
@@ -48,6 +50,7 @@ struct algorithm {
     std::uint32_t alignment[4]; /* of A, B, C, D */
     std::uint32_t vector_alignment;
     std::uint32_t n_parts; /* of k, each summed into a number of D's type */
+    std::uint32_t id;
     std::uint64_t workspace_bytes;
 };
 static_assert(sizeof(algorithm) <= sizeof(cublasLtMatmulAlgo_t));
@@ -195,12 +198,18 @@ bool is_aligned(const void *pointer, std::uint32_t to)
     return reinterpret_cast<std::uintptr_t>(pointer) % to == 0;
 }
 
+/** Of each problem; they do the same by different names, and want more
+ * workspace, where it is allowed, from one to the next. */
+enum : int { N_ALGORITHMS = 3, FIRST_ID = 60 };
+
 /** Opaque, but what it was chosen for has to hold when it is used. */
 cublasLtMatmulAlgo_t algorithm_for(const mm_emu_desc &desc,
                                    const mm_emu_layout &d,
-                                   const mm_emu_preference &preference)
+                                   const mm_emu_preference &preference,
+                                   int rank)
 {
     algorithm how = {};
+    how.id = static_cast<std::uint32_t>(FIRST_ID + rank);
     std::copy_n(preference.alignment, 4, how.alignment);
     /* From the pointer that is set now, 16 bytes at least. */
     how.vector_alignment = 256;
@@ -213,7 +222,7 @@ cublasLtMatmulAlgo_t algorithm_for(const mm_emu_desc &desc,
             ? 2
             : 1;
     how.workspace_bytes =
-        std::min<std::uint64_t>(preference.workspace_bytes, 1024);
+        std::min<std::uint64_t>(preference.workspace_bytes, 1024u << rank);
     cublasLtMatmulAlgo_t algo = {};
     std::memcpy(&algo, &how, sizeof how);
     return algo;
@@ -258,6 +267,16 @@ bool is_supported(const mm_emu_desc &desc, const mm_emu_layout &a,
                       desc.vector_type == static_cast<std::int32_t>(d.type));
 }
 
+/** MAGMAX_CUDA_ON_CPU_EPILOGUES: how the library refuses those that it does not
+ * have: no_algorithm, invalid (the heuristic says so), attribute (setting one
+ * does), run (cublasLtMatmul does). */
+bool refuses(cublasLtEpilogue_t epilogue, const char *how)
+{
+    const char *set = std::getenv("MAGMAX_CUDA_ON_CPU_EPILOGUES");
+    return epilogue != CUBLASLT_EPILOGUE_DEFAULT && set &&
+           !std::strcmp(set, how);
+}
+
 } // namespace
 
 } // namespace mm_emu
@@ -272,8 +291,9 @@ cublasStatus_t cublasLtCreate(cublasLtHandle_t *handle)
 
 const char *cublasLtGetStatusName(cublasStatus_t status)
 {
-    return status == CUBLAS_STATUS_NOT_SUPPORTED
-               ? "CUBLAS_STATUS_NOT_SUPPORTED"
+    return status == CUBLAS_STATUS_NOT_SUPPORTED ? "CUBLAS_STATUS_NOT_SUPPORTED"
+           : status == CUBLAS_STATUS_ARCH_MISMATCH
+               ? "CUBLAS_STATUS_ARCH_MISMATCH"
                : "CUBLAS_STATUS_INVALID_VALUE";
 }
 
@@ -326,6 +346,11 @@ cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc,
     if (n_bytes != size)
         return CUBLAS_STATUS_INVALID_VALUE;
     std::memcpy(to, value, size);
+    /* One is refused by its name, the other by its vector. */
+    if (refuses(desc->epilogue, "attribute") &&
+        (desc->epilogue == CUBLASLT_EPILOGUE_BGRADB ||
+         what == CUBLASLT_MATMUL_DESC_BIAS_POINTER))
+        return CUBLAS_STATUS_INVALID_VALUE;
     return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -377,8 +402,8 @@ cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,
     return CUBLAS_STATUS_SUCCESS;
 }
 
-/* MAGMAX_CUDA_ON_CPU_NO_EPILOGUES: have no algorithm for them, as the library
- * for some number types; it says so by its status, or by a result's. */
+/* That there is no algorithm the library says by its status, or by a result's.
+ */
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(
     cublasLtHandle_t, cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t a,
     cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c,
@@ -386,17 +411,38 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(
     cublasLtMatmulHeuristicResult_t results[], int *n_results)
 {
     *n_results = 0;
-    if (most < 1 || !agree(*desc, *a, *b, *c, *d))
+    if (most < 1 || !agree(*desc, *a, *b, *c, *d) ||
+        refuses(desc->epilogue, "invalid"))
         return CUBLAS_STATUS_INVALID_VALUE;
-    const bool refuses = desc->epilogue != CUBLASLT_EPILOGUE_DEFAULT &&
-                         std::getenv("MAGMAX_CUDA_ON_CPU_NO_EPILOGUES");
+    const bool none = refuses(desc->epilogue, "no_algorithm");
     if (!is_supported(*desc, *a, *b, *c, *d) ||
-        (refuses && desc->epilogue == CUBLASLT_EPILOGUE_BGRADB))
+        (none && desc->epilogue == CUBLASLT_EPILOGUE_BGRADB))
         return CUBLAS_STATUS_NOT_SUPPORTED;
-    results[0] = {algorithm_for(*desc, *d, *preference), 1024,
-                  refuses ? CUBLAS_STATUS_NOT_SUPPORTED
-                          : CUBLAS_STATUS_SUCCESS};
-    *n_results = 1;
+    for (int i = 0; i < most && i < N_ALGORITHMS; i++) {
+        results[i].algo = algorithm_for(*desc, *d, *preference, i);
+        results[i].workspaceSize = 1024u << i;
+        results[i].state =
+            none ? CUBLAS_STATUS_NOT_SUPPORTED : CUBLAS_STATUS_SUCCESS;
+        *n_results = i + 1;
+    }
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute(
+    const cublasLtMatmulAlgo_t *algo, cublasLtMatmulAlgoConfigAttributes_t what,
+    void *value, size_t n_bytes, size_t *n_written)
+{
+    const bool is_narrow = what >= CUBLASLT_ALGO_CONFIG_INNER_SHAPE_ID;
+    algorithm how;
+    std::memcpy(&how, algo, sizeof how);
+    if (n_bytes != (is_narrow ? sizeof(std::uint16_t) : sizeof(std::uint32_t)))
+        return CUBLAS_STATUS_INVALID_VALUE;
+    const std::uint32_t number = what == CUBLASLT_ALGO_CONFIG_ID ? how.id
+                                 : what == CUBLASLT_ALGO_CONFIG_SPLITK_NUM
+                                     ? how.n_parts
+                                     : 0;
+    std::memcpy(value, &number, n_bytes);
+    *n_written = n_bytes;
     return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -410,6 +456,12 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
                               size_t workspace_bytes, cudaStream_t stream)
 {
     const void *pointers[4] = {a, b, c, d};
+    if (refuses(desc->epilogue, "run")) {
+        set_error(cudaErrorInvalidConfiguration);
+        return desc->epilogue == CUBLASLT_EPILOGUE_BIAS
+                   ? CUBLAS_STATUS_NOT_SUPPORTED
+                   : CUBLAS_STATUS_ARCH_MISMATCH;
+    }
     problem p = {*desc, {}, workspace, 0, 0, a, b, c, d, *of_a, *of_b, *of_d};
     std::memcpy(&p.how, algo, sizeof p.how);
     for (int i = 0; i < 4; i++)
@@ -424,6 +476,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
         die("cublasLtMatmul: the workspace is too small, or not aligned");
     std::memcpy(&p.alpha, alpha, sizeof p.alpha);
     std::memcpy(&p.beta, beta, sizeof p.beta);
+    last_product = {desc->epilogue, p.how.id, workspace_bytes};
     enqueue(stream, [p]() { multiply(p); });
     return CUBLAS_STATUS_SUCCESS;
 }

@@ -27,6 +27,7 @@
 struct mm_emu_stream {
     std::deque<std::function<bool()>> work;
     bool runs = false;
+    int priority = 0; /* asked for; the order of what runs is drawn */
 };
 
 namespace mm_emu
@@ -157,6 +158,8 @@ template <typename Attempt> void insist(Attempt attempt)
 }
 
 constexpr std::size_t SHARED_BYTES = 48 << 10;
+/* The lower the number, the more urgent; a GPU's of today. */
+constexpr int LEAST_PRIORITY = 0, GREATEST_PRIORITY = -5;
 
 thread_local cudaError_t last_error = cudaSuccess;
 
@@ -285,11 +288,32 @@ cudaError_t cudaGetLastError(void)
     return error;
 }
 
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned)
+cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest)
+{
+    *least = LEAST_PRIORITY;
+    *greatest = GREATEST_PRIORITY;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t *stream, unsigned,
+                                         int priority)
 {
     holding hold(lock);
     *stream = new mm_emu_stream;
+    (*stream)->priority =
+        std::clamp(priority, GREATEST_PRIORITY, LEAST_PRIORITY);
     all_streams().push_back(*stream);
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
+{
+    return cudaStreamCreateWithPriority(stream, flags, 0);
+}
+
+cudaError_t cudaStreamGetPriority(cudaStream_t stream, int *priority)
+{
+    *priority = stream->priority;
     return cudaSuccess;
 }
 

@@ -206,6 +206,8 @@ static void layernorm_of_bf16_is_that_of_fp32_rounded(void **)
         run_norm<mm_bf16>(c, narrow);
         for (int i = 0; i < 4; i++)
             assert_rounded(narrow[i], wide[i], 1e-5);
+        /* Sums of dx over rows, which may have been rounded beforehand. */
+        assert_rounded(narrow[4], wide[4], 0x1p-6 * double(c.n_rows));
     }
 }
 
@@ -253,10 +255,10 @@ static void activations_and_sums_of_bf16_are_those_of_fp32_rounded(void **)
             must(mm_cuda_activate(streams[1], act(y_2.data), act(x_2.data),
                                   kind, n));
             assert_rounded(y_2.get(), y.get(), 0);
-            must(mm_cuda_activate_grad(streams[0], act(d.data), act(x.data),
-                                       kind, n));
-            must(mm_cuda_activate_grad(streams[1], act(d_2.data), act(x_2.data),
-                                       kind, n));
+            must(mm_cuda_activate_grad(streams[0], act(d.data), nullptr,
+                                       act(x.data), kind, false, 1, n));
+            must(mm_cuda_activate_grad(streams[1], act(d_2.data), nullptr,
+                                       act(x_2.data), kind, false, 1, n));
             assert_rounded(d_2.get(), d.get(), 0);
             must(mm_cuda_column_sums(streams[0], CUDA_R_32F, sums.data, x.data,
                                      17, false, 59, 17));
@@ -264,6 +266,37 @@ static void activations_and_sums_of_bf16_are_those_of_fp32_rounded(void **)
                                      x_2.data, 17, false, 59, 17));
             assert_true(sums.get() == sums_2.get());
         }
+}
+
+/* Sums of the gradient before it was rounded, or after; `old` on top. */
+template <typename T>
+static std::vector<float> sums_of_gradient(std::size_t shift)
+{
+    enum : int64_t { ROWS = 700, WIDTH = 264 };
+    const std::size_t n = ROWS * WIDTH;
+    const std::vector<float> old = random_floats(3, WIDTH);
+    buffer<T> x(random_floats(1, n), shift), d(random_floats(2, n), shift);
+    buffer<float> sums(old);
+    must(mm_cuda_activate_grad(stream_of<T>(), act(d.data), sums.data,
+                               act(x.data), MM_GELU, true, ROWS, WIDTH));
+    const std::vector<float> got = sums.get(), of = d.get();
+    for (std::size_t j = 0; j < WIDTH; j++) {
+        double want = old[j], size = 0.0;
+        for (std::size_t i = j; i < n; i += WIDTH) {
+            want += of[i];
+            size += std::fabs(of[i]);
+        }
+        const double allowed = (sizeof(T) == 2 ? 0x1p-8 : 0x1p-20) * size;
+        if (!(std::fabs(got[j] - want) <= allowed))
+            fail_msg("column %zu: got %.9g, want %.9g", j, got[j], want);
+    }
+    return got;
+}
+
+static void sums_of_gradients_do_not_depend_on_addresses(void **)
+{
+    assert_true(sums_of_gradient<float>(0) == sums_of_gradient<float>(1));
+    assert_true(sums_of_gradient<mm_bf16>(0) == sums_of_gradient<mm_bf16>(1));
 }
 
 static void more_blocks_than_65535_are_launched(void **)
@@ -306,6 +339,7 @@ int main()
         cmocka_unit_test(attention_refuses_heads_that_are_too_wide),
         cmocka_unit_test(
             activations_and_sums_of_bf16_are_those_of_fp32_rounded),
+        cmocka_unit_test(sums_of_gradients_do_not_depend_on_addresses),
         cmocka_unit_test(more_blocks_than_65535_are_launched),
         cmocka_unit_test(long_columns_are_summed_in_parts),
     };

@@ -13,6 +13,8 @@ bool op_set_device(int argc, char **argv)
 {
     if (argc > 1)
         device_name = argv[1];
+    if (argc > 2)
+        cmocka_set_test_filter(argv[2]);
     mm_device *device = NULL;
     mm_status status = mm_device_open(device_name, 1, &device);
     if (status != MM_OK)
@@ -244,6 +246,29 @@ void op_compare(double got, double want, double scale, int64_t n_terms,
     print_error("got %.9g, want %.9g, off by %.3g where %.3g is allowed\n", got,
                 want, fabs(got - want), allowed);
     _fail(file, line);
+}
+
+void op_compare_bf16(double got, double want, double before, const char *file,
+                     int line)
+{
+    int exponent;
+    double fraction = frexp(want, &exponent); /* |want| is below 2^exponent */
+    double allowed = before;
+    if (fraction != 0.0)
+        allowed += ldexp(1.0, exponent - 9);
+    if (fabs(got - want) <= allowed)
+        return;
+    print_error("got %.9g, want %.9g, off by %.3g where %.3g is allowed\n", got,
+                want, fabs(got - want), allowed);
+    _fail(file, line);
+}
+
+float *op_every_bf16(void)
+{
+    float *x = op_host(OP_N_BF16 * (int64_t)sizeof *x);
+    for (int i = 0; i < OP_N_BF16; i++)
+        x[i] = float_of((uint16_t)(i / 2 + (i % 2 ? 0x8000 : 0)));
+    return x;
 }
 
 static void assert_same(op_compute compute, const void *context, int64_t n,

@@ -30,7 +30,9 @@ typedef struct op_env {
 } op_env;
 
 /** Run a group of tests on the device named by argv[1], "cpu" if there is
- * none; returns main's result, 77 (skipped) where the device is refused. */
+ * none; those whose name is like argv[2], all if there is none ("*" stands for
+ * any characters). Returns main's result, 77 (skipped) where the device is
+ * refused. */
 #define OP_MAIN_AFTER(tests, setup)                        \
     int main(int argc, char **argv)                        \
     {                                                      \
@@ -117,6 +119,17 @@ void op_compare(double got, double want, double scale, int64_t n_terms,
     op_compare((got), (want), (scale) + op_act_scale((want), (n_terms)), \
                (n_terms), __FILE__, __LINE__)
 double op_act_scale(double want, int64_t n_terms);
+
+/** A function of one bf16 number, rounded to bf16: off by half a unit in the
+ * last place, and before that by at most `before`. */
+#define op_rounded_to_bf16(got, want, before) \
+    op_compare_bf16((got), (want), (before), __FILE__, __LINE__)
+void op_compare_bf16(double got, double want, double before, const char *file,
+                     int line);
+
+/** All finite bf16 numbers, in any order; freed with free(). */
+enum { OP_N_BF16 = 2 * 0x7F80 };
+float *op_every_bf16(void);
 
 /**
  * The gradient of a bias: dbias is `old` (0 where that is NULL) plus the column

@@ -145,7 +145,7 @@ static void weight_gradient_of_no_rows_is_zero_unless_accumulating(void **state)
     (void)state;
     for (int accumulate = 0; accumulate < 2; accumulate++) {
         const grad_case c = {0, 7, 5, accumulate, MM_GELU};
-        float out[40];
+        float out[47];
         op_env env;
         op_open(&env, 2);
         compute(&env, &c, out);
@@ -201,6 +201,42 @@ static void activation_slopes_are_accurate_over_their_whole_range(void **state)
     free(out);
 }
 
+/* Absolute errors beforehand, by kernels/cuda/activation.cu. */
+static void
+activation_slopes_of_every_bf16_number_are_rounded_well(void **state)
+{
+    (void)state;
+    if (op_act_error() == 0.0)
+        return;
+    enum { N = OP_N_BF16 };
+    float *x = op_every_bf16(), *dy = op_host(N * 4), *out = op_host(N * 4);
+    const float one = 1.0f;
+    for (int i = 0; i < N; i++)
+        dy[i] = 1.0f;
+    for (int a = 0; a < 2; a++) {
+        mm_activation activation = a ? MM_QUICK_GELU : MM_GELU;
+        op_env env;
+        op_open(&env, 1);
+        mm_act *dpre = op_put_acts(&env, NULL, N);
+        op_ok(env.ops->linear_grad_act(
+            env.stream, dpre, NULL, op_put_acts(&env, dy, N),
+            op_put_acts(&env, &one, 1), op_put_acts(&env, x, N), activation,
+            false, N, 1, 1));
+        op_get_acts(&env, dpre, out, N);
+        for (int i = 0; i < N; i++) {
+            /* Beyond, the difference quotient has no digits left. */
+            double want = fabsf(x[i]) <= 32.0f
+                              ? op_activation_slope(activation, x[i])
+                              : x[i] > 0.0f;
+            op_rounded_to_bf16(out[i], want, 1.5e-6);
+        }
+        op_close(&env);
+    }
+    free(x);
+    free(dy);
+    free(out);
+}
+
 static void linear_gradients_have_the_same_bits_when_repeated(void **state)
 {
     (void)state;
@@ -213,6 +249,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(weight_gradient_of_no_rows_is_zero_unless_accumulating),
     cmocka_unit_test(weight_gradient_works_without_bias),
     cmocka_unit_test(activation_slopes_are_accurate_over_their_whole_range),
+    cmocka_unit_test(activation_slopes_of_every_bf16_number_are_rounded_well),
     cmocka_unit_test(linear_gradients_have_the_same_bits_when_repeated),
 };
 OP_MAIN(tests)

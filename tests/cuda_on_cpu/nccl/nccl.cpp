@@ -46,6 +46,10 @@ struct mm_emu_comm {
     std::function<void()> in_progress;
 };
 
+/** Of the stream of the last sum; for tests. */
+extern "C" int mm_emu_nccl_priority;
+int mm_emu_nccl_priority = 0;
+
 namespace
 {
 
@@ -229,6 +233,7 @@ ncclResult_t ncclAllReduce(const void *from, void *to, size_t count,
     if (from != to || comm->state != mm_emu_comm::JOINED || comm->n_polls > 0)
         mm_emu::die("ncclAllReduce: in place only, and once the calls before "
                     "are no longer in progress");
+    cudaStreamGetPriority(stream, &mm_emu_nccl_priority);
     auto work = std::make_shared<all_reduce>();
     work->comm = comm;
     work->values = to;
