@@ -35,8 +35,8 @@ def page(view):
     parts = [
         "# GPU results\n", headline(view) + "\n",
         "This page is made by `bench/gpu/report.py` from the file that "
-        "`bench/gpu/run.py` writes\n([how to run it](gpu-run.md)); do not edit it. "
-        "Columns without numbers were not measured.\n",
+        "`bench/gpu/run.py` writes\n([how to run it](gpu-run.md)); do not edit "
+        "it. Columns without numbers were not measured.\n",
         *([state] if state else []), tables.machine(view),
         "## Training\n",
         "MFU: three times a forward pass's operations (ViT-B/16: 105.4 GFLOP an "

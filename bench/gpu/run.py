@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from machine import describe_machine  # noqa: E402
 from process import (CUT_OFF, FAILED, LEFT_OVER, NOT_RUN, PASSED,  # noqa: E402
-                     Ending, end_all, run_step)
+                     Ending, Step, end_all, run_step)
 from report import page  # noqa: E402
 from results import Results, View, read_records, write_whole  # noqa: E402
 from steps import GROUPS, Kit  # noqa: E402
@@ -109,13 +109,17 @@ class Session:
         return self.args.limit - (time.monotonic() - self.begin)
 
     def write_pages(self, results):
-        self.summary = summary(
-            View(results.records, tuple(results.identity.values())),
-            self.stopped, time.monotonic() - self.begin)
-        write_whole(self.args.out / "summary.txt", self.summary + "\n")
-        if not self.args.emulate:
-            write_whole(self.args.out / "gpu-results.md",
-                        page(View(results.records)))
+        """What is wrong with a page must not cost the run its results."""
+        try:
+            mine = View(results.records, tuple(results.identity.values()))
+            self.summary = summary(mine, self.stopped,
+                                   time.monotonic() - self.begin)
+            write_whole(self.args.out / "summary.txt", self.summary + "\n")
+            if not self.args.emulate:
+                write_whole(self.args.out / "gpu-results.md",
+                            page(View(results.records)))
+        except Exception as error:
+            sys.stdout.write(f"no page: {type(error).__name__}: {error}\n")
 
     # ---- steps --------------------------------------------------------------
 
@@ -130,9 +134,11 @@ class Session:
                                         self.left_s()))
         self.keep_output(step, ending)
         self.results.add(group.name, step, ending)
-        print(f"{ending.status:9} {ending.seconds:6.1f} s  {step.name}"
-              + (f": {last_line(ending.reason)}" if ending.reason else ""),
-              flush=True)
+        reason = f": {last_line(ending.reason)}" if ending.reason else ""
+        # At once: others write too.
+        sys.stdout.write(f"{ending.status:9} {ending.seconds:6.1f} s  "
+                         f"{step.name}{reason}\n")
+        sys.stdout.flush()
         return ending
 
     def keep_output(self, step, ending):
@@ -146,8 +152,15 @@ class Session:
                            f"{text}\n")
             self.log.flush()
 
+    def steps_of(self, group):
+        try:
+            return group.steps(self.kit)
+        except Exception as error:  # of a kit that is not whole
+            return [Step(group.name, [],
+                         broken=f"error: {type(error).__name__}: {error}")]
+
     def run_group(self, group):
-        steps = [s for s in group.steps(self.kit)
+        steps = [s for s in self.steps_of(group)
                  if self.args.only.search(s.name)
                  and (group.vital or s.name not in self.done)]
         deadline = time.monotonic() + group.limit_s

@@ -3,17 +3,17 @@ ours: rounds of both in turn, on the same card.
 
     step_torch.py [--whole] MODEL BATCH PRECISION ROUNDS STEPS DEVICE -- OURS...
 
-The tower of vit_step_torch.py with scaled_dot_product_attention by the fastest of
-its backends for the model's shape; torch.compile from bytes to loss; bf16 autocast
-or tf32 products; fused AdamW; the gradient's norm clipped; pixels brought ahead by
-a stream of their own, losses read a step late. Blocks of steps are timed, as
-vit_step.c has them. What is compiled is what comes before the blocks, one block,
-whose code all of them share, and what comes after; --whole compiles all as one
-graph, which takes minutes. MODEL is a name or open_clip's JSON, DEVICE cuda, or
-cpu for rehearsals. OURS is a command that prints one JSON line with its own
-medians. Prints a JSON object a round and program; both must have as many
-parameters. With 0 ROUNDS it only compiles, for the caches on disk. Ends with 77
-without PyTorch or its GPU.
+The tower of vit_step_torch.py with scaled_dot_product_attention by the fastest
+of its backends for the model's shape; torch.compile from bytes to loss; bf16
+autocast or tf32 products; fused AdamW; the gradient's norm clipped; pixels
+brought ahead by a stream of their own, losses read a step late. Blocks of
+steps are timed, as vit_step.c has them. What is compiled is what comes before
+the blocks, one block, whose code all of them share, and what comes after;
+--whole compiles all as one graph, which takes minutes. MODEL is a name or
+open_clip's JSON, DEVICE cuda, or cpu for rehearsals. OURS is a command that
+prints one JSON line with its own medians. Prints a JSON object a round and
+program; both must have as many parameters. With 0 ROUNDS it only compiles, for
+the caches on disk. Ends with 77 without PyTorch or its GPU.
 """
 
 import json

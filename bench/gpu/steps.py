@@ -105,7 +105,7 @@ def name_of(what, model, batch, precision):
     return f"{what}.{model}.{batch}.{precision}"
 
 
-# ---- the steps of each group --------------------------------------------------
+# ---- the steps of each group ------------------------------------------------
 
 def start(kit):
     model, batch = kit.sizes("ViT-B-16", 8)
@@ -311,7 +311,7 @@ def other_sanitizers(kit):
             if s.name not in first]
 
 
-# ---- the list -------------------------------------------------------------------
+# ---- the list ---------------------------------------------------------------
 
 # Seconds of the groups down to "models" are nine minutes together; what these
 # leave goes to those below.

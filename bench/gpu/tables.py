@@ -3,7 +3,7 @@
 from expectations import KERNELS, STEPS
 from machine import sheet_tflops
 from process import FAILED, NOT_RUN, PASSED
-from steps import (GROUPS, LARGE, LENGTHS, MAIN, OTHERS, PLANTED, SANITIZERS,
+from steps import (GROUPS, LARGE, LENGTHS, MAIN, OTHERS, SANITIZERS,
                    name_of)
 from summary import count, median_of, telling_line, training_of
 
@@ -42,7 +42,7 @@ def limit_of(view, name):
     return None
 
 
-# ---- what was run -------------------------------------------------------------
+# ---- what was run -----------------------------------------------------------
 
 def machine(view):
     about = view.machine or {}
@@ -108,7 +108,7 @@ def sanitizers(view):
         for name, tools in first])
 
 
-# ---- training -------------------------------------------------------------------
+# ---- training ---------------------------------------------------------------
 
 def training(view):
     rows = []
@@ -196,7 +196,7 @@ def algorithms(view):
         ("\n" if alike else "")
 
 
-# ---- ops ------------------------------------------------------------------------
+# ---- ops --------------------------------------------------------------------
 
 def floor_s(row, copy, rate):
     """What the op cannot be faster than, on this card; and what bounds it."""

@@ -1,7 +1,8 @@
 #ifndef MAGMAX_KERNELS_CUDA_ATTENTION_GRAD_CUH
 #define MAGMAX_KERNELS_CUDA_ATTENTION_GRAD_CUH
 
-#include "kernels/cuda/attention_tile.cuh"
+#include "kernels/cuda/attention_grad_block.cuh"
+#include "kernels/cuda/attention_grad_sums.cuh"
 
 /*
  * With p = exp(s - lse), dp = dout v', delta = row sums of dout out, and
@@ -15,113 +16,6 @@
 
 namespace
 {
-enum {
-    QUERIES = 32, /* at a time */
-    MOST_WARPS = 8,
-    DS_LD = QUERIES + 8
-};
-
-/** How one launch is divided; sizes in tokens are multiples of 16 or 32. */
-struct grad_plan {
-    int n_warps;
-    int chunks_a_warp; /* 16 keys each */
-    int chunks_a_pass;
-    int n_chunks; /* of all keys */
-    size_t n_bytes;
-};
-
-/** A block's shared memory, in this order. */
-template <typename T> struct grad_memory {
-    float *dq; /* c tiles as lanes hold them; only where there are passes */
-    float *delta, *lse2;
-    T *keys, *values;
-    T *queries, *douts; /* two stages of QUERIES */
-    T *ds;              /* [keys of a pass][DS_LD] */
-};
-
-__host__ __device__ __forceinline__ int padded(int n_tokens)
-{
-    return (n_tokens + QUERIES - 1) / QUERIES * QUERIES;
-}
-
-template <typename T> struct grad_stage {
-    enum { ELEMS = QUERIES * mm_tile<T>::LD };
-};
-
-template <typename T>
-__device__ grad_memory<T> divide(float *shared, const grad_plan &plan,
-                                 int n_tokens)
-{
-    grad_memory<T> m;
-    const bool passes = plan.n_chunks > plan.chunks_a_pass;
-    m.dq = shared;
-    m.delta = m.dq + (passes ? plan.n_chunks * MM_CHUNK * MM_HEAD : 0);
-    m.lse2 = m.delta + padded(n_tokens);
-    m.keys = reinterpret_cast<T *>(m.lse2 + padded(n_tokens));
-    m.values = m.keys + plan.chunks_a_pass * MM_CHUNK * mm_tile<T>::LD;
-    m.queries = m.values + plan.chunks_a_pass * MM_CHUNK * mm_tile<T>::LD;
-    m.douts = m.queries + 2 * grad_stage<T>::ELEMS;
-    m.ds = m.douts + 2 * grad_stage<T>::ELEMS;
-    return m;
-}
-
-/** delta[i] = sum of dout * out over the row, lse2[i] = lse * log2(e), such
- * that p is zero past the end. */
-template <typename T>
-__device__ __forceinline__ void load_statistics(float *delta, float *lse2,
-                                                const mm_head_view<T> &h,
-                                                int n_tokens)
-{
-    constexpr int N = mm_wide<T>, PARTS = mm_tile<T>::PARTS;
-    const int step = (int)blockDim.x / PARTS;
-    const int part = (int)threadIdx.x % PARTS;
-    const T *dout = h.dout + part * N, *out = h.out + part * N;
-#pragma unroll 4
-    for (int row = (int)threadIdx.x / PARTS; row < padded(n_tokens);
-         row += step) {
-        const int64_t at = (int64_t)min(row, n_tokens - 1) * (int)h.out_ld;
-        const mm_vec<float, N> x = mm_load_floats<N>(dout + at);
-        const mm_vec<float, N> y = mm_load_floats<N>(out + at);
-        float sum = 0.0f;
-#pragma unroll
-        for (int k = 0; k < N; k++)
-            sum += x.v[k] * y.v[k];
-#pragma unroll
-        for (int other = PARTS / 2; other > 0; other /= 2)
-            sum += __shfl_xor_sync(0xFFFFFFFFu, sum, other);
-        if (part == 0) {
-            delta[row] = row < n_tokens ? sum : 0.0f;
-            lse2[row] = row < n_tokens ? h.lse[row] * MM_LOG2_E : INFINITY;
-        }
-    }
-}
-
-/** Where the block is. */
-struct grad_place {
-    int first_key, n_chunks; /* of this pass */
-    int n_all;               /* chunks of all passes */
-    int mine;                /* the warp's first chunk of this pass */
-    int query;               /* the first of QUERIES */
-    int n_tokens;
-    bool causal;
-    float scale2;
-    /** How many chunks of all keys do the 16 queries from `first` on see? */
-    __device__ __forceinline__ int n_seen(int first) const
-    {
-        return causal ? first / MM_CHUNK + 1 : n_all;
-    }
-};
-
-/** Of the chunks of all keys, numbered through, a warp has every n_warps'th, so
- * that what one has more than another in a pass it has less in the next; which
- * warp is first differs between blocks that share a multiprocessor. */
-__device__ __forceinline__ int first_chunk(int chunk, int n_warps)
-{
-    const int warp = (int)threadIdx.x / MM_WARP;
-    const int first = (int)((blockIdx.x + (unsigned)chunk) % (unsigned)n_warps);
-    return warp >= first ? warp - first : warp - first + n_warps;
-}
-
 /** s becomes p, dp becomes ds; rows are 16 keys, columns 16 queries. */
 __device__ __forceinline__ void differentiate(float p[2][4], float ds[2][4],
                                               const float *lse2,
@@ -227,7 +121,7 @@ add_dq(float sums[2 * COLS], const mm_head_view<T> &h, const grad_memory<T> &m,
     const int col = warp % SHARES * COLS * 8;
     const int before = at.first_key / MM_CHUNK;
     const int n_seen = min(at.n_chunks, at.n_seen(query) - before);
-    if (c >= QUERIES || query >= at.n_tokens || n_seen <= 0)
+    if (query >= at.n_tokens || n_seen <= 0)
         return;
     float *kept = m.dq + (query * MM_HEAD + col * MM_CHUNK) + mm_lane() * 4;
     float sum[COLS][4] = {};
@@ -303,118 +197,6 @@ __device__ __forceinline__ void round_queries(const grad_memory<T> &m,
     mm_round_tokens(m.queries + stage, QUERIES);
     mm_round_tokens(m.douts + stage, QUERIES);
 }
-/** Columns 2 lane and 2 lane + 1 of the sum of M times 16 rows, by way of 8
- * rows that only this warp uses. */
-template <int M>
-__device__ __forceinline__ mm_vec<float, 2>
-sum_rows(float *rows, const float c[M][MM_HEAD / 8][4])
-{
-    enum { LD = MM_HEAD + 8 };
-    const int g = mm_lane() / 4, t = mm_lane() % 4;
-#pragma unroll
-    for (int j = 0; j < MM_HEAD / 8; j++) {
-        mm_vec<float, 2> pair = {};
-#pragma unroll
-        for (int i = 0; i < 2 * M; i++)
-#pragma unroll
-            for (int k = 0; k < 2; k++)
-                pair.v[k] += c[i / 2][j][i % 2 * 2 + k];
-        mm_store<2>(rows + g * LD + 8 * j + 2 * t, pair);
-    }
-    __syncwarp();
-    mm_vec<float, 2> sum = {};
-#pragma unroll
-    for (int row = 0; row < 8; row++) {
-        const mm_vec<float, 2> x = mm_load<2>(rows + row * LD + 2 * mm_lane());
-        sum.v[0] += x.v[0];
-        sum.v[1] += x.v[1];
-    }
-    __syncwarp();
-    return sum;
-}
-
-/** What a pass has of sums over tokens, where queries were: of dk and dv each
- * warp's columns, then of dq what each lane has. */
-struct grad_sums {
-    float *of_keys; /* [n_warps][2][64] */
-    float *of_queries;
-    int cols; /* times 8, of a warp's dq */
-    template <typename T>
-    __device__ __forceinline__ grad_sums(const grad_memory<T> &m, int n_warps)
-        : of_keys(reinterpret_cast<float *>(m.queries)),
-          of_queries(of_keys + n_warps * 2 * MM_HEAD),
-          cols(n_warps == 4 ? 4 : 2)
-    {
-    }
-};
-
-template <int M, typename T>
-__device__ __forceinline__ void
-leave_sums(const grad_memory<T> &m, const float dq[MM_HEAD / 8],
-           const float dk[M][MM_HEAD / 8][4], const float dv[M][MM_HEAD / 8][4],
-           const grad_place &at)
-{
-    const int warp = (int)threadIdx.x / MM_WARP;
-    const grad_sums sums(m, (int)blockDim.x / MM_WARP);
-    mm_vec<float, 2> of_dk = {}, of_dv = {};
-    if (at.mine < at.n_chunks) {
-        const int at_key = at.mine * MM_CHUNK * mm_tile<T>::LD;
-        of_dk = sum_rows<M>(reinterpret_cast<float *>(m.keys + at_key), dk);
-        of_dv = sum_rows<M>(reinterpret_cast<float *>(m.values + at_key), dv);
-    }
-    float *to = sums.of_keys + warp * 2 * MM_HEAD + 2 * mm_lane();
-    mm_store<2>(to, of_dk);
-    mm_store<2>(to + MM_HEAD, of_dv);
-    if (warp >= MOST_WARPS)
-        return;
-#pragma unroll
-    for (int k = 0; k < MM_HEAD / 8; k += 4)
-        mm_store<4>(sums.of_queries + threadIdx.x * (MM_HEAD / 8) + k,
-                    mm_vec<float, 4>{dq[k], dq[k + 1], dq[k + 2], dq[k + 3]});
-}
-
-/** Column `col` of the pass's sum of dq. */
-__device__ __forceinline__ float sum_dq(const grad_sums &sums, int col)
-{
-    const int shares = MM_HEAD / 8 / sums.cols, share = col / (8 * sums.cols);
-    const int in_share = col % (8 * sums.cols);
-    const float *from = sums.of_queries + in_share / 8 * 2 + in_share % 2;
-    float sum = 0.0f;
-    for (int c = 0; c < QUERIES / MM_CHUNK; c++)
-        for (int g = 0; g < 8; g++) {
-            const int thread =
-                (c * shares + share) * MM_WARP + 4 * g + in_share % 8 / 2;
-            sum += from[thread * (MM_HEAD / 8)];
-        }
-    return sum;
-}
-
-/** Add what all warps have left to the image's sums, or begin them with it. */
-template <typename T>
-__device__ __forceinline__ void add_sums(const mm_attention_arguments<T> &a,
-                                         const grad_memory<T> &m, int n_warps,
-                                         bool accumulate)
-{
-    const grad_sums sums(m, n_warps);
-    const int image = (int)blockIdx.x / a.n_heads;
-    const int head = (int)blockIdx.x % a.n_heads;
-    for (int i = (int)threadIdx.x; i < 3 * MM_HEAD; i += (int)blockDim.x) {
-        float sum = 0.0f;
-        if (i < MM_HEAD)
-            sum = sum_dq(sums, i);
-        else
-            for (int warp = 0; warp < n_warps; warp++)
-                sum += sums.of_keys[(warp * 2 - 1) * MM_HEAD + i];
-        if (i < 2 * MM_HEAD)
-            sum *= 1.0f / sqrtf((float)MM_HEAD);
-        float *to =
-            a.sums +
-            (((int64_t)image * 3 + i / MM_HEAD) * a.n_heads + head) * MM_HEAD +
-            i % MM_HEAD;
-        *to = accumulate ? *to + sum : sum;
-    }
-}
-
 /** dk and dv of a pass. Nobody reads keys and values any more. */
 template <int M, typename T>
 __device__ __forceinline__ void

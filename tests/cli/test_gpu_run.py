@@ -513,6 +513,16 @@ class WholeRun(cli.Case):
         self.assertEqual(status["racecheck.planted"], FAILED)
         self.assertEqual(status["racecheck.layernorm.cuda.bf16"], NOT_RUN)
 
+    def test_output_of_another_form_costs_no_more_than_its_page(self):
+        self.script(self.kit / "bin-bench/product_probe",
+                    "echo '{\"repeats\": true}'")
+        (self.kit / "tests.json").write_text("[{}]")
+        proc = self.gpu_run("--only", "^(tests$|algorithms|limits|nvidia)")
+        self.assertEqual(proc.returncode, 1, proc.stdout)
+        self.assertIn("no page: KeyError", proc.stdout)
+        status = self.statuses()
+        self.assertEqual((status["tests"], status["limits"]), (FAILED, PASSED))
+
     def test_without_a_gpu_or_with_the_wrong_kit_nothing_runs(self):
         self.script(self.tools / "nvidia-smi", "exit 1")
         for options, about, text in (
