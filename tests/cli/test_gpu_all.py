@@ -1,7 +1,5 @@
 """bench/gpu/all.sh without a GPU: its options, how it goes on after a stage was
 cut off, the packages that it unpacks, and the page made from its results.
-
-ctest: timeout=120
 """
 
 import hashlib
@@ -13,7 +11,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
 
 import magmax_cli as cli
 
@@ -162,10 +159,11 @@ class Steps(cli.Case):
                                    self.dir / "out")
 
     @staticmethod
-    def shell(name, text, **more):
-        return gpu_results.Step(name, ["sh", "-c", text], **more)
+    def shell(name, text, timeout=cli.DEADLINE_S, **more):
+        return gpu_results.Step(name, ["sh", "-c", text], timeout=timeout,
+                                **more)
 
-    def run_all(self, steps, limit_s=30, source="abc"):
+    def run_all(self, steps, limit_s=cli.DEADLINE_S, source="abc"):
         results = self.open(source)
         results.begin_stage(limit_s)
         with open(os.devnull, "w") as nowhere:
@@ -186,7 +184,7 @@ class Steps(cli.Case):
             self.shell("found", "exit 99", wanted_code=99),
             self.shell("not found", "true", wanted_code=99),
             self.shell("no data", "true", parse=gpu_results.json_lines),
-            self.shell("slow", "sleep 30", timeout=0.3),
+            self.shell("slow", "sleep 3000", timeout=0.3),
             gpu_results.Step("missing", ["/no/such/program"])])
         done = results.done("test")
         self.assertEqual(left, 0)
@@ -204,7 +202,8 @@ class Steps(cli.Case):
     def test_a_stage_that_was_cut_off_goes_on_where_it_stopped(self):
         count = self.dir / "count"
         steps = [self.shell("first", f"echo x >>{count}"),
-                 self.shell("second", f"[ -e {self.dir}/go ] || sleep 30")]
+                 self.shell("second", f"[ -e {self.dir}/go ] || sleep 3000")]
+        self.run_all(steps[:1])
         _, left = self.run_all(steps, limit_s=1.5)
         self.assertEqual(left, 1)
         (self.dir / "go").touch()
@@ -219,30 +218,19 @@ class Steps(cli.Case):
         program = ("import results as gpu_results, signal, sys\n"
                    "signal.signal(signal.SIGTERM, gpu_results.end_all)\n"
                    "gpu_results.call(gpu_results.Step('x', ['sh', '-c', "
-                   "'echo $$ >pid.new; mv pid.new pid; sleep 60']), 60)\n")
+                   "'echo $$ >pid.new; mv pid.new pid; exec sleep 3000']), 3000)\n")
         for number in (signal.SIGKILL, signal.SIGTERM):
             pid = self.dir / "pid"
             pid.unlink(missing_ok=True)
             runner = subprocess.Popen([sys.executable, "-c", program],
                                       cwd=self.dir,
                                       env={**os.environ, "PYTHONPATH": BENCH})
-            while not pid.exists():
-                time.sleep(0.02)
+            cli.wait_until(pid.exists, lambda: "the step ran", runner)
             child = int(pid.read_text())
             runner.send_signal(number)
             runner.wait()
-            deadline = time.monotonic() + 20
-            while self.is_there(child) and time.monotonic() < deadline:
-                time.sleep(0.02)
-            self.assertFalse(self.is_there(child))
-
-    @staticmethod
-    def is_there(pid):
-        try:
-            with open(f"/proc/{pid}/stat", encoding="ascii") as file:
-                return file.read().rsplit(")", 1)[1].split()[0] != "Z"
-        except OSError:
-            return False
+            cli.wait_until(lambda: not cli.runs(child),
+                           lambda: "the step's program was gone")
 
     def test_another_source_runs_everything_again(self):
         count = self.dir / "count"

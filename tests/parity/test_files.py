@@ -30,7 +30,7 @@ def run(*args):
     """Exit status and text of file_tool."""
     done = subprocess.run([str(TOOL / "file_tool"), *map(str, args)],
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          text=True, timeout=120)
+                          text=True, timeout=cli.DEADLINE_S)
     assert done.stderr == "", done.stderr
     return done.returncode, done.stdout
 

@@ -81,7 +81,7 @@ class Pickles(unittest.TestCase):
         self.file.write_bytes(data)
         done = subprocess.run(
             [str(TOOL / "pickle_tool"), str(self.file), *callables],
-            capture_output=True, text=True, timeout=60)
+            capture_output=True, text=True, timeout=cli.DEADLINE_S)
         self.assertEqual(done.stderr, "")
         return done.returncode, done.stdout.rstrip("\n")
 
