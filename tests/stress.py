@@ -4,7 +4,7 @@
 Runs ctest several times while hogs keep all cores busy, and stops everything that
 runs below ctest for a while at random moments, as a suspended machine does. One
 line a round says what failed; the exit code is 1 where anything did. Output of
-ctest is kept in BUILD/stress/.
+ctest is kept in BUILD/stress/SEED/.
 
     tests/stress.py                                   once, everything
     tests/stress.py --rounds 10 -R '^cli.watch'       ten times, these tests
@@ -174,8 +174,8 @@ def failures(results):
 
 
 def run_round(number, options, hogs):
-    folder = Path(options.build).resolve() / "stress"
-    folder.mkdir(exist_ok=True)
+    folder = options.build.resolve() / f"stress/{options.seed}"
+    folder.mkdir(parents=True, exist_ok=True)
     results = folder / f"round_{number:03d}.xml"
     results.unlink(missing_ok=True)
     begin = time.monotonic()

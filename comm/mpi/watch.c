@@ -21,7 +21,7 @@ static const double shortest_answer_s = 2;
 /* Until a rank that does not answer is held to be the cause of a failure. */
 static const double blame_s = 5;
 /* How long others leave it to the one that ends the job, which kills itself
- * after 10 s (mm_comm_abort). */
+ * after 13 s (mm_comm_abort). */
 static const double silence_s = 15;
 /* Who has waited so long does so in naps: cores may be wanted elsewhere. */
 static const double wake_s = 1;
