@@ -28,13 +28,20 @@ check_needs() {
 write_config() {
     local dir=$1 host ports
     host=$(hostname -s)
-    # Three ports that nobody uses now.
+    # Three ports that nobody uses now, nor gets without asking for them.
     read -r -a ports <<<"$(/usr/bin/python3 -c '
-import socket
-sockets = [socket.socket() for _ in range(3)]
-for s in sockets:
-    s.bind(("127.0.0.1", 0))
-print(*(s.getsockname()[1] for s in sockets))')"
+import random, socket
+low = int(open("/proc/sys/net/ipv4/ip_local_port_range").read().split()[0])
+ports, sockets = [], []
+while len(ports) < 3:
+    s = socket.socket()
+    try:
+        s.bind(("127.0.0.1", random.randrange(low // 2, low)))
+    except OSError:
+        continue
+    sockets.append(s)
+    ports.append(s.getsockname()[1])
+print(*ports)')"
     mkdir -p "$dir"/{state,spool-n1,spool-n2,tmp-n1,tmp-n2}
 
     cat >"$dir/slurm.conf" <<EOF
