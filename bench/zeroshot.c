@@ -117,7 +117,7 @@ int main(int argc, char **argv)
     mm_model model = {0};
     mm_device *device = NULL;
     mm_tokenizer *tokenizer = NULL;
-    must(mm_model_open_text(comm, NULL, argv[1], NULL, 1, &model));
+    must(mm_model_open_text(comm, NULL, argv[1], NULL, &model));
     must(mm_device_open("cpu", n_threads, &device));
     must(mm_tokenizer_open(argv[5], model.config.vocab_size, &tokenizer));
     mm_zero_shot_plan plan = {.comm = comm,

@@ -34,12 +34,13 @@ static bool is_half(hid_t type, size_t exponent_bits)
 static void describe_type(hid_t type, mm_source *source)
 {
     source->type = MM_ELEM_OTHER;
-    int bits = 8 * (int)H5Tget_size(type);
+    /* As large as the file claims; the name is cut off where it is long. */
+    const unsigned long long bits = 8ull * H5Tget_size(type);
     if (H5Tget_class(type) != H5T_FLOAT) {
-        snprintf(source->type_name, sizeof source->type_name, "I%d", bits);
+        snprintf(source->type_name, sizeof source->type_name, "I%llu", bits);
         return;
     }
-    snprintf(source->type_name, sizeof source->type_name, "%sF%d",
+    snprintf(source->type_name, sizeof source->type_name, "%sF%llu",
              H5Tget_order(type) == H5T_ORDER_BE ? "big-endian " : "", bits);
     if (H5Tequal(type, H5T_IEEE_F64LE) > 0)
         source->type = MM_ELEM_F64;

@@ -13,9 +13,10 @@ typedef struct mm_backend mm_backend;
 struct mm_device {
     const mm_backend *backend;
     const mm_ops *ops;
-    int64_t act_bytes;     /* of an mm_act */
-    const char *precision; /* mm_device_precision */
-    char gpu[32];          /* mm_device_gpu */
+    int64_t act_bytes;        /* of an mm_act */
+    bool sums_with_gradients; /* mm_device_sums_with_gradients */
+    const char *precision;    /* mm_device_precision */
+    char gpu[32];             /* mm_device_gpu */
     char description[256];
 };
 

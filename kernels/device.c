@@ -86,6 +86,11 @@ const char *mm_device_precision(const mm_device *device)
     return device->precision;
 }
 
+bool mm_device_sums_with_gradients(const mm_device *device)
+{
+    return device->sums_with_gradients;
+}
+
 const char *mm_device_gpu(const mm_device *device)
 {
     return device->gpu;

@@ -60,6 +60,11 @@ int64_t mm_device_act_bytes(const mm_device *device);
 /** How it computes: "fp32", "tf32" or "bf16". */
 const char *mm_device_precision(const mm_device *device);
 
+/** Who is to be asked for the gradient of a bias, the column sums of dy: the op
+ * that makes dy (linear_grad_act, attention_grad, layernorm_grad), else
+ * linear_grad_weight. */
+bool mm_device_sums_with_gradients(const mm_device *device);
+
 /** Which GPU of the host it is, the same for all processes whatever they see of
  * the host: the PCI bus id. "" for a CPU. */
 const char *mm_device_gpu(const mm_device *device);

@@ -109,14 +109,17 @@ MM_OP(linear_grad_input,
 
 /**
  * Through a linear layer and the activation below it:
- * dpre = (dy w) * activation'(pre).
+ * dpre = (dy w) * activation'(pre);  dbias = sum of dpre over rows, the
+ * gradient of the bias that pre holds (added to what is there when
+ * `accumulate`).
  *
- * Shapes   dpre, pre [n_rows, n_in]; dy [n_rows, n_out]; w [n_out, n_in].
+ * Shapes   dpre, pre [n_rows, n_in]; dbias [n_in], NULL where not wanted; dy
+ *          [n_rows, n_out]; w [n_out, n_in].
  */
 MM_OP(linear_grad_act,
-      (mm_stream * stream, mm_act *dpre, const mm_act *dy, const mm_act *w,
-       const mm_act *pre, mm_activation activation, int64_t n_rows,
-       int64_t n_in, int64_t n_out))
+      (mm_stream * stream, mm_act *dpre, float *dbias, const mm_act *dy,
+       const mm_act *w, const mm_act *pre, mm_activation activation,
+       bool accumulate, int64_t n_rows, int64_t n_in, int64_t n_out))
 
 /**
  * dw = dy' x;  dbias = column sums of dy (added to what is there when
@@ -141,15 +144,18 @@ MM_OP(layernorm, (mm_stream * stream, mm_act *y, float *mean, float *rstd,
                   const float *beta, float eps, int64_t n_rows, int64_t width))
 
 /**
- * Gradient of layernorm, plus what arrives past it: dx = residual + dL/dx.
+ * Gradient of layernorm, plus what arrives past it: dx = residual + dL/dx;
+ * dbias = sum of dx over rows, the gradient of the bias of the layer that made
+ * x.
  *
- * Shapes   dx, residual: rows `x_stride` apart, as x; dy [n_rows, C].
- *          residual may be NULL or dx. dgamma and dbeta are added to what is
- *          there when `accumulate`. Elements of dx between rows are untouched.
+ * Shapes   dx, residual: rows `x_stride` apart, as x; dy [n_rows, C]; dgamma,
+ *          dbeta, dbias [C]. residual may be NULL or dx; dbias is NULL where
+ *          not wanted. dgamma, dbeta and dbias are added to what is there when
+ *          `accumulate`. Elements of dx between rows are untouched.
  */
 MM_OP(layernorm_grad,
       (mm_stream * stream, mm_act *dx, float *dgamma, float *dbeta,
-       const mm_act *residual, const mm_act *dy, const mm_act *x,
+       float *dbias, const mm_act *residual, const mm_act *dy, const mm_act *x,
        int64_t x_stride, const float *mean, const float *rstd,
        const float *gamma, bool accumulate, int64_t n_rows, int64_t width))
 
@@ -165,12 +171,18 @@ MM_OP(attention, (mm_stream * stream, mm_act *out, float *lse,
                   const mm_act *qkv, bool causal, int64_t n_images,
                   int64_t n_tokens, int64_t width, int64_t n_heads))
 
-/** Gradient of attention; dqkv [B,T,3C]. The probabilities are computed again
- * from lse, not stored. */
+/**
+ * Gradient of attention. The probabilities are computed again from lse, not
+ * stored. dbias = sum of dqkv over images and tokens, the gradient of the bias
+ * that qkv holds (added to what is there when `accumulate`).
+ *
+ * Shapes   dqkv [B,T,3C]; dbias [3C], NULL where not wanted.
+ */
 MM_OP(attention_grad,
-      (mm_stream * stream, mm_act *dqkv, const mm_act *dout, const mm_act *out,
-       const float *lse, const mm_act *qkv, bool causal, int64_t n_images,
-       int64_t n_tokens, int64_t width, int64_t n_heads))
+      (mm_stream * stream, mm_act *dqkv, float *dbias, const mm_act *dout,
+       const mm_act *out, const float *lse, const mm_act *qkv, bool causal,
+       bool accumulate, int64_t n_images, int64_t n_tokens, int64_t width,
+       int64_t n_heads))
 
 /* ---- head and loss ----------------------------------------------------- */
 

@@ -45,7 +45,7 @@ mm_status mm_workload_open_text_model(const mm_job *job, mm_workload *work)
     MM_TRY(open_device(job, false, work));
     return mm_model_open_text(
         job->comm, job->log, mm_options_text(job->options, "model"),
-        mm_options_text(job->options, "load"), 0, &work->model);
+        mm_options_text(job->options, "load"), &work->model);
 }
 
 mm_status mm_workload_open_dataset(const mm_job *job, mm_workload *work)

@@ -15,8 +15,11 @@ static mm_status names_of_files(const mm_job *job, const char *name,
                                 mm_zero_shot_texts *texts)
 {
     mm_dataset *dataset = NULL;
-    MM_TRY(mm_dataset_open(
-        NULL, name, mm_options_text(job->options, "data-location"), &dataset));
+    MM_TRY(mm_comm_agree(
+        job->comm,
+        mm_dataset_open(job->comm, name,
+                        mm_options_text(job->options, "data-location"),
+                        &dataset)));
     mm_status st;
     if (dataset->class_names) {
         texts->n_classes = dataset->n_classes;
@@ -79,7 +82,8 @@ static mm_status find_benchmark(const mm_job *job,
 mm_status mm_zero_shot_texts_open(const mm_job *job, mm_zero_shot_texts *texts)
 {
     const mm_benchmark *benchmark;
-    MM_TRY(find_benchmark(job, &benchmark));
+    /* All ranks look into a folder, or none. */
+    MM_TRY(mm_comm_agree(job->comm, find_benchmark(job, &benchmark)));
     MM_TRY(open_names(job, benchmark, texts));
     MM_TRY(open_prompts(job, benchmark, texts));
     mm_log_line(job->log, "%lld classes, %lld prompt%s ('%.60s'%s)",

@@ -72,17 +72,29 @@ static mm_status loss(const op_rig *r)
                                           r->B, r->E, r->K);
 }
 
+/** Where the gradient of a bias goes: with dy, or with the weight's gradient.
+ */
+static float *with_dy(const op_rig *r)
+{
+    return mm_device_sums_with_gradients(r->device) ? r->m + r->F : NULL;
+}
+
+static float *with_dw(const op_rig *r)
+{
+    return mm_device_sums_with_gradients(r->device) ? NULL : r->m;
+}
+
 static mm_status mlp_down_grad_input(const op_rig *r)
 {
-    return r->ops->linear_grad_act(r->stream, r->wide, r->x, r->weights,
-                                   r->wide2, r->config.image.activation,
-                                   r->rows, r->F, r->C);
+    return r->ops->linear_grad_act(
+        r->stream, r->wide, with_dy(r), r->x, r->weights, r->wide2,
+        r->config.image.activation, false, r->rows, r->F, r->C);
 }
 
 static mm_status mlp_down_grad_weight(const op_rig *r)
 {
-    return r->ops->linear_grad_weight(r->stream, r->grad, r->m, r->x, r->wide,
-                                      false, r->rows, r->F, r->C);
+    return r->ops->linear_grad_weight(r->stream, r->grad, with_dw(r), r->x,
+                                      r->wide, false, r->rows, r->F, r->C);
 }
 
 static mm_status mlp_up_grad_input(const op_rig *r)
@@ -93,15 +105,15 @@ static mm_status mlp_up_grad_input(const op_rig *r)
 
 static mm_status mlp_up_grad_weight(const op_rig *r)
 {
-    return r->ops->linear_grad_weight(r->stream, r->grad, r->m, r->wide, r->x,
-                                      false, r->rows, r->C, r->F);
+    return r->ops->linear_grad_weight(r->stream, r->grad, with_dw(r), r->wide,
+                                      r->x, false, r->rows, r->C, r->F);
 }
 
 static mm_status layernorm_grad(const op_rig *r)
 {
-    return r->ops->layernorm_grad(r->stream, r->z, r->grad, r->m, r->z, r->y,
-                                  r->x, r->C, r->mean, r->rstd, r->theta, false,
-                                  r->rows, r->C);
+    return r->ops->layernorm_grad(r->stream, r->z, r->grad, r->m, with_dy(r),
+                                  r->z, r->y, r->x, r->C, r->mean, r->rstd,
+                                  r->theta, false, r->rows, r->C);
 }
 
 static mm_status out_grad_input(const op_rig *r)
@@ -112,14 +124,15 @@ static mm_status out_grad_input(const op_rig *r)
 
 static mm_status out_grad_weight(const op_rig *r)
 {
-    return r->ops->linear_grad_weight(r->stream, r->grad, r->m, r->x, r->y,
-                                      false, r->rows, r->C, r->C);
+    return r->ops->linear_grad_weight(r->stream, r->grad, with_dw(r), r->x,
+                                      r->y, false, r->rows, r->C, r->C);
 }
 
 static mm_status attention_grad(const op_rig *r)
 {
-    return r->ops->attention_grad(r->stream, r->dqkv, r->x, r->y, r->lse,
-                                  r->qkv, false, r->B, r->T, r->C, r->H);
+    return r->ops->attention_grad(r->stream, r->dqkv, with_dy(r), r->x, r->y,
+                                  r->lse, r->qkv, false, false, r->B, r->T,
+                                  r->C, r->H);
 }
 
 static mm_status qkv_grad_input(const op_rig *r)
@@ -130,8 +143,8 @@ static mm_status qkv_grad_input(const op_rig *r)
 
 static mm_status qkv_grad_weight(const op_rig *r)
 {
-    return r->ops->linear_grad_weight(r->stream, r->grad, r->m, r->dqkv, r->x,
-                                      false, r->rows, r->C, 3 * r->C);
+    return r->ops->linear_grad_weight(r->stream, r->grad, with_dw(r), r->dqkv,
+                                      r->x, false, r->rows, r->C, 3 * r->C);
 }
 
 static mm_status embed_tokens_grad(const op_rig *r)

@@ -52,10 +52,17 @@ def readable(mangled):
     return re.sub(r"\((bool|int)\)", "", name)
 
 
+def exact_ops():
+    """Those that the build compiles without contraction."""
+    text = (ROOT / "kernels/CMakeLists.txt").read_text()
+    return re.search(r"set\(EXACT_OPS ([\w\s]+?)CACHE", text)[1].split()
+
+
 def compile_file(nvcc, source, architecture, cubin):
     """{kernel: (registers, spilled bytes, shared bytes)}"""
+    contract = ["-fmad=false"] if source.stem in exact_ops() else []
     proc = subprocess.run(
-        [nvcc, "-std=c++17", "-O3", f"-arch={architecture}", "-cubin",
+        [nvcc, "-std=c++17", "-O3", *contract, f"-arch={architecture}", "-cubin",
          "--Werror=all-warnings", "-Xptxas", "-v", f"-I{ROOT}", "-o", cubin,
          source], capture_output=True, text=True)
     if proc.returncode != 0:

@@ -1,5 +1,6 @@
 #include "kernels/cpu/attention.h"
 
+#include "kernels/cpu/column_sums.h"
 #include "kernels/cpu/elementary.h"
 
 #include <math.h>
@@ -118,18 +119,22 @@ static void head_grad(const head_io *io, const mm_cpu_heads *h,
     }
 }
 
-mm_status MM_CPU(attention_grad)(mm_stream *stream, mm_act *dqkv,
+mm_status MM_CPU(attention_grad)(mm_stream *stream, mm_act *dqkv, float *dbias,
                                  const mm_act *dout, const mm_act *out,
                                  const float *lse, const mm_act *qkv,
-                                 bool causal, int64_t n_images,
+                                 bool causal, bool accumulate, int64_t n_images,
                                  int64_t n_tokens, int64_t width,
                                  int64_t n_heads)
 {
     MM_CPU_REQUIRE("attention_grad", stream && n_images >= 0 && n_tokens >= 0);
     MM_CPU_REQUIRE("attention_grad",
                    width >= 0 && n_heads > 0 && width % n_heads == 0);
-    if (n_images == 0 || n_tokens == 0 || width == 0)
+    if (n_images == 0 || n_tokens == 0 || width == 0) {
+        if (dbias)
+            MM_CPU(column_sums)
+            (stream, dbias, NULL, 0, accumulate, 0, 3 * width);
         return MM_OK;
+    }
     MM_CPU_REQUIRE("attention_grad", dqkv && dout && out && lse && qkv);
     mm_cpu_stream *cpu = mm_cpu_stream_of(stream);
     const mm_cpu_heads h = MM_CPU(heads)(causal, n_tokens, width, n_heads);
@@ -157,5 +162,9 @@ mm_status MM_CPU(attention_grad)(mm_stream *stream, mm_act *dqkv,
             mm_cpu_poll(stream, thread, &done, work);
         }
     }
+    if (dbias)
+        MM_CPU(column_sums)
+        (stream, dbias, MM_CPU_FLOATS(dqkv), 3 * width, accumulate,
+         n_images * n_tokens, 3 * width);
     return MM_OK;
 }

@@ -73,6 +73,7 @@ static mm_status cpu_open(const char *wanted, int n_threads, mm_device **device)
     cpu->base.ops = chosen.ops;
     cpu->base.precision = "fp32";
     cpu->base.act_bytes = (int64_t)sizeof(float);
+    cpu->base.sums_with_gradients = true;
     cpu->n_threads = n_threads;
     snprintf(cpu->base.description, sizeof cpu->base.description,
              "cpu, %d thread%s, %s", n_threads, n_threads == 1 ? "" : "s",

@@ -1,3 +1,4 @@
+#include "kernels/cpu/column_sums.h"
 #include "kernels/cpu/layernorm.h"
 
 #include <string.h>
@@ -60,11 +61,12 @@ static void sum_groups(float *out, const float *partial, int64_t n_groups,
 }
 
 mm_status MM_CPU(layernorm_grad)(mm_stream *stream, mm_act *dx, float *dgamma,
-                                 float *dbeta, const mm_act *residual,
-                                 const mm_act *dy, const mm_act *x,
-                                 int64_t x_stride, const float *mean,
-                                 const float *rstd, const float *gamma,
-                                 bool accumulate, int64_t n_rows, int64_t width)
+                                 float *dbeta, float *dbias,
+                                 const mm_act *residual, const mm_act *dy,
+                                 const mm_act *x, int64_t x_stride,
+                                 const float *mean, const float *rstd,
+                                 const float *gamma, bool accumulate,
+                                 int64_t n_rows, int64_t width)
 {
     MM_CPU_REQUIRE("layernorm_grad", stream && n_rows >= 0 && width >= 0);
     if (width == 0)
@@ -98,5 +100,8 @@ mm_status MM_CPU(layernorm_grad)(mm_stream *stream, mm_act *dx, float *dgamma,
     }
     sum_groups(dgamma, partial, n_groups, 2 * width, accumulate, width);
     sum_groups(dbeta, partial + width, n_groups, 2 * width, accumulate, width);
+    if (dbias)
+        MM_CPU(column_sums)
+        (stream, dbias, MM_CPU_FLOATS(dx), x_stride, accumulate, n_rows, width);
     return MM_OK;
 }

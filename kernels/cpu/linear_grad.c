@@ -1,3 +1,4 @@
+#include "kernels/cpu/column_sums.h"
 #include "kernels/cpu/product.h"
 
 static mm_cpu_product backward(mm_act *dx, const mm_act *dy, const mm_act *w,
@@ -25,10 +26,11 @@ mm_status MM_CPU(linear_grad_input)(mm_stream *stream, mm_act *dx,
     return MM_CPU(product)(stream, &p);
 }
 
-mm_status MM_CPU(linear_grad_act)(mm_stream *stream, mm_act *dpre,
+mm_status MM_CPU(linear_grad_act)(mm_stream *stream, mm_act *dpre, float *dbias,
                                   const mm_act *dy, const mm_act *w,
                                   const mm_act *pre, mm_activation activation,
-                                  int64_t n_rows, int64_t n_in, int64_t n_out)
+                                  bool accumulate, int64_t n_rows, int64_t n_in,
+                                  int64_t n_out)
 {
     MM_CPU_REQUIRE("linear_grad_act",
                    stream && n_rows >= 0 && n_in >= 0 && n_out >= 0);
@@ -38,7 +40,10 @@ mm_status MM_CPU(linear_grad_act)(mm_stream *stream, mm_act *dpre,
     p.epilogue = MM_CPU_ACTIVATION_GRAD;
     p.activation = activation;
     p.pre = (float *)(uintptr_t)pre; /* only read by this epilogue */
-    return MM_CPU(product)(stream, &p);
+    MM_TRY(MM_CPU(product)(stream, &p));
+    if (dbias)
+        MM_CPU(column_sums)(stream, dbias, p.c, n_in, accumulate, n_rows, n_in);
+    return MM_OK;
 }
 
 mm_status MM_CPU(linear_grad_weight)(mm_stream *stream, float *dw, float *dbias,

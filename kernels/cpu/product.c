@@ -1,5 +1,6 @@
 #include "kernels/cpu/product.h"
 
+#include "kernels/cpu/column_sums.h"
 #include "kernels/cpu/elementary.h"
 
 #include <dnnl.h>
@@ -76,32 +77,6 @@ static void finish_row(const mm_cpu_product *p, int64_t row, int64_t col,
     }
 }
 
-/** a_sums: every thread its own columns of a', rows in order. */
-static void sum_a(const mm_cpu_product *p, int team)
-{
-    enum { COLS = 64, ROWS = 64 };
-#pragma omp parallel for num_threads(team) schedule(static)
-    for (int64_t col = 0; col < p->m; col += COLS) {
-        int64_t n_cols = mm_min_i64(COLS, p->m - col);
-        float total[COLS] = {0};
-        for (int64_t k = 0; k < p->k; k += ROWS) {
-            /* Blocks, so that rounding grows with the root of their number. */
-            float part[COLS] = {0};
-            int64_t end = mm_min_i64(k + ROWS, p->k);
-            for (int64_t i = k; i < end; i++) {
-                const float *a = p->a + i * p->a_k + col;
-                for (int64_t j = 0; j < n_cols; j++)
-                    part[j] += a[j];
-            }
-            for (int64_t j = 0; j < n_cols; j++)
-                total[j] += part[j];
-        }
-        for (int64_t j = 0; j < n_cols; j++)
-            p->a_sums[col + j] =
-                p->accumulate ? p->a_sums[col + j] + total[j] : total[j];
-    }
-}
-
 /** A thread's share of `n` rows or columns, in whole register tiles. */
 static void share_of(int64_t n, int thread, int n_threads, int64_t *lo,
                      int64_t *count)
@@ -152,7 +127,8 @@ mm_status MM_CPU(product)(mm_stream *stream, const mm_cpu_product *p)
     if (p->m == 0)
         return MM_OK;
     if (p->a_sums)
-        sum_a(p, mm_cpu_team(cpu, p->m * p->k));
+        MM_CPU(column_sums)
+        (stream, p->a_sums, p->a, p->a_k, p->accumulate, p->k, p->m);
     if (p->n == 0)
         return MM_OK;
     if (p->k == 0 && !p->accumulate && p->addend != p->c)

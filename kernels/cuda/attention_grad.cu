@@ -1,4 +1,5 @@
 #include "kernels/cuda/attention_grad.cuh"
+#include "kernels/cuda/product.h"
 
 /** As divide() has it. */
 template <typename T>
@@ -104,17 +105,19 @@ static mm_status attention_grad(mm_stream *stream, T *dqkv, const T *dout,
                    (long long)n_heads);
 }
 
-mm_status mm_cuda_attention_grad(mm_stream *stream, mm_act *dqkv,
+mm_status mm_cuda_attention_grad(mm_stream *stream, mm_act *dqkv, float *dbias,
                                  const mm_act *dout, const mm_act *out,
                                  const float *lse, const mm_act *qkv,
-                                 bool causal, int64_t n_images,
+                                 bool causal, bool accumulate, int64_t n_images,
                                  int64_t n_tokens, int64_t width,
                                  int64_t n_heads)
 {
-    return mm_by_act(stream, [=](auto of) {
+    MM_TRY(mm_by_act(stream, [=](auto of) {
         using T = decltype(of);
         return attention_grad(stream, mm_as<T>(dqkv), mm_as<T>(dout),
                               mm_as<T>(out), lse, mm_as<T>(qkv), causal,
                               n_images, n_tokens, width, n_heads);
-    });
+    }));
+    return mm_cuda_bias_grad(stream, dbias, dqkv, 3 * width, accumulate,
+                             n_images * n_tokens, 3 * width);
 }

@@ -6,25 +6,27 @@ enum { MOST_PARTS = 32, LEAST_ROWS = 256 };
 
 /** Sums of each part of the rows: 16 bytes a lane where x allows. */
 template <typename T>
-static void sum_parts(cudaStream_t on, float *out, const T *x, bool accumulate,
-                      int64_t n_rows, int64_t width, int64_t n_parts)
+static void sum_parts(cudaStream_t on, float *out, const T *x, int64_t x_stride,
+                      bool accumulate, int64_t n_rows, int64_t width,
+                      int64_t n_parts)
 {
     constexpr int N = mm_wide<T>;
     const int64_t rows_a_part = mm_ceil_div(n_rows, n_parts);
     const unsigned parts = (unsigned)n_parts;
-    if (mm_fits<N>(x) && width % N == 0)
+    if (mm_fits<N>(x) && width % N == 0 && x_stride % N == 0)
         MM_LAUNCH((mm_column_sums_kernel<T, N>),
                   mm_blocks(width, MM_WARP * N) * parts, MM_COLUMN_THREADS, 0,
-                  on, out, x, width, accumulate, n_rows, width, rows_a_part);
+                  on, out, x, x_stride, accumulate, n_rows, width, rows_a_part);
     else
         MM_LAUNCH((mm_column_sums_kernel<T>), mm_blocks(width, MM_WARP) * parts,
-                  MM_COLUMN_THREADS, 0, on, out, x, width, accumulate, n_rows,
-                  width, rows_a_part);
+                  MM_COLUMN_THREADS, 0, on, out, x, x_stride, accumulate,
+                  n_rows, width, rows_a_part);
 }
 
 template <typename T>
 static mm_status column_sums(mm_stream *stream, float *sums, const T *x,
-                             bool accumulate, int64_t n_rows, int64_t width)
+                             int64_t x_stride, bool accumulate, int64_t n_rows,
+                             int64_t width)
 {
     const mm_cuda_stream *cuda = mm_cuda_stream_of(stream);
     if (width == 0)
@@ -35,26 +37,38 @@ static mm_status column_sums(mm_stream *stream, float *sums, const T *x,
     const int64_t n_parts = mm_min_i64(mm_min_i64(MOST_PARTS, room),
                                        mm_ceil_div(n_rows, LEAST_ROWS));
     if (n_parts > 1) {
-        sum_parts(cuda->stream, partials, x, false, n_rows, width, n_parts);
+        sum_parts(cuda->stream, partials, x, x_stride, false, n_rows, width,
+                  n_parts);
         MM_LAUNCH((mm_column_sums_kernel<float>), mm_blocks(width, MM_WARP),
                   MM_COLUMN_THREADS, 0, cuda->stream, sums, partials, width,
                   accumulate, n_parts, width, n_parts);
     } else {
-        sum_parts(cuda->stream, sums, x, accumulate, n_rows, width, 1);
+        sum_parts(cuda->stream, sums, x, x_stride, accumulate, n_rows, width,
+                  1);
     }
     return MM_CUDA(cudaGetLastError(), "column sums of [%lld, %lld]",
                    (long long)n_rows, (long long)width);
 }
 
 mm_status mm_cuda_column_sums(mm_stream *stream, cudaDataType_t type,
-                              float *sums, const void *x, bool accumulate,
-                              int64_t n_rows, int64_t width)
+                              float *sums, const void *x, int64_t x_stride,
+                              bool accumulate, int64_t n_rows, int64_t width)
 {
     if (type == CUDA_R_16BF)
         return column_sums(stream, sums, static_cast<const mm_bf16 *>(x),
-                           accumulate, n_rows, width);
-    return column_sums(stream, sums, static_cast<const float *>(x), accumulate,
-                       n_rows, width);
+                           x_stride, accumulate, n_rows, width);
+    return column_sums(stream, sums, static_cast<const float *>(x), x_stride,
+                       accumulate, n_rows, width);
+}
+
+mm_status mm_cuda_bias_grad(mm_stream *stream, float *dbias, const mm_act *dy,
+                            int64_t dy_stride, bool accumulate, int64_t n_rows,
+                            int64_t width)
+{
+    if (!dbias)
+        return MM_OK;
+    return mm_cuda_column_sums(stream, mm_cuda_act_type(stream), dbias, dy,
+                               dy_stride, accumulate, n_rows, width);
 }
 
 template <typename T>

@@ -12,6 +12,7 @@ extern "C" {
 #endif
 
 #include "kernels/backend.h"
+#include "kernels/cuda/variants.h"
 
 /*
  * Shared by the CUDA ops; private to kernels/cuda. C and CUDA sources both
@@ -47,6 +48,7 @@ typedef struct mm_cuda_stream {
     mm_stream base;
     cudaStream_t stream;
     mm_cuda_precision precision;
+    mm_cuda_variants variants;
     int n_sms;
     int64_t shared_bytes; /* most that a block may have */
     void *partials;       /* [MM_CUDA_PARTIAL_BYTES] sums of blocks */

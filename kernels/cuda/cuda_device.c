@@ -10,6 +10,7 @@ typedef struct cuda_device {
     mm_device base;
     int index;
     mm_cuda_precision precision;
+    mm_cuda_variants variants;
     int n_sms;
     int64_t shared_bytes;
     int64_t workspace_bytes; /* of products */
@@ -135,6 +136,10 @@ static mm_status cuda_open(const char *variant, int n_threads,
     cuda->base.precision = precision_names[cuda->precision];
     cuda->base.act_bytes = cuda->precision == MM_CUDA_BF16 ? 2 : 4;
     if (st == MM_OK)
+        st = mm_cuda_variants_read(&cuda->variants);
+    cuda->base.sums_with_gradients =
+        cuda->variants.bias_sums != MM_BIAS_SUMS_LIBRARY;
+    if (st == MM_OK)
         st = start(cuda);
     if (st != MM_OK) {
         free(cuda);
@@ -240,6 +245,7 @@ static mm_status cuda_stream_create(mm_device *device, mm_stream **stream)
         return mm_fail(MM_E_MEMORY, "no memory for a stream");
     cuda->base.device = device;
     cuda->precision = on->precision;
+    cuda->variants = on->variants;
     cuda->n_sms = on->n_sms;
     cuda->shared_bytes = on->shared_bytes;
     mm_status st = start_stream(cuda, on);

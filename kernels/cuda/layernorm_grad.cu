@@ -1,4 +1,5 @@
 #include "kernels/cuda/columns.cuh"
+#include "kernels/cuda/product.h"
 
 /* Blocks whose sums of dgamma and dbeta are kept apart: the same on every GPU,
  * so that the bits are. */
@@ -287,17 +288,20 @@ static mm_status layernorm_grad(mm_stream *stream, float *dgamma, float *dbeta,
 }
 
 mm_status mm_cuda_layernorm_grad(mm_stream *stream, mm_act *dx, float *dgamma,
-                                 float *dbeta, const mm_act *residual,
-                                 const mm_act *dy, const mm_act *x,
-                                 int64_t x_stride, const float *mean,
-                                 const float *rstd, const float *gamma,
-                                 bool accumulate, int64_t n_rows, int64_t width)
+                                 float *dbeta, float *dbias,
+                                 const mm_act *residual, const mm_act *dy,
+                                 const mm_act *x, int64_t x_stride,
+                                 const float *mean, const float *rstd,
+                                 const float *gamma, bool accumulate,
+                                 int64_t n_rows, int64_t width)
 {
-    return mm_by_act(stream, [=](auto of) {
+    MM_TRY(mm_by_act(stream, [=](auto of) {
         using T = decltype(of);
         return layernorm_grad<T>(stream, dgamma, dbeta, accumulate,
                                  {mm_as<T>(dx), nullptr, mm_as<T>(residual),
                                   mm_as<T>(dy), mm_as<T>(x), x_stride, mean,
                                   rstd, gamma, n_rows, width});
-    });
+    }));
+    return mm_cuda_bias_grad(stream, dbias, dx, x_stride, accumulate, n_rows,
+                             width);
 }

@@ -23,17 +23,20 @@ mm_status mm_cuda_linear_grad_input(mm_stream *stream, mm_act *dx,
     return backward(stream, dx, dy, w, n_rows, n_in, n_out);
 }
 
-mm_status mm_cuda_linear_grad_act(mm_stream *stream, mm_act *dpre,
+mm_status mm_cuda_linear_grad_act(mm_stream *stream, mm_act *dpre, float *dbias,
                                   const mm_act *dy, const mm_act *w,
                                   const mm_act *pre, mm_activation activation,
-                                  int64_t n_rows, int64_t n_in, int64_t n_out)
+                                  bool accumulate, int64_t n_rows, int64_t n_in,
+                                  int64_t n_out)
 {
     MM_CUDA_REQUIRE("linear_grad_act",
                     stream && n_rows >= 0 && n_in >= 0 && n_out >= 0);
     MM_CUDA_REQUIRE("linear_grad_act", dpre != pre || n_rows == 0);
     MM_CUDA_REQUIRE("linear_grad_act", n_rows == 0 || (dpre && dy && w && pre));
     MM_TRY(backward(stream, dpre, dy, w, n_rows, n_in, n_out));
-    return mm_cuda_activate_grad(stream, dpre, pre, activation, n_rows * n_in);
+    MM_TRY(mm_cuda_activate_grad(stream, dpre, pre, activation, n_rows * n_in));
+    return mm_cuda_bias_grad(stream, dbias, dpre, n_in, accumulate, n_rows,
+                             n_in);
 }
 
 mm_status mm_cuda_linear_grad_weight(mm_stream *stream, float *dw, float *dbias,

@@ -274,7 +274,7 @@ static mm_status try_product(const mm_cuda_stream *cuda,
 static mm_status empty_product(mm_stream *stream, const mm_cuda_product *p)
 {
     if (p->a_sums)
-        MM_TRY(mm_cuda_column_sums(stream, p->type, p->a_sums, p->a,
+        MM_TRY(mm_cuda_column_sums(stream, p->type, p->a_sums, p->a, p->m,
                                    p->accumulate_sums, p->k, p->m));
     if (p->m == 0 || p->n == 0)
         return MM_OK;
@@ -293,11 +293,13 @@ static mm_status add_bias_first(mm_stream *stream, mm_cuda_product *p)
 }
 
 /** The library's epilogues read vectors 16 bytes at a time. */
-static cublasLtEpilogue_t epilogue_for(const mm_cuda_product *p)
+static cublasLtEpilogue_t epilogue_for(const mm_cuda_stream *cuda,
+                                       const mm_cuda_product *p)
 {
+    const bool of_library = cuda->variants.bias_sums == MM_BIAS_SUMS_LIBRARY;
     if (p->bias && alignment(p->bias) >= 16)
         return CUBLASLT_EPILOGUE_BIAS;
-    if (!p->bias && p->a_sums && !p->accumulate_sums &&
+    if (!p->bias && p->a_sums && !p->accumulate_sums && of_library &&
         alignment(p->a_sums) >= 16)
         return CUBLASLT_EPILOGUE_BGRADB;
     return CUBLASLT_EPILOGUE_DEFAULT;
@@ -309,7 +311,7 @@ mm_status mm_cuda_multiply(mm_stream *stream, const mm_cuda_product *product)
     mm_cuda_product p = *product;
     if (p.k == 0 || p.m == 0 || p.n == 0)
         return empty_product(stream, &p);
-    const cublasLtEpilogue_t epilogue = epilogue_for(&p);
+    const cublasLtEpilogue_t epilogue = epilogue_for(cuda, &p);
     bool done = false;
     if (epilogue != CUBLASLT_EPILOGUE_DEFAULT)
         MM_TRY(refused(&p, try_product(cuda, &p, epilogue, &done)));
@@ -324,8 +326,8 @@ mm_status mm_cuda_multiply(mm_stream *stream, const mm_cuda_product *product)
         return refused(&p, mm_fail(MM_E_DEVICE, "cuBLASLt has no algorithm"));
     if (!p.a_sums)
         return MM_OK;
-    return mm_cuda_column_sums(stream, p.type, p.a_sums, p.a, p.accumulate_sums,
-                               p.k, p.m);
+    return mm_cuda_column_sums(stream, p.type, p.a_sums, p.a, p.m,
+                               p.accumulate_sums, p.k, p.m);
 }
 
 mm_status mm_cuda_products_create(int64_t workspace_bytes,

@@ -66,10 +66,16 @@ mm_status mm_cuda_activate_grad(mm_stream *stream, mm_act *dx, const mm_act *x,
                                 mm_activation activation, int64_t n_elems);
 
 /** sums = column sums of x of `type`, added to what is there when `accumulate`.
- * Shapes: sums [width]; x [n_rows, width]. */
+ * Shapes: sums [width]; x: n_rows rows of `width`, x_stride apart. */
 mm_status mm_cuda_column_sums(mm_stream *stream, cudaDataType_t type,
-                              float *sums, const void *x, bool accumulate,
-                              int64_t n_rows, int64_t width);
+                              float *sums, const void *x, int64_t x_stride,
+                              bool accumulate, int64_t n_rows, int64_t width);
+
+/** Column sums of activations, the gradient of a bias; nothing where dbias is
+ * NULL. */
+mm_status mm_cuda_bias_grad(mm_stream *stream, float *dbias, const mm_act *dy,
+                            int64_t dy_stride, bool accumulate, int64_t n_rows,
+                            int64_t width);
 
 #ifdef __cplusplus
 }

@@ -329,28 +329,44 @@ fail:
     return NULL;
 }
 
+/** What a record that lacks the option stands for: the default, since the
+ * record may be older than the option. NULL: not set. */
+static json_t *absent_json(const mm_option *option, const value *now)
+{
+    value v = {.text = now->given ? option->fallback : now->text};
+    if (!v.text || read_value(option, &v) != MM_OK)
+        return NULL;
+    return value_json(option, &v);
+}
+
+static mm_status check_option(const mm_option *option, const value *v,
+                              const json_t *record)
+{
+    json_t *now = v->text ? value_json(option, v) : NULL;
+    json_t *before = json_incref(json_object_get(record, option->name));
+    if (!before)
+        before = absent_json(option, v);
+    mm_status st = MM_OK;
+    if (now && before ? !json_equal(now, before) : now || before) {
+        char *was = before ? json_dumps(before, JSON_ENCODE_ANY) : NULL;
+        char *is = now ? json_dumps(now, JSON_ENCODE_ANY) : NULL;
+        st = mm_fail(MM_E_ARG, "--%s was %.200s and is %.200s now",
+                     option->name, was ? was : "not set", is ? is : "not set");
+        free(was);
+        free(is);
+    }
+    json_decref(before);
+    json_decref(now);
+    return st;
+}
+
 mm_status mm_options_check_record(const mm_options *options,
                                   const json_t *record)
 {
     for (int i = 0; i < options->table->n_rows; i++) {
         const mm_option *option = &options->table->rows[i];
-        if (option->free)
-            continue;
-        const value *v = &options->values[i];
-        json_t *now = v->text ? value_json(option, v) : NULL;
-        const json_t *before = json_object_get(record, option->name);
-        bool same = now && before ? json_equal(now, before) : !now && !before;
-        if (!same) {
-            char *was = before ? json_dumps(before, JSON_ENCODE_ANY) : NULL;
-            char *is = now ? json_dumps(now, JSON_ENCODE_ANY) : NULL;
-            mm_fail(MM_E_ARG, "--%s was %.200s and is %.200s now", option->name,
-                    was ? was : "not set", is ? is : "not set");
-            free(was);
-            free(is);
-        }
-        json_decref(now);
-        if (!same)
-            return MM_E_ARG;
+        if (!option->free)
+            MM_TRY(check_option(option, &options->values[i], record));
     }
     return MM_OK;
 }

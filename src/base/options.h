@@ -83,7 +83,7 @@ json_t *mm_options_record(const mm_options *options);
 
 /**
  * Check that a record made earlier agrees with these options, but for the free
- * ones.
+ * ones. An option that the record lacks had its default.
  *
  * Errors   MM_E_ARG naming the first option that differs, with both values.
  */

@@ -37,6 +37,7 @@ typedef struct block_weights {
 struct mm_blocks {
     const mm_ops *ops;
     int64_t act_bytes;
+    bool sums_with_gradients;
     mm_stream *stream;
     const mm_model_config *config;
     const mm_tower_config *shape;
@@ -58,6 +59,18 @@ struct mm_blocks {
 static bool trains(const mm_blocks *b)
 {
     return b->keep != MM_KEEP_NOTHING;
+}
+
+/** The gradient of a bias, for the op that makes dy, and for the one that makes
+ * the weight's gradient of it: one of them adds it up, the other gets NULL. */
+static float *with_dy(const mm_blocks *b, float *dbias)
+{
+    return b->sums_with_gradients ? dbias : NULL;
+}
+
+static float *with_dw(const mm_blocks *b, float *dbias)
+{
+    return b->sums_with_gradients ? NULL : dbias;
 }
 
 static bool is_last(const mm_blocks *b, int64_t layer)
@@ -83,6 +96,7 @@ mm_status mm_blocks_create(mm_device *device, mm_stream *stream,
         return mm_fail(MM_E_MEMORY, "no memory for a model");
     b->ops = mm_device_ops(device);
     b->act_bytes = mm_device_act_bytes(device);
+    b->sums_with_gradients = mm_device_sums_with_gradients(device);
     b->stream = stream;
     b->config = config;
     b->tower = tower;
@@ -290,21 +304,33 @@ static mm_status backward_tail(mm_blocks *b, int64_t layer,
     int64_t w = c->width, m = c->mlp_width, rows = tail_rows(b, layer);
     mm_stream *s = b->stream;
     mm_act *dpre = b->dpre;
-    MM_TRY(ops->linear_grad_weight(s, d->c_proj_weight, d->c_proj_bias, dx,
-                                   a->act, accumulate, rows, m, w));
-    MM_TRY(ops->linear_grad_act(s, dpre, dx, of->c_proj_weight, a->pre,
-                                c->activation, rows, m, w));
-    MM_TRY(ops->linear_grad_weight(s, d->c_fc_weight, d->c_fc_bias, dpre,
-                                   a->ln_2, accumulate, rows, w, m));
+    MM_TRY(ops->linear_grad_weight(s, d->c_proj_weight,
+                                   with_dw(b, d->c_proj_bias), dx, a->act,
+                                   accumulate, rows, m, w));
+    MM_TRY(ops->linear_grad_act(s, dpre, with_dy(b, d->c_fc_bias), dx,
+                                of->c_proj_weight, a->pre, c->activation,
+                                accumulate, rows, m, w));
+    MM_TRY(ops->linear_grad_weight(s, d->c_fc_weight, with_dw(b, d->c_fc_bias),
+                                   dpre, a->ln_2, accumulate, rows, w, m));
     MM_TRY(ops->linear_grad_input(s, b->dbranch, dpre, of->c_fc_weight, rows, w,
                                   m));
-    MM_TRY(ops->layernorm_grad(s, dx, d->ln_2_weight, d->ln_2_bias, dx,
-                               b->dbranch, a->middle, w, a->mean_2, a->rstd_2,
+    MM_TRY(ops->layernorm_grad(s, dx, d->ln_2_weight, d->ln_2_bias,
+                               with_dy(b, d->out_proj_bias), dx, b->dbranch,
+                               a->middle, w, a->mean_2, a->rstd_2,
                                p->ln_2_weight, accumulate, rows, w));
-    MM_TRY(ops->linear_grad_weight(s, d->out_proj_weight, d->out_proj_bias, dx,
+    MM_TRY(ops->linear_grad_weight(s, d->out_proj_weight,
+                                   with_dw(b, d->out_proj_bias), dx,
                                    a->tail_attention, accumulate, rows, w, w));
     return ops->linear_grad_input(s, dattn, dx, of->out_proj_weight, rows, w,
                                   w);
+}
+
+float *mm_blocks_exit_bias_grad(const mm_blocks *blocks, float *grad,
+                                int64_t layer)
+{
+    mm_block_params d =
+        mm_params_block(blocks->config, blocks->tower, layer, grad);
+    return with_dy(blocks, d.c_proj_bias);
 }
 
 mm_status mm_blocks_backward(mm_blocks *blocks, const float *theta,
@@ -338,15 +364,18 @@ mm_status mm_blocks_backward(mm_blocks *blocks, const float *theta,
         MM_TRY(
             backward_tail(b, layer, &p, &of, &d, b->dx, b->dattn, accumulate));
     }
-    MM_TRY(ops->attention_grad(s, b->dqkv, b->dattn, a->attention, a->lse,
-                               a->qkv, c->causal, b->n_sequences, t, w,
-                               c->n_heads));
-    MM_TRY(ops->linear_grad_weight(s, d.in_proj_weight, d.in_proj_bias, b->dqkv,
-                                   a->ln_1, accumulate, n, w, 3 * w));
+    MM_TRY(ops->attention_grad(s, b->dqkv, with_dy(b, d.in_proj_bias), b->dattn,
+                               a->attention, a->lse, a->qkv, c->causal,
+                               accumulate, b->n_sequences, t, w, c->n_heads));
+    MM_TRY(ops->linear_grad_weight(s, d.in_proj_weight,
+                                   with_dw(b, d.in_proj_bias), b->dqkv, a->ln_1,
+                                   accumulate, n, w, 3 * w));
     MM_TRY(ops->linear_grad_input(s, b->dbranch, b->dqkv, of.in_proj_weight, n,
                                   w, 3 * w));
-    return ops->layernorm_grad(s, b->dx, d.ln_1_weight, d.ln_1_bias, b->dx,
-                               b->dbranch, a->x, w, a->mean_1, a->rstd_1,
+    float *below =
+        layer > 0 ? mm_blocks_exit_bias_grad(b, grad, layer - 1) : NULL;
+    return ops->layernorm_grad(s, b->dx, d.ln_1_weight, d.ln_1_bias, below,
+                               b->dx, b->dbranch, a->x, w, a->mean_1, a->rstd_1,
                                p.ln_1_weight, accumulate, n, w);
 }
 

@@ -67,6 +67,15 @@ mm_status mm_blocks_forward(mm_blocks *blocks, const float *theta,
                             int64_t n_sequences, int64_t n_tokens);
 
 /**
+ * The gradient of the last bias of block `layer`, for the op that makes the
+ * gradient of what the block hands on; NULL where mm_blocks_backward adds it
+ * up (mm_device_sums_with_gradients). Block `layer` + 1 takes care of it for
+ * all but the last one.
+ */
+float *mm_blocks_exit_bias_grad(const mm_blocks *blocks, float *grad,
+                                int64_t layer);
+
+/**
  * One block's part of the backward pass of the last forward pass, which pooled
  * first tokens; last block first. grad = (grad if `accumulate`) + dL/dtheta.
  *

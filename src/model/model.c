@@ -105,9 +105,9 @@ mm_status mm_model_open(mm_comm *comm, mm_log *log, const char *name,
 }
 
 mm_status mm_model_open_text(mm_comm *comm, mm_log *log, const char *name,
-                             const char *path, uint64_t seed, mm_model *model)
+                             const char *path, mm_model *model)
 {
-    return open_tower(comm, log, name, path, MM_TEXT_TOWER, seed, model);
+    return open_tower(comm, log, name, path, MM_TEXT_TOWER, 0, model);
 }
 
 void mm_model_clear(mm_model *model)

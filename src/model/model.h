@@ -27,13 +27,13 @@ mm_status mm_model_open(mm_comm *comm, mm_log *log, const char *name,
 
 /**
  * As mm_model_open, of the text tower: table and theta are
- * mm_params_text_table's.
+ * mm_params_text_table's; random weights are always the same ones.
  *
  * Errors   Also MM_E_FORMAT where the model has no text tower (the first tensor
  *          that is missing is named), MM_E_ARG where nothing tells its sizes.
  */
 mm_status mm_model_open_text(mm_comm *comm, mm_log *log, const char *name,
-                             const char *path, uint64_t seed, mm_model *model);
+                             const char *path, mm_model *model);
 void mm_model_clear(mm_model *model);
 
 #endif

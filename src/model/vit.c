@@ -213,9 +213,9 @@ static mm_status backward_embed(mm_vit *v, const mm_vit_params *p,
     mm_stream *s = v->stream;
     mm_act *dembedded = v->ports.dspare[0], *dpatches = v->ports.dspare[1];
     MM_TRY(ops->layernorm_grad(s, dembedded, d->ln_pre_weight, d->ln_pre_bias,
-                               NULL, v->ports.dx, v->embedded, w, v->pre_mean,
-                               v->pre_rstd, p->ln_pre_weight, accumulate, b * t,
-                               w));
+                               NULL, NULL, v->ports.dx, v->embedded, w,
+                               v->pre_mean, v->pre_rstd, p->ln_pre_weight,
+                               accumulate, b * t, w));
     MM_TRY(ops->embed_tokens_grad(s, dpatches, d->class_embedding,
                                   d->positional_embedding, dembedded,
                                   accumulate, b, t, w));
@@ -242,10 +242,11 @@ mm_status mm_vit_backward(mm_vit *vit, const float *theta,
     MM_TRY(ops->gemm(s, vit->dpooled, dfeatures, p.proj, false, true, b, w,
                      c->embed_dim, 0));
     MM_TRY(ops->float_to_act(s, dnormed, vit->dpooled, b * w));
-    MM_TRY(ops->layernorm_grad(s, vit->ports.dout, d.ln_post_weight,
-                               d.ln_post_bias, NULL, dnormed, vit->ports.out, w,
-                               vit->post_mean, vit->post_rstd, p.ln_post_weight,
-                               accumulate, b, w));
+    MM_TRY(ops->layernorm_grad(
+        s, vit->ports.dout, d.ln_post_weight, d.ln_post_bias,
+        mm_blocks_exit_bias_grad(vit->blocks, grad, c->image.n_layers - 1),
+        NULL, dnormed, vit->ports.out, w, vit->post_mean, vit->post_rstd,
+        p.ln_post_weight, accumulate, b, w));
     for (int64_t layer = c->image.n_layers - 1; layer >= 0; layer--) {
         MM_TRY(mm_blocks_backward(vit->blocks, theta, weights, grad, layer,
                                   accumulate));

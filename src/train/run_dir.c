@@ -42,8 +42,10 @@ void mm_run_dir_task_path(const mm_run_dir *dir, int task, char path[4096])
 static mm_status check_config(const char *path, const char *program,
                               const mm_options *options)
 {
-    json_error_t error;
-    json_t *root = json_load_file(path, JSON_REJECT_DUPLICATES, &error);
+    char *text;
+    MM_TRY(mm_file_read_text(path, MOST_CONFIG_BYTES, &text));
+    json_t *root = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+    free(text);
     const json_t *recorded = json_object_get(root, "options");
     const char *made_by = json_string_value(json_object_get(root, "program"));
     mm_status st;
@@ -122,18 +124,32 @@ static mm_status open_log(mm_run_dir *dir)
     }
 }
 
+/** A folder that was refused keeps no empty log; who waits for this one looks
+ * again (is_at). */
+static void remove_empty_log(mm_run_dir *dir)
+{
+    char path[PATH_BYTES];
+    struct stat opened;
+    path_in(dir, "log.jsonl", path);
+    if (fstat(fileno(dir->log), &opened) == 0 && opened.st_size == 0)
+        (void)unlink(path);
+}
+
+/** The log's lock comes first: what a run finds in the folder, and then writes,
+ * no other run changes meanwhile. */
 static mm_status open_on_writer(mm_run_dir *dir, const char *program,
                                 const mm_options *options)
 {
     char path[PATH_BYTES];
     MM_TRY(mm_file_make_folder(dir->path));
-    path_in(dir, "config.json", path);
-    if (mm_file_exists(path)) {
-        MM_TRY(check_config(path, program, options));
-        return open_log(dir);
-    }
     MM_TRY(open_log(dir));
-    return write_config(dir, path, program, options);
+    path_in(dir, "config.json", path);
+    mm_status st = mm_file_exists(path)
+                       ? check_config(path, program, options)
+                       : write_config(dir, path, program, options);
+    if (st != MM_OK)
+        remove_empty_log(dir);
+    return st;
 }
 
 mm_status mm_run_dir_open(mm_comm *comm, const char *path, const char *program,

@@ -138,7 +138,7 @@ struct norm_case {
 };
 
 template <typename T>
-void run_norm(const norm_case &c, std::vector<float> out[4])
+void run_norm(const norm_case &c, std::vector<float> out[5])
 {
     const std::size_t n = static_cast<std::size_t>(c.n_rows * c.width);
     const std::size_t width = static_cast<std::size_t>(c.width);
@@ -147,7 +147,8 @@ void run_norm(const norm_case &c, std::vector<float> out[4])
     buffer<T> residual(random_floats(3, n), c.shift), y(n, c.shift),
         dx(n, c.shift);
     buffer<float> gamma(random_floats(4, width)), beta(random_floats(5, width));
-    buffer<float> mean(rows), rstd(rows), dgamma(width), dbeta(width);
+    buffer<float> mean(rows), rstd(rows), dgamma(width), dbeta(width),
+        dbias(width);
     mm_stream *stream = stream_of<T>();
     must(devices[0]->backend->stream_reserve(
         stream, mm_cuda_layernorm_scratch(c.width)));
@@ -155,13 +156,14 @@ void run_norm(const norm_case &c, std::vector<float> out[4])
                            act(x.data), c.width, gamma.data, beta.data, 1e-5f,
                            c.n_rows, c.width));
     must(mm_cuda_layernorm_grad(stream, act(dx.data), dgamma.data, dbeta.data,
-                                act(residual.data), act(dy.data), act(x.data),
-                                c.width, mean.data, rstd.data, gamma.data,
-                                false, c.n_rows, c.width));
+                                dbias.data, act(residual.data), act(dy.data),
+                                act(x.data), c.width, mean.data, rstd.data,
+                                gamma.data, false, c.n_rows, c.width));
     out[0] = y.get();
     out[1] = dx.get();
     out[2] = dgamma.get();
     out[3] = dbeta.get();
+    out[4] = dbias.get();
 }
 
 struct attention_case {
@@ -183,9 +185,10 @@ void run_attention(const attention_case &c, std::vector<float> out[2])
     mm_stream *stream = stream_of<T>();
     must(mm_cuda_attention(stream, act(y.data), lse.data, act(qkv.data),
                            c.causal, c.n_images, c.n_tokens, width, c.n_heads));
-    must(mm_cuda_attention_grad(stream, act(dqkv.data), act(dout.data),
+    must(mm_cuda_attention_grad(stream, act(dqkv.data), nullptr, act(dout.data),
                                 act(y.data), lse.data, act(qkv.data), c.causal,
-                                c.n_images, c.n_tokens, width, c.n_heads));
+                                false, c.n_images, c.n_tokens, width,
+                                c.n_heads));
     out[0] = y.get();
     out[1] = dqkv.get();
 }
@@ -198,7 +201,7 @@ static void layernorm_of_bf16_is_that_of_fp32_rounded(void **)
                                {9, 1024, 0}, {3, 1280, 0}, {3, 1288, 0},
                                {7, 33, 0},   {5, 768, 1}};
     for (const norm_case &c : cases) {
-        std::vector<float> wide[4], narrow[4];
+        std::vector<float> wide[5], narrow[5];
         run_norm<float>(c, wide);
         run_norm<mm_bf16>(c, narrow);
         for (int i = 0; i < 4; i++)
@@ -256,9 +259,9 @@ static void activations_and_sums_of_bf16_are_those_of_fp32_rounded(void **)
                                        kind, n));
             assert_rounded(d_2.get(), d.get(), 0);
             must(mm_cuda_column_sums(streams[0], CUDA_R_32F, sums.data, x.data,
-                                     false, 59, 17));
+                                     17, false, 59, 17));
             must(mm_cuda_column_sums(streams[1], CUDA_R_16BF, sums_2.data,
-                                     x_2.data, false, 59, 17));
+                                     x_2.data, 17, false, 59, 17));
             assert_true(sums.get() == sums_2.get());
         }
 }
@@ -283,7 +286,7 @@ static void long_columns_are_summed_in_parts(void **)
     }
     buffer<float> from(x), sums(WIDTH);
     must(mm_cuda_column_sums(streams[0], CUDA_R_32F, sums.data, from.data,
-                             false, ROWS, WIDTH));
+                             WIDTH, false, ROWS, WIDTH));
     assert_true(sums.get() == want);
 }
 

@@ -221,6 +221,20 @@ double op_tolerance(int64_t n_terms)
     return unit * (8.0 + 2.0 * sqrt((double)n_terms)) + 2.0 * factor_error();
 }
 
+void op_check_bias(const float *dbias, const float *old, const float *dy,
+                   int64_t stride, int64_t n_rows, int64_t width)
+{
+    for (int64_t j = 0; j < width; j++) {
+        double sum = old ? old[j] : 0.0, size = fabs(sum);
+        for (int64_t i = 0; i < n_rows; i++) {
+            sum += dy[i * stride + j];
+            size += fabs((double)dy[i * stride + j]);
+        }
+        op_act_close_to(dbias[j], sum, size + op_act_scale(size, n_rows),
+                        n_rows);
+    }
+}
+
 void op_compare(double got, double want, double scale, int64_t n_terms,
                 const char *file, int line)
 {

@@ -119,6 +119,16 @@ void op_compare(double got, double want, double scale, int64_t n_terms,
 double op_act_scale(double want, int64_t n_terms);
 
 /**
+ * The gradient of a bias: dbias is `old` (0 where that is NULL) plus the column
+ * sums of the activations that the op made, added up before or after they were
+ * rounded.
+ *
+ * Shapes   dbias, old [width]; dy: n_rows rows of `width`, `stride` apart.
+ */
+void op_check_bias(const float *dbias, const float *old, const float *dy,
+                   int64_t stride, int64_t n_rows, int64_t width);
+
+/**
  * Call compute(env, context, out) on devices with 1, 2 and 3 threads and check
  * that it leaves the same `n` floats each time.
  */

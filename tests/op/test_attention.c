@@ -25,6 +25,11 @@ static int64_t n_rows_of(const attention_case *c)
     return c->n_images * c->n_tokens * c->n_heads;
 }
 
+static int64_t n_out_of(const attention_case *c)
+{
+    return 4 * n_elems_of(c) + n_rows_of(c) + 6 * c->n_heads * c->head_width;
+}
+
 static float *make_qkv(const attention_case *c)
 {
     float *qkv = op_random(1, 3 * n_elems_of(c));
@@ -33,7 +38,7 @@ static float *make_qkv(const attention_case *c)
     return qkv;
 }
 
-/* out: attention's output, lse, dqkv. */
+/* out: attention's output, lse, dqkv, dbias twice: written, then added to. */
 static void compute(op_env *env, const void *context, float *out)
 {
     const attention_case *c = context;
@@ -46,9 +51,15 @@ static void compute(op_env *env, const void *context, float *out)
     op_reserve(env, c->n_tokens, width, c->n_heads);
     op_ok(env->ops->attention(env->stream, d_out, lse, d_qkv, c->causal,
                               c->n_images, c->n_tokens, width, c->n_heads));
-    op_ok(env->ops->attention_grad(env->stream, dqkv, op_put_acts(env, dout, n),
-                                   d_out, lse, d_qkv, c->causal, c->n_images,
-                                   c->n_tokens, width, c->n_heads));
+    float *dbias = op_put_floats(env, NULL, 3 * width);
+    const mm_act *d_dout = op_put_acts(env, dout, n);
+    for (int pass = 0; pass < 2; pass++) {
+        op_ok(env->ops->attention_grad(
+            env->stream, dqkv, dbias, d_dout, d_out, lse, d_qkv, c->causal,
+            pass == 1, c->n_images, c->n_tokens, width, c->n_heads));
+        op_get_floats(env, dbias, out + 4 * n + n_rows_of(c) + pass * 3 * width,
+                      3 * width);
+    }
     op_get_acts(env, d_out, out, n);
     op_get_floats(env, lse, out + n, n_rows_of(c));
     op_get_acts(env, dqkv, out + n + n_rows_of(c), 3 * n);
@@ -151,7 +162,7 @@ static void check(const attention_case *c)
 {
     int64_t n = n_elems_of(c);
     float *qkv = make_qkv(c), *dout = op_random_acts(2, n);
-    float *out = op_host((4 * n + n_rows_of(c)) * (int64_t)sizeof *out);
+    float *out = op_host(n_out_of(c) * (int64_t)sizeof *out);
     op_env env;
     op_open(&env, 2);
     compute(&env, c, out);
@@ -159,6 +170,11 @@ static void check(const attention_case *c)
     for (int64_t b = 0; b < c->n_images; b++)
         for (int64_t h = 0; h < c->n_heads; h++)
             check_head(c, b, h, qkv, dout, out);
+    const int64_t n_cols = 3 * c->n_heads * c->head_width;
+    const float *dqkv = out + n + n_rows_of(c), *dbias = dqkv + 3 * n;
+    op_check_bias(dbias, NULL, dqkv, n_cols, c->n_images * c->n_tokens, n_cols);
+    op_check_bias(dbias + n_cols, dbias, dqkv, n_cols,
+                  c->n_images * c->n_tokens, n_cols);
     free(qkv);
     free(dout);
     free(out);
@@ -249,9 +265,7 @@ static void attention_has_the_same_bits_for_any_number_of_threads(void **state)
     const attention_case cases[] = {{9, 17, 4, 16, false, 1.0f},
                                     {2, 90, 3, 40, true, 1.0f}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
-        op_same_for_any_threads(compute, &cases[i],
-                                4 * n_elems_of(&cases[i]) +
-                                    n_rows_of(&cases[i]));
+        op_same_for_any_threads(compute, &cases[i], n_out_of(&cases[i]));
 }
 
 static const struct CMUnitTest tests[] = {

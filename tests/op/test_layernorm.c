@@ -18,7 +18,8 @@ static float *make_x(const norm_case *c)
     return x;
 }
 
-/* out: y, mean, rstd, dgamma, dbeta, dx (with what lies between its rows). */
+/* out: y, mean, rstd, dgamma, dbeta, dx (with what lies between its rows),
+ * dbias. */
 static void compute(op_env *env, const void *context, float *out)
 {
     const norm_case *c = context;
@@ -44,10 +45,11 @@ static void compute(op_env *env, const void *context, float *out)
     float *dgamma = op_put_floats(env, both, (c->in_place ? 2 : 1) * c->width);
     float *dbeta =
         c->in_place ? dgamma + c->width : op_put_floats(env, beta, c->width);
-    op_ok(env->ops->layernorm_grad(env->stream, dx, dgamma, dbeta, residual,
-                                   op_put_acts(env, dy, n_y), d_x, c->stride,
-                                   mean, rstd, d_gamma, c->accumulate,
-                                   c->n_rows, c->width));
+    float *dbias = op_put_floats(env, beta, c->width);
+    op_ok(env->ops->layernorm_grad(env->stream, dx, dgamma, dbeta, dbias,
+                                   residual, op_put_acts(env, dy, n_y), d_x,
+                                   c->stride, mean, rstd, d_gamma,
+                                   c->accumulate, c->n_rows, c->width));
     op_get_acts(env, y, out, n_y);
     op_get_floats(env, mean, out + n_y, c->n_rows);
     op_get_floats(env, rstd, out + n_y + c->n_rows, c->n_rows);
@@ -56,6 +58,7 @@ static void compute(op_env *env, const void *context, float *out)
     if (!c->in_place)
         op_get_floats(env, dbeta, out + c->width, c->width);
     op_get_acts(env, dx, out + 2 * c->width, n_x);
+    op_get_floats(env, dbias, out + 2 * c->width + n_x, c->width);
     free(x);
     free(dy);
     free(res);
@@ -66,7 +69,7 @@ static void compute(op_env *env, const void *context, float *out)
 
 static int64_t n_out_of(const norm_case *c)
 {
-    return c->n_rows * (c->width + 2 + c->stride) + 2 * c->width;
+    return c->n_rows * (c->width + 2 + c->stride) + 3 * c->width;
 }
 
 static void check_row(const norm_case *c, int64_t i, const float *out,
@@ -136,6 +139,9 @@ static void check(const norm_case *c)
         op_close_to(got[j], dgamma[j] + old_gamma, 3.0 * scale, c->width);
         op_close_to(got[c->width + j], dbeta[j] + old_beta, scale, 1);
     }
+    const float *dx = got + 2 * c->width;
+    op_check_bias(dx + c->n_rows * c->stride, c->accumulate ? beta : NULL, dx,
+                  c->stride, c->n_rows, c->width);
     free(out);
     free(gamma);
     free(beta);
@@ -185,8 +191,8 @@ static void layernorm_gradient_refuses_too_little_scratch(void **state)
     mm_act *x = (mm_act *)f;
     op_env env;
     op_open(&env, 1);
-    assert_int_equal(env.ops->layernorm_grad(env.stream, x, f, f, NULL, x, x, 2,
-                                             f, f, f, false, 1, 2),
+    assert_int_equal(env.ops->layernorm_grad(env.stream, x, f, f, NULL, NULL, x,
+                                             x, 2, f, f, f, false, 1, 2),
                      MM_E_ARG);
     op_close(&env);
 }

@@ -16,7 +16,8 @@ static void compute(op_env *env, const void *context, float *out)
     int64_t n_x = c->n_rows * c->n_in, n_w = c->n_out * c->n_in;
     float *x = op_random_acts(1, n_x);
     float *dy = op_random_acts(2, c->n_rows * c->n_out);
-    float *w = op_random_acts(3, n_w), *old = op_random(4, n_w + c->n_out);
+    float *w = op_random_acts(3, n_w),
+          *old = op_random(4, n_w + c->n_out + c->n_in);
     mm_act *d_x = op_put_acts(env, x, n_x);
     mm_act *d_dy = op_put_acts(env, dy, c->n_rows * c->n_out);
     mm_act *d_w = op_put_acts(env, w, n_w);
@@ -24,11 +25,12 @@ static void compute(op_env *env, const void *context, float *out)
     mm_act *dpre = op_put_acts(env, NULL, n_x);
     float *dw = op_put_floats(env, old, n_w);
     float *dbias = op_put_floats(env, old + n_w, c->n_out);
+    float *dbias_in = op_put_floats(env, old + n_w + c->n_out, c->n_in);
     op_ok(env->ops->linear_grad_input(env->stream, dx, d_dy, d_w, c->n_rows,
                                       c->n_in, c->n_out));
-    op_ok(env->ops->linear_grad_act(env->stream, dpre, d_dy, d_w, d_x,
-                                    c->activation, c->n_rows, c->n_in,
-                                    c->n_out));
+    op_ok(env->ops->linear_grad_act(env->stream, dpre, dbias_in, d_dy, d_w, d_x,
+                                    c->activation, c->accumulate, c->n_rows,
+                                    c->n_in, c->n_out));
     op_ok(env->ops->linear_grad_weight(env->stream, dw, dbias, d_dy, d_x,
                                        c->accumulate, c->n_rows, c->n_in,
                                        c->n_out));
@@ -36,6 +38,7 @@ static void compute(op_env *env, const void *context, float *out)
     op_get_acts(env, dpre, out + n_x, n_x);
     op_get_floats(env, dw, out + 2 * n_x, n_w);
     op_get_floats(env, dbias, out + 2 * n_x + n_w, c->n_out);
+    op_get_floats(env, dbias_in, out + 2 * n_x + n_w + c->n_out, c->n_in);
     free(x);
     free(dy);
     free(w);
@@ -74,7 +77,7 @@ static void check_weights(const grad_case *c, const float *out)
     int64_t n_x = c->n_rows * c->n_in, n_w = c->n_out * c->n_in;
     float *x = op_random_acts(1, n_x);
     float *dy = op_random_acts(2, c->n_rows * c->n_out);
-    float *old = op_random(4, n_w + c->n_out);
+    float *old = op_random(4, n_w + c->n_out + c->n_in);
     const float *dw = out + 2 * n_x, *dbias = dw + n_w;
     for (int64_t j = 0; j < c->n_out; j++) {
         double bias = c->accumulate ? old[n_w + j] : 0.0;
@@ -100,9 +103,19 @@ static void check_weights(const grad_case *c, const float *out)
     free(old);
 }
 
+static void check_bias_below(const grad_case *c, const float *out)
+{
+    int64_t n_x = c->n_rows * c->n_in, n_w = c->n_out * c->n_in;
+    float *old = op_random(4, n_w + c->n_out + c->n_in);
+    op_check_bias(out + 2 * n_x + n_w + c->n_out,
+                  c->accumulate ? old + n_w + c->n_out : NULL, out + n_x,
+                  c->n_in, c->n_rows, c->n_in);
+    free(old);
+}
+
 static int64_t n_out_of(const grad_case *c)
 {
-    return 2 * c->n_rows * c->n_in + c->n_out * c->n_in + c->n_out;
+    return 2 * c->n_rows * c->n_in + c->n_out * c->n_in + c->n_out + c->n_in;
 }
 
 static void linear_gradients_match_double_precision(void **state)
@@ -121,6 +134,7 @@ static void linear_gradients_match_double_precision(void **state)
             compute(&env, &c, out);
             op_close(&env);
             check_inputs(&c, out);
+            check_bias_below(&c, out);
             check_weights(&c, out);
             free(out);
         }
@@ -131,11 +145,12 @@ static void weight_gradient_of_no_rows_is_zero_unless_accumulating(void **state)
     (void)state;
     for (int accumulate = 0; accumulate < 2; accumulate++) {
         const grad_case c = {0, 7, 5, accumulate, MM_GELU};
-        float out[40];
+        float out[47];
         op_env env;
         op_open(&env, 2);
         compute(&env, &c, out);
         op_close(&env);
+        check_bias_below(&c, out);
         check_weights(&c, out);
     }
 }
@@ -172,9 +187,9 @@ static void activation_slopes_are_accurate_over_their_whole_range(void **state)
         op_open(&env, 1);
         mm_act *dpre = op_put_acts(&env, NULL, N);
         op_ok(env.ops->linear_grad_act(
-            env.stream, dpre, op_put_acts(&env, dy, N),
-            op_put_acts(&env, &one, 1), op_put_acts(&env, x, N), activation, N,
-            1, 1));
+            env.stream, dpre, NULL, op_put_acts(&env, dy, N),
+            op_put_acts(&env, &one, 1), op_put_acts(&env, x, N), activation,
+            false, N, 1, 1));
         op_get_acts(&env, dpre, out, N);
         for (int i = 0; i < N; i++)
             op_act_close_to(out[i], op_activation_slope(activation, x[i]), 1.0,

@@ -27,7 +27,7 @@ static void rig_open(rig *r)
     memset(r, 0, sizeof *r);
     must(mm_device_open("cpu", 2, &r->device));
     must(mm_model_open_text(comm, NULL, GOLDEN "tiny/model.json",
-                            GOLDEN "tiny/clip.safetensors", 0, &r->model));
+                            GOLDEN "tiny/clip.safetensors", &r->model));
     read_raw(golden_texts, "tokens", r->tokens, sizeof r->tokens);
     mm_weights *file;
     must(mm_weights_open(golden_texts, &file));
@@ -238,7 +238,7 @@ static void an_image_tower_alone_is_refused(void **state)
     mm_model model = {0};
     assert_int_equal(mm_model_open_text(comm, NULL, GOLDEN "tiny/model.json",
                                         GOLDEN "tiny/seq/task_000.safetensors",
-                                        0, &model),
+                                        &model),
                      MM_E_FORMAT);
     assert_non_null(strstr(mm_fail_message(),
                            "lacks the tensor positional_embedding: zero-shot"));

@@ -386,6 +386,24 @@ static void a_record_names_the_option_that_differs(void **state)
     assert_says("--dry-run was not set");
 }
 
+static void a_record_older_than_an_option_stands_for_its_default(void **state)
+{
+    (void)state;
+    json_t *record = json_pack("{s:s}", "data-set", "x");
+    command c;
+    mm_options *o = parsed(&c, "--data-set x");
+    assert_int_equal(mm_options_check_record(o, record), MM_OK);
+    mm_options_destroy(&o);
+    o = parsed(&c, "--data-set x --batch-size 128");
+    assert_int_equal(mm_options_check_record(o, record), MM_OK);
+    mm_options_destroy(&o);
+    o = parsed(&c, "--data-set x --batch-size 8");
+    assert_int_equal(mm_options_check_record(o, record), MM_E_ARG);
+    assert_string_equal(mm_fail_message(), "--batch-size was 128 and is 8 now");
+    mm_options_destroy(&o);
+    json_decref(record);
+}
+
 static void a_record_leaves_free_options_alone(void **state)
 {
     (void)state;
@@ -441,6 +459,7 @@ int main(void)
         cmocka_unit_test(a_record_holds_every_value_in_its_type),
         cmocka_unit_test(a_record_agrees_however_it_is_typed),
         cmocka_unit_test(a_record_names_the_option_that_differs),
+        cmocka_unit_test(a_record_older_than_an_option_stands_for_its_default),
         cmocka_unit_test(a_record_leaves_free_options_alone),
         cmocka_unit_test(help_mentions_every_row),
     };
