@@ -147,8 +147,14 @@ class Ranks(cli.Case):
         log = self.dir / "run/log.jsonl"
         old = log.stat().st_ino
         process, _ = self.long_run(2)
-        cli.wait_until(lambda: log.stat().st_ino != old,
-                       lambda: "the folder was free", process)
+
+        def is_another():
+            try:
+                return log.stat().st_ino != old
+            except FileNotFoundError:
+                return False
+
+        cli.wait_until(is_another, lambda: "the folder was free", process)
 
     def test_a_suspended_job_goes_on(self):
         process, pids = self.long_run(2, "--rank-timeout", 2)
