@@ -103,6 +103,22 @@ static void a_wait_lasts_until_what_is_waited_for_is_there(void **state)
     assert_int_equal(mm_comm_barrier(s->comm), MM_OK);
 }
 
+/** All wait whenever they are asked, and the waits of some end soon. */
+static void a_rank_waits_on_while_others_get_further(void **state)
+{
+    const scene *s = *state;
+    assert_int_equal(mm_comm_barrier(s->comm), MM_OK);
+    double end_s = mm_clock_s() + long_s;
+    moment then = {.at_s = end_s, .is_own_ready = true};
+    if (is_last(s))
+        assert_int_equal(mm_comm_wait(s->comm, look_at_clock, &then), MM_OK);
+    while (!is_last(s) && mm_clock_s() < end_s + 1) {
+        then.at_s = mm_clock_s() + 0.1;
+        assert_int_equal(mm_comm_wait(s->comm, look_at_clock, &then), MM_OK);
+    }
+    assert_int_equal(mm_comm_barrier(s->comm), MM_OK);
+}
+
 static mm_status fail_to_look(void *context, mm_comm_state *state)
 {
     (void)context;
@@ -162,6 +178,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(work_that_takes_longer_than_the_limit_is_waited_for),
         cmocka_unit_test(so_is_a_rank_that_computes_and_polls),
         cmocka_unit_test(a_wait_lasts_until_what_is_waited_for_is_there),
+        cmocka_unit_test(a_rank_waits_on_while_others_get_further),
         cmocka_unit_test(what_fails_while_looking_is_told),
         cmocka_unit_test(a_device_that_does_not_finish_is_named),
     };
