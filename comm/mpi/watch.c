@@ -24,7 +24,7 @@ static const double blame_s = 5;
  * after 13 s (mm_comm_abort). */
 static const double silence_s = 15;
 /* Who has waited so long does so in naps: cores may be wanted elsewhere. */
-static const double wake_s = 1;
+static const double wake_s = 1, nap_s = 0.0005;
 
 struct mm_watch {
     mm_comm *comm;
@@ -129,10 +129,10 @@ static mm_presence presence_of(const mm_comm_state *state)
     return state->is_own_ready ? MM_READY : MM_UNREADY;
 }
 
-static void nap(void)
+/** For less than a second. */
+static void nap(double time_s)
 {
-    static const struct timespec time = {.tv_nsec = 500000};
-    nanosleep(&time, NULL);
+    nanosleep(&(struct timespec){.tv_nsec = (long)(1e9 * time_s)}, NULL);
 }
 
 /** The time since *last_s in which this rank was running; *last_s becomes now.
@@ -149,7 +149,7 @@ static mm_status answer_for(mm_watch *w, double time_s)
     double last_s = mm_clock_s();
     while (time_s > 0) {
         MM_TRY(mm_roll_look(w->roll, MM_READY));
-        nap();
+        nap(look_s);
         time_s -= tick(&last_s);
     }
     return MM_OK;
@@ -188,7 +188,7 @@ static mm_status wait_for(mm_watch *w, wait *on, double time_s)
         if (on->waited_s < wake_s)
             sched_yield();
         else
-            nap();
+            nap(nap_s);
     }
     return MM_OK;
 }
