@@ -18,6 +18,7 @@ import zlib
 from pathlib import Path
 
 import h5py
+import magmax_cli as cli
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]

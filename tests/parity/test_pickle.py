@@ -14,6 +14,8 @@ import tempfile
 import unittest
 from pathlib import Path
 
+import magmax_cli as cli
+
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = Path(os.environ.get("MAGMAX_TEST_BIN", ROOT / "build/bin-test"))
 
