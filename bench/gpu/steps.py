@@ -159,8 +159,9 @@ def variants(kit):
         Step("variants", kit.python(
             "alternate.py", "--variants", 1 if kit.emulate else 3, "--",
             kit.bench("vit_step"), model, batch, 1 if kit.emulate else 20,
-            "train", "cuda:bf16"), kit.bench_env, timeout=150,
-            parse=json_lines)]
+            "train", "cuda:bf16"),
+            {**kit.bench_env, "MAGMAX_CUDA_ALGORITHMS": str(table)},
+            timeout=150, parse=json_lines)]
 
 
 def op_times(kit, what, model, batch, precision, *more):

@@ -74,19 +74,6 @@ static mm_status launch(mm_stream *stream, const mm_attention_arguments<T> &a,
     return MM_OK;
 }
 
-/** dbias from each image's sums, in the stream's partials. */
-static mm_status add_images(mm_stream *stream, float *dbias, bool accumulate,
-                            int64_t n_images, int64_t width)
-{
-    const mm_cuda_stream *cuda = mm_cuda_stream_of(stream);
-    MM_LAUNCH((mm_column_sums_kernel<float>), mm_blocks(width, MM_WARP),
-              MM_COLUMN_THREADS, 0, cuda->stream, dbias,
-              static_cast<const float *>(cuda->partials), width, accumulate,
-              n_images, width, n_images);
-    return MM_CUDA(cudaGetLastError(), "sums of %lld images",
-                   (long long)n_images);
-}
-
 template <typename T>
 static mm_status attention_grad(mm_stream *stream, mm_attention_arguments<T> a,
                                 float *dbias, bool accumulate)
@@ -106,15 +93,16 @@ static mm_status attention_grad(mm_stream *stream, mm_attention_arguments<T> a,
             a.sums = static_cast<float *>(cuda->partials);
         MM_TRY(launch(stream, a, plan));
     }
-    MM_TRY(MM_CUDA(cudaGetLastError(),
+    if (a.sums)
+        mm_add_partials(cuda->stream, dbias, a.sums, accumulate, a.n_images,
+                        3 * width, 3 * width);
+    else
+        MM_TRY(mm_cuda_bias_grad(
+            stream, dbias, reinterpret_cast<mm_act *>(a.dqkv), 3 * width,
+            accumulate, (int64_t)a.n_images * a.n_tokens, 3 * width));
+    return MM_CUDA(cudaGetLastError(),
                    "attention_grad of %d images, %d tokens, %d heads of %d",
-                   a.n_images, a.n_tokens, a.n_heads, a.head_width));
-    return a.sums
-               ? add_images(stream, dbias, accumulate, a.n_images, 3 * width)
-               : mm_cuda_bias_grad(stream, dbias,
-                                   reinterpret_cast<mm_act *>(a.dqkv),
-                                   3 * width, accumulate,
-                                   (int64_t)a.n_images * a.n_tokens, 3 * width);
+                   a.n_images, a.n_tokens, a.n_heads, a.head_width);
 }
 
 mm_status mm_cuda_attention_grad(mm_stream *stream, mm_act *dqkv, float *dbias,

@@ -51,11 +51,19 @@ static bool parse_entry(const char *line, mm_product_entry *entry)
            entry->rank < MM_PRODUCT_CHOICES;
 }
 
-/** Lines that begin with a brace are entries, others comments. */
+/** After the title, lines that begin with a brace are entries, others comments.
+ */
 static mm_status add_file(mm_product_table *table, FILE *file, const char *path)
 {
-    char line[512];
-    for (int number = 1; fgets(line, sizeof line, file); number++) {
+    static const char title[] = "/* Algorithms of products";
+    char line[512] = "";
+    if (!fgets(line, sizeof line, file) ||
+        strncmp(line, title, sizeof title - 1) != 0)
+        return mm_fail(MM_E_FORMAT,
+                       "%s is no table of algorithms: it does not begin with "
+                       "'%s'",
+                       path, title);
+    for (int number = 2; fgets(line, sizeof line, file); number++) {
         if (*line != '{')
             continue;
         if (table->n_entries == MOST_ENTRIES ||
@@ -67,8 +75,6 @@ static mm_status add_file(mm_product_table *table, FILE *file, const char *path)
     }
     if (ferror(file))
         return mm_fail(MM_E_IO, "cannot read %s", path);
-    if (table->n_entries == 0)
-        return mm_fail(MM_E_FORMAT, "%s has no algorithms of products", path);
     return MM_OK;
 }
 

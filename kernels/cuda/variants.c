@@ -3,6 +3,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,13 +28,20 @@ static const struct variant {
 
 enum { N_VARIANTS = sizeof all / sizeof *all };
 
+/** Append as much as there is room for. */
+static void append(char text[512], const char *between, const char *word)
+{
+    const size_t n = strlen(text);
+    snprintf(text + n, 512 - n, "%s%s", between, word);
+}
+
 static mm_status fail_unknown(const char *setting, size_t n)
 {
     char known[512] = "";
     for (int i = 0; i < N_VARIANTS; i++) {
-        strcat(strcat(strcat(known, i ? ", " : ""), all[i].name), "=");
+        append(known, i ? ", " : "", all[i].name);
         for (int k = 0; k < MOST_VALUES && all[i].values[k]; k++)
-            strcat(strcat(known, k ? "|" : ""), all[i].values[k]);
+            append(known, k ? "|" : "=", all[i].values[k]);
     }
     return mm_fail(MM_E_ARG,
                    "MAGMAX_CUDA_VARIANTS: no variant '%.*s'; there is %s",

@@ -580,7 +580,7 @@ class Options(cli.Case):
                          len(names))
 
     def test_commands_in_the_documentation_fit_in_a_line(self):
-        text = (cli.SOURCE / "docs/gpu-run-draft.md").read_text()
+        text = (cli.SOURCE / "docs/gpu-run.md").read_text()
         commands = [c for c in re.findall(r"(?m)(?:^    .*\n)+", text)
                     if "$OUT" in c]
         self.assertEqual(len(commands), 2)

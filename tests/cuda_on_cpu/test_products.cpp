@@ -106,6 +106,8 @@ const char *const precisions[] = {"fp32", "tf32", "bf16"};
 
 enum : int { FIRST_ID = 60 }; /* of the emulation's algorithms */
 
+const char title[] = "/* Algorithms of products\n";
+
 /** Of that product in bf16 by the emulation's second algorithm. */
 const char entry[] = "{48, 16, 32, 1, 0, 14, 0, 68, 1, 0, 128, 1, 61, 0, 1, 0, "
                      "0, 0, 0, 0, 0},\n";
@@ -169,7 +171,7 @@ static void workspace_is_as_large_as_the_variant_says(void **)
 
 static void an_algorithm_comes_from_the_table_where_the_variant_says_so(void **)
 {
-    const algorithms file(std::string("/* a comment */\n") + entry);
+    const algorithms file(std::string(title) + " * a comment */\n" + entry);
     {
         rig r("bf16", "algorithms=table");
         const mm_emu::product_seen seen = r.weight_grad();
@@ -184,7 +186,7 @@ static void an_algorithm_comes_from_the_table_where_the_variant_says_so(void **)
 
 static void an_algorithm_that_is_another_now_is_not_taken(void **)
 {
-    std::string changed = entry;
+    std::string changed = std::string(title) + entry;
     changed.replace(changed.find(" 61,"), 4, " 62,");
     const algorithms file(changed);
     rig r("bf16", "algorithms=table");
@@ -197,13 +199,21 @@ static void the_table_that_is_built_in_can_be_read(void **)
     assert_int_equal(r.weight_grad().algorithm, FIRST_ID);
 }
 
+static void a_table_may_be_empty(void **)
+{
+    const algorithms file(title);
+    rig r("bf16", "algorithms=table");
+    assert_int_equal(r.weight_grad().algorithm, FIRST_ID);
+}
+
 static void a_file_that_is_no_table_is_refused(void **)
 {
-    const char *const texts[] = {"", "not a table\n", "{1, 2},\n",
-                                 "{48, 16, 32, 1, 0, 14, 0, 68, 1, 0, 128, 8, "
-                                 "61, 0, 1, 0, 0, 0, 0, 0, 0},\n"};
+    std::string rank_8 = std::string(title) + entry;
+    rank_8.replace(rank_8.find(" 128, 1,"), 8, " 128, 8,");
+    const std::string texts[] = {"", "not a table\n", entry,
+                                 std::string(title) + "{1, 2},\n", rank_8};
     setenv("MAGMAX_CUDA_VARIANTS", "algorithms=table", 1);
-    for (const char *text : texts) {
+    for (const std::string &text : texts) {
         const algorithms file(text);
         mm_device *device = nullptr;
         assert_int_equal(backend->open("bf16", 1, &device), MM_E_FORMAT);
@@ -283,6 +293,7 @@ int main()
             an_algorithm_comes_from_the_table_where_the_variant_says_so),
         cmocka_unit_test(an_algorithm_that_is_another_now_is_not_taken),
         cmocka_unit_test(the_table_that_is_built_in_can_be_read),
+        cmocka_unit_test(a_table_may_be_empty),
         cmocka_unit_test(a_file_that_is_no_table_is_refused),
         cmocka_unit_test(biases_are_added_whatever_the_shape_and_address),
     };
