@@ -68,21 +68,22 @@ typedef struct mm_comm_watch_plan {
  * From now on no rank waits for ever for one that is dead or stuck: every
  * collective, and a reducer's waits, end with a message that names it.
  *
- * Nothing is sent as long as waits end in time. A rank that has waited too long
- * calls the roll, and every rank answers: where it waits itself; by
+ * Nothing is sent as long as waits end in time. A rank that has waited for half
+ * of the limit calls the roll, and every rank answers: where it waits itself; by
  * mm_comm_poll or between mm_comm_begin_compute and mm_comm_end_compute; and
  * elsewhere, however long a file takes to be read or written, by a second
  * thread. Ranks that answer and have not come yet are waited for, and named in
  * the log. A rank whose process is stopped or gone, or that neither polls nor
  * waits while it computes, does not answer.
  *
- * The limit counts the time that a rank itself was running: a job that is
- * suspended as a whole goes on afterwards.
+ * The limit counts the time that a rank itself was running, and at most 0.05 s
+ * each time that it gets a core: a job that is suspended as a whole goes on
+ * afterwards, and one on starved cores has longer.
  *
  * Memory   Keeps what the plan points to until the last collective.
  * Ranks    Collective, same limit. Does nothing for one rank.
- * Timing   Blocking. Later failures: the limit and at most 5 s (the answers)
- *          where a rank is missing, 15 s where all wait and nothing moves.
+ * Timing   Blocking. Later failures: after the limit, or half of it and 2 s where
+ *          that is longer.
  * Errors   MM_E_COMM naming the ranks that do not come; MM_E_IO where the
  *          system refuses a thread, MM_E_ARG where the MPI library does; as
  *          agreed.

@@ -14,6 +14,7 @@ after each of them results.jsonl and the page made from it are whole.
   --kit DIR       the folder (default: the one that this file lies in)
   --emulate       a rehearsal without a GPU: kernels/cuda run by the CPU, tiny
                   sizes; its results say so and make no page
+  --slower N      limits of groups and steps times N, for a slow machine
   --list          print the groups of steps and their limits
 
 Ends with 0 where all steps passed, 1 where one failed, 3 where some were cut off.
@@ -26,6 +27,7 @@ import re
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 sys.dont_write_bytecode = True
@@ -51,6 +53,7 @@ def parse_arguments(arguments=None):
     parser.add_argument("--only", type=re.compile, default=re.compile(""))
     parser.add_argument("--kit", type=Path)
     parser.add_argument("--emulate", action="store_true")
+    parser.add_argument("--slower", type=float, default=1)
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--help", "-h", action="store_true")
     args = parser.parse_args(arguments)
@@ -64,8 +67,8 @@ def parse_arguments(arguments=None):
         sys.exit()
     if args.limit is None:
         args.limit = 180 if args.rest else 540
-    if args.limit <= 0:
-        parser.error("--limit must be positive")
+    if args.limit <= 0 or args.slower <= 0:
+        parser.error("--limit and --slower must be positive")
     if args.rest and not args.rest.is_file():
         parser.error(f"--rest: there is no {args.rest}")
     args.kit = args.kit or find_kit()
@@ -130,8 +133,9 @@ class Session:
             reason = before.get("reason") if status == NOT_RUN else None
             ending = Ending(NOT_RUN, reason=reason or f"{step.needs}: {status}")
         else:
-            ending = run_step(step, min(deadline - time.monotonic(),
-                                        self.left_s()))
+            patient = replace(step, timeout=step.timeout * self.args.slower)
+            ending = run_step(patient, min(deadline - time.monotonic(),
+                                           self.left_s()))
         self.keep_output(step, ending)
         self.results.add(group.name, step, ending)
         reason = f": {last_line(ending.reason)}" if ending.reason else ""
@@ -163,7 +167,7 @@ class Session:
         steps = [s for s in self.steps_of(group)
                  if self.args.only.search(s.name)
                  and (group.vital or s.name not in self.done)]
-        deadline = time.monotonic() + group.limit_s
+        deadline = time.monotonic() + group.limit_s * self.args.slower
         with concurrent.futures.ThreadPoolExecutor(group.jobs) as pool:
             endings = list(pool.map(
                 lambda step: self.run(group, step, deadline), steps))

@@ -178,11 +178,14 @@ void mm_comm_set_give_up(mm_comm *comm, void (*give_up)(void *context),
 
 _Noreturn void mm_comm_abort(mm_comm *comm, int exit_code)
 {
-    /* Where nothing answers any more, end this process anyway. */
+    /* Where nothing answers any more, end this process anyway: its launcher
+     * ends the others then. Libraries get longer than MPI, which has little to
+     * do. */
     alarm(10);
     mm_comm_begin_compute(comm);
     if (comm->give_up)
         comm->give_up(comm->give_up_context);
+    alarm(3);
     MPI_Abort(comm->world, exit_code);
     _Exit(exit_code);
 }

@@ -22,8 +22,17 @@ typedef struct note {
     int64_t number;
     int32_t kind;
     int32_t presence;
+    int64_t n_passed; /* waits that its sender has behind it */
     whereabouts from;
 } note;
+
+/** What a rank has said since the roll was called. */
+typedef struct word {
+    mm_presence presence; /* the last time */
+    int n_answers;
+    int64_t n_passed; /* with the first answer */
+    bool moves;       /* it has computed, or passed a wait, since */
+} word;
 
 struct mm_roll {
     mm_comm *comm;
@@ -31,10 +40,11 @@ struct mm_roll {
     note incoming;
     whereabouts mine;
     whereabouts *places; /* [n_ranks] of those that have said something */
-    mm_presence *heard;  /* [n_ranks] in the last roll call */
+    word *heard;         /* [n_ranks] */
     note *outbox;        /* [n_ranks, N_KINDS] what is leaving */
     double looked_s;
-    int64_t n_calls;
+    int64_t n_questions, first_question; /* asked so far; of the last call */
+    int64_t n_passed;
     int speaker;
 };
 
@@ -46,6 +56,7 @@ static mm_status tell(mm_roll *r, int rank, note what)
     MPI_Request request;
     *leaving = what;
     leaving->from = r->mine;
+    leaving->n_passed = r->n_passed;
     MM_TRY(MM_MPI(MPI_Isend(leaving, sizeof *leaving, MPI_BYTE, rank, TAG,
                             r->comm->notes, &request)));
     return MM_MPI(MPI_Request_free(&request));
@@ -119,6 +130,21 @@ double mm_roll_looked_s(const mm_roll *r)
     return r->looked_s;
 }
 
+static void take_in(mm_roll *r, int rank, const note *what)
+{
+    word *heard = &r->heard[rank];
+    r->places[rank] = what->from;
+    if (what->kind == VERDICT && (r->speaker < 0 || rank < r->speaker))
+        r->speaker = rank;
+    if (what->kind == ANSWER && what->number < r->first_question)
+        return; /* late: to an earlier call */
+    heard->presence = (mm_presence)what->presence;
+    if (what->kind == ANSWER && heard->n_answers++ == 0)
+        heard->n_passed = what->n_passed;
+    heard->moves |= what->presence == MM_COMPUTING ||
+                    (heard->n_answers > 0 && what->n_passed != heard->n_passed);
+}
+
 mm_status mm_roll_look(mm_roll *r, mm_presence mine)
 {
     r->looked_s = mm_clock_s();
@@ -131,11 +157,7 @@ mm_status mm_roll_look(mm_roll *r, mm_presence mine)
         const note what = r->incoming;
         const int rank = from.MPI_SOURCE;
         MM_TRY(expect(r));
-        r->places[rank] = what.from;
-        if (what.kind != ANSWER || what.number == r->n_calls)
-            r->heard[rank] = (mm_presence)what.presence;
-        if (what.kind == VERDICT && (r->speaker < 0 || rank < r->speaker))
-            r->speaker = rank;
+        take_in(r, rank, &what);
         if (what.kind == QUESTION)
             MM_TRY(tell(r, rank,
                         (note){.number = what.number,
@@ -144,15 +166,31 @@ mm_status mm_roll_look(mm_roll *r, mm_presence mine)
     }
 }
 
+static mm_status ask(mm_roll *r, mm_presence mine)
+{
+    r->heard[r->comm->rank].presence = mine;
+    return tell_all(r, (note){.number = ++r->n_questions,
+                              .kind = QUESTION,
+                              .presence = (int32_t)mine});
+}
+
 mm_status mm_roll_call(mm_roll *r, mm_presence mine)
 {
     for (int rank = 0; rank < r->comm->n_ranks; rank++)
-        r->heard[rank] = MM_MISSING;
-    r->heard[r->comm->rank] = mine;
+        r->heard[rank] = (word){.presence = MM_MISSING};
     r->places[r->comm->rank] = r->mine;
-    return tell_all(r, (note){.number = ++r->n_calls,
-                              .kind = QUESTION,
-                              .presence = (int32_t)mine});
+    r->first_question = r->n_questions + 1;
+    return ask(r, mine);
+}
+
+mm_status mm_roll_ask_again(mm_roll *r, mm_presence mine)
+{
+    return ask(r, mine);
+}
+
+void mm_roll_passed(mm_roll *r)
+{
+    r->n_passed++;
 }
 
 mm_status mm_roll_tell_verdict(mm_roll *r)
@@ -168,7 +206,7 @@ int mm_roll_speaker(const mm_roll *r)
 /** Whether a rank belongs to the roll that this one calls, and said `what`. */
 static bool is_counted(const mm_roll *r, int rank, mm_presence what)
 {
-    return r->heard[rank] == what &&
+    return r->heard[rank].presence == what &&
            (rank == r->comm->rank || is_asked(r, rank));
 }
 
@@ -186,6 +224,15 @@ int mm_roll_lowest(const mm_roll *r, mm_presence what)
         if (is_counted(r, rank, what))
             return rank;
     return -1;
+}
+
+bool mm_roll_stands_still(const mm_roll *r)
+{
+    for (int rank = 0; rank < r->comm->n_ranks; rank++)
+        if (is_asked(r, rank) &&
+            (r->heard[rank].n_answers < 2 || r->heard[rank].moves))
+            return false;
+    return true;
 }
 
 static int print_name(const mm_roll *r, int rank, char *text, size_t n_chars)

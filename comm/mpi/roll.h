@@ -11,7 +11,7 @@
  * all. They call the whole roll. Any other rank asks only them: one of them
  * that answers has the others' names, or has not come itself. So a job of 1000
  * ranks makes 16 connections a rank, and 999 on each caller, instead of 999 on
- * all, and its longest roll call is 999 notes of 16 bytes each way.
+ * all, and its longest roll call is 999 notes of 80 bytes each way, twice.
  */
 enum { MM_ROLL_CALLERS = 16 };
 
@@ -45,6 +45,12 @@ mm_status mm_roll_look(mm_roll *roll, mm_presence mine);
  */
 mm_status mm_roll_call(mm_roll *roll, mm_presence mine);
 
+/** Ask the same ranks once more; an answer to either question is one. */
+mm_status mm_roll_ask_again(mm_roll *roll, mm_presence mine);
+
+/** This rank has a wait behind it: something has moved. */
+void mm_roll_passed(mm_roll *roll);
+
 /** Say that this rank is about to end the job. */
 mm_status mm_roll_tell_verdict(mm_roll *roll);
 
@@ -54,6 +60,10 @@ int mm_roll_speaker(const mm_roll *roll);
 /** Of the last roll: how many ranks said `what`, and the lowest, or -1. */
 int mm_roll_count(const mm_roll *roll, mm_presence what);
 int mm_roll_lowest(const mm_roll *roll, mm_presence what);
+
+/** Whether every rank has answered both times that it was asked, waited each
+ * time, and has passed no wait in between. */
+bool mm_roll_stands_still(const mm_roll *roll);
 
 /** "rank 3 (host a, process 17), rank 5 (...) and 2 more"; "" for none. */
 void mm_roll_names(const mm_roll *roll, mm_presence what, char *text,

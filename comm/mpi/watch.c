@@ -12,16 +12,23 @@
 /* Between looks for what other ranks ask: of a rank that waits or computes, and
  * of its second thread. */
 static const double look_s = 0.02, second_look_s = 0.05;
-/* A rank that was itself suspended sees its clock jump. */
-static const double longest_tick_s = 0.5;
-static const double longest_grace_s = 5;
+/* Of the time between two looks at the clock no more counts as waited. A rank
+ * that is suspended sees its clock jump; where cores are so busy that this one
+ * is late, others are late to answer. */
+static const double longest_tick_s = 0.05;
+/* A limit may be short; this much is left for answers all the same. */
+static const double shortest_answer_s = 2;
+/* Until a rank that does not answer is held to be the cause of a failure. */
+static const double blame_s = 5;
+/* How long others leave it to the one that ends the job, which kills itself
+ * after 13 s (mm_comm_abort). */
+static const double silence_s = 15;
 /* Who has waited so long does so in naps: cores may be wanted elsewhere. */
-static const double wake_s = 1;
+static const double wake_s = 1, nap_s = 0.0005;
 
 struct mm_watch {
     mm_comm *comm;
     mm_comm_watch_plan plan;
-    double grace_s;
     mm_roll *roll;
 
     /* Whose turn it is to call MPI. */
@@ -122,18 +129,28 @@ static mm_presence presence_of(const mm_comm_state *state)
     return state->is_own_ready ? MM_READY : MM_UNREADY;
 }
 
-static void nap(void)
+/** For less than a second. */
+static void nap(double time_s)
 {
-    static const struct timespec time = {.tv_nsec = 500000};
-    nanosleep(&time, NULL);
+    nanosleep(&(struct timespec){.tv_nsec = (long)(1e9 * time_s)}, NULL);
+}
+
+/** The time since *last_s in which this rank was running; *last_s becomes now.
+ */
+static double tick(double *last_s)
+{
+    double now_s = mm_clock_s(), passed_s = now_s - *last_s;
+    *last_s = now_s;
+    return fmin(passed_s, longest_tick_s);
 }
 
 static mm_status answer_for(mm_watch *w, double time_s)
 {
-    double begin_s = mm_clock_s();
-    while (mm_clock_s() - begin_s < time_s) {
+    double last_s = mm_clock_s();
+    while (time_s > 0) {
         MM_TRY(mm_roll_look(w->roll, MM_READY));
-        nap();
+        nap(look_s);
+        time_s -= tick(&last_s);
     }
     return MM_OK;
 }
@@ -141,7 +158,7 @@ static mm_status answer_for(mm_watch *w, double time_s)
 /** Another rank has come to a verdict, and ends the job if it can. */
 static mm_status fail_silently(mm_watch *w)
 {
-    MM_TRY(answer_for(w, 2 * w->grace_s));
+    MM_TRY(answer_for(w, silence_s));
     return mm_fail(MM_E_COMM, "rank %d has given up", mm_roll_speaker(w->roll));
 }
 
@@ -153,30 +170,25 @@ typedef struct wait {
     double waited_s;     /* of this rank's own time */
 } wait;
 
-/** Look, and answer, for `limit_s` of this rank's own time, or until what is
- * waited for has come or, `for_answers`, all have answered. */
-static mm_status wait_for(mm_watch *w, wait *on, double limit_s,
-                          bool for_answers)
+/** Look, and answer, for `time_s` of this rank's own time, or until what is
+ * waited for has come. */
+static mm_status wait_for(mm_watch *w, wait *on, double time_s)
 {
-    double end_s = on->waited_s + limit_s, last_s = mm_clock_s();
+    double end_s = on->waited_s + time_s, last_s = mm_clock_s();
     while (on->waited_s < end_s) {
         on->state = (mm_comm_state){.is_own_ready = true};
         MM_TRY(on->look(on->context, &on->state));
         if (on->state.is_done)
             return MM_OK;
-        double now_s = mm_clock_s();
-        on->waited_s += fmin(now_s - last_s, longest_tick_s);
-        last_s = now_s;
-        if (now_s - mm_roll_looked_s(w->roll) > look_s)
+        on->waited_s += tick(&last_s);
+        if (last_s - mm_roll_looked_s(w->roll) > look_s)
             MM_TRY(mm_roll_look(w->roll, presence_of(&on->state)));
         if (mm_roll_speaker(w->roll) >= 0)
             return fail_silently(w);
-        if (for_answers && mm_roll_count(w->roll, MM_MISSING) == 0)
-            return MM_OK;
         if (on->waited_s < wake_s)
             sched_yield();
         else
-            nap();
+            nap(nap_s);
     }
     return MM_OK;
 }
@@ -229,7 +241,7 @@ static void tell_of_wait(const mm_watch *w, double waited_s)
 }
 
 /** The roll has been called: is there any use in waiting on? */
-static mm_status judge(mm_watch *w, bool is_last_try, double waited_s)
+static mm_status judge(mm_watch *w, double waited_s)
 {
     const mm_roll *r = w->roll;
     if (mm_roll_count(r, MM_MISSING) > 0)
@@ -240,7 +252,7 @@ static mm_status judge(mm_watch *w, bool is_last_try, double waited_s)
         tell_of_wait(w, waited_s);
         return MM_OK;
     }
-    if (!is_last_try)
+    if (!mm_roll_stands_still(r))
         return MM_OK;
     if (mm_roll_count(r, MM_UNREADY) > 0)
         return fail_naming(w, MM_UNREADY, "its device does not finish",
@@ -256,7 +268,7 @@ static mm_status blame(mm_watch *w, mm_status st)
         return st;
     snprintf(why, sizeof why, "%s", mm_fail_message());
     MM_TRY(mm_roll_call(w->roll, MM_READY));
-    MM_TRY(answer_for(w, w->grace_s));
+    MM_TRY(answer_for(w, blame_s));
     mm_roll_names(w->roll, MM_MISSING, names, sizeof names);
     if (!*names)
         return mm_fail(st, "rank %d: %s", w->comm->rank, why);
@@ -265,24 +277,35 @@ static mm_status blame(mm_watch *w, mm_status st)
                    w->comm->rank, why);
 }
 
+/**
+ * In silence first; then all are asked, and once more. Who is well has answered
+ * by the limit: it has half of it, and is asked early so that nobody waits
+ * longer for one that never does.
+ */
+static mm_status wait_and_ask(mm_watch *w, wait *on)
+{
+    const double half_s = w->plan.limit_s / 2;
+    const double answers_s = fmax(half_s, shortest_answer_s);
+    MM_TRY(wait_for(w, on, half_s));
+    if (on->state.is_done)
+        return MM_OK;
+    MM_TRY(mm_roll_call(w->roll, presence_of(&on->state)));
+    MM_TRY(wait_for(w, on, answers_s / 2));
+    if (on->state.is_done)
+        return MM_OK;
+    MM_TRY(mm_roll_ask_again(w->roll, presence_of(&on->state)));
+    return wait_for(w, on, answers_s / 2);
+}
+
 static mm_status wait_watching(mm_watch *w, wait *on)
 {
-    double limit_s = w->plan.limit_s;
-    bool is_last_try = false;
     for (;;) {
-        mm_status st = wait_for(w, on, limit_s, false);
-        if (st == MM_OK && !on->state.is_done)
-            st = mm_roll_call(w->roll, presence_of(&on->state));
-        if (st == MM_OK && !on->state.is_done)
-            st = wait_for(w, on, w->grace_s, true);
+        mm_status st = wait_and_ask(w, on);
         if (st != MM_OK)
             return blame(w, st);
         if (on->state.is_done)
             return MM_OK;
-        MM_TRY(judge(w, is_last_try, on->waited_s));
-        /* Where everyone is there, what was late comes soon, or never. */
-        is_last_try = mm_roll_count(w->roll, MM_COMPUTING) == 0;
-        limit_s = is_last_try ? w->grace_s : w->plan.limit_s;
+        MM_TRY(judge(w, on->waited_s));
     }
 }
 
@@ -305,6 +328,7 @@ mm_status mm_comm_wait(mm_comm *comm, mm_comm_look *look, void *context)
         return wait_for_ever(look, context);
     mm_comm_begin_compute(comm);
     mm_status st = wait_watching(w, &on);
+    mm_roll_passed(w->roll);
     /* What would be cleaned up may wait for a rank or a device, too. */
     if (st == MM_E_COMM && w->plan.end)
         w->plan.end(w->plan.context);
@@ -341,7 +365,6 @@ static mm_status create(mm_comm *comm, const mm_comm_watch_plan *plan,
         return mm_fail(MM_E_MEMORY, "no memory to watch ranks");
     w->comm = comm;
     w->plan = *plan;
-    w->grace_s = fmin(plan->limit_s, longest_grace_s);
     pthread_mutex_init(&w->turn, NULL);
     pthread_mutex_init(&w->lock, NULL);
     pthread_condattr_init(&monotonic);

@@ -1,6 +1,6 @@
 """bench/vit_step.c, on the CPU and on a GPU: that is how runs are compared.
 
-ctest: timeout=300 cost=15
+ctest: cost=15
 """
 
 import math

@@ -1,6 +1,6 @@
 """magmax_convert as a user runs it.
 
-ctest: timeout=300 cost=20
+ctest: cost=20
 """
 
 import json

@@ -1,7 +1,7 @@
 """The demo as a user runs it: everything it promises is there, and
 merging helps.
 
-ctest: slow timeout=900 cost=100
+ctest: slow cost=100
 """
 
 import json
@@ -23,7 +23,7 @@ class Demo(cli.Case):
         out = self.dir / "out"
         proc = subprocess.run([cli.SOURCE / "demo.sh", out],
                               env=cli.environment({"OMP_NUM_THREADS": None}),
-                              capture_output=True, text=True, timeout=850)
+                              capture_output=True, text=True, timeout=3 * cli.DEADLINE_S)
         self.assertEqual(proc.returncode, 0, proc.stdout + proc.stderr)
         self.assertRegex(proc.stderr, r"done in \d+ s")
         table = (out / "table.txt").read_text()

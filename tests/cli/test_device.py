@@ -1,7 +1,7 @@
 """--device cuda where training is not concerned: merging, evaluation and heads
 do on GPUs, those of kernels/cuda run by the CPU, what they do on the CPU.
 
-ctest: timeout=400 cost=20 processors=2
+ctest: cost=20 processors=2
 """
 
 import ctypes

@@ -1,6 +1,6 @@
 """magmax_eval and magmax_head as a user runs them, and every program's --help.
 
-ctest: timeout=300 cost=20
+ctest: cost=20
 """
 
 import subprocess
@@ -172,7 +172,7 @@ class Help(cli.Case):
                     cli.command("magmax_eval", *more), cwd=self.dir,
                     env=cli.environment(), stdin=subprocess.DEVNULL, stdout=full,
                     stderr=subprocess.PIPE, text=True,
-                    timeout=60 * cli.TIMEOUT_SCALE)
+                    timeout=cli.DEADLINE_S)
                 self.assertEqual(proc.returncode, 1, proc.stderr)
                 self.assertIn("cannot write to standard output: No space",
                               proc.stderr)

@@ -1,7 +1,5 @@
 """What bench/gpu/kit.sh packs, on a stub of a build: programs that find their
 libraries wherever the folder lies, tests made from ctest's list, refusals.
-
-ctest: timeout=120
 """
 
 import json

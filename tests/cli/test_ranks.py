@@ -1,7 +1,7 @@
 """What becomes of a run when one of its ranks stops, dies, or has no GPU of its
 own; and that several GPUs give what several CPUs give.
 
-ctest: timeout=300 cost=50 processors=3
+ctest: cost=50 processors=3
 """
 
 import json
@@ -77,15 +77,13 @@ class Ranks(cli.Case):
             "--save", save, *more, n_ranks=n_ranks, env=env,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.addCleanup(cli.stop, process)
-        log, begin = save / "log.jsonl", time.monotonic()
-        while not (log.exists() and log.stat().st_size > 0):
-            self.assertIsNone(process.poll(), "it has ended already")
-            self.assertLess(time.monotonic() - begin, 100, "no step is logged")
-            time.sleep(0.05)
+        log = save / "log.jsonl"
+        cli.wait_until(lambda: log.exists() and log.stat().st_size > 0,
+                       lambda: "a step was logged", process)
         return process, cli.pids_by_rank(process)
 
     def assert_ends_naming(self, process, rank, pids, why):
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=cli.DEADLINE_S)
         self.assertNotEqual(process.returncode, 0)
         lines = [line for line in err.splitlines()
                  if line.startswith("magmax_train: ")]
@@ -129,12 +127,11 @@ class Ranks(cli.Case):
     def test_a_killed_rank_ends_the_job(self):
         for more, env in ([], None), (["--device", "cuda"], CUDA):
             process, pids = self.long_run(2, *more, env=env)
-            begin = time.monotonic()
             os.kill(pids[1], signal.SIGKILL)
-            _, err = process.communicate(timeout=60)
+            _, err = process.communicate(timeout=cli.DEADLINE_S)
             self.assertNotEqual(process.returncode, 0)
-            self.assertLess(time.monotonic() - begin, 40)
             self.assertRegex(err, r"rank 1 .*(\n.*)*signal 9")
+            self.assertNotIn("--rank-timeout", err)  # the launcher is sooner
             shutil.rmtree(self.dir / "run")
 
     def test_two_runs_do_not_write_to_one_folder(self):
@@ -146,13 +143,18 @@ class Ranks(cli.Case):
         self.assertIsNone(process.poll())
         # However the first one ends, its folder is free again.
         os.kill(pids[0], signal.SIGKILL)
-        process.communicate(timeout=60)
+        process.communicate(timeout=cli.DEADLINE_S)
         log = self.dir / "run/log.jsonl"
         old = log.stat().st_ino
         process, _ = self.long_run(2)
-        while log.stat().st_ino == old:
-            self.assertIsNone(process.poll(), "it has ended")
-            time.sleep(0.05)
+
+        def is_another():
+            try:
+                return log.stat().st_ino != old
+            except FileNotFoundError:
+                return False
+
+        cli.wait_until(is_another, lambda: "the folder was free", process)
 
     def test_a_suspended_job_goes_on(self):
         process, pids = self.long_run(2, "--rank-timeout", 2)
@@ -162,11 +164,9 @@ class Ranks(cli.Case):
         for pid in pids.values():
             os.kill(pid, signal.SIGCONT)
         log = self.dir / "run/log.jsonl"
-        size, begin = log.stat().st_size, time.monotonic()
-        while log.stat().st_size == size:
-            self.assertIsNone(process.poll(), "it has ended")
-            self.assertLess(time.monotonic() - begin, 60, "it stands still")
-            time.sleep(0.1)
+        size = log.stat().st_size
+        cli.wait_until(lambda: log.stat().st_size != size,
+                       lambda: "another step was logged", process)
 
     def test_gpus_give_what_cpus_give_and_the_same_bits_again(self):
         start = self.train("start", lr=0)

@@ -1,7 +1,7 @@
 """Every command of README.md runs: as printed, one after the other, in a folder
 with the files that it speaks of. What has tests of its own is checked to exist.
 
-ctest: timeout=400 cost=15
+ctest: cost=15
 """
 
 import re
@@ -66,7 +66,7 @@ class Readme(cli.Case):
                         "PATH": f"{cli.BIN}:/usr/bin:/bin",
                         "OMPI_MCA_rmaps_base_oversubscribe": "1"}),
                     capture_output=True, text=True,
-                    timeout=200 * cli.TIMEOUT_SCALE)
+                    timeout=cli.DEADLINE_S)
                 self.assertEqual(proc.returncode, 0,
                                  f"{block}\n{proc.stdout}\n{proc.stderr}")
                 ran += block.count("magmax_")

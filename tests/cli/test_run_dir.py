@@ -1,6 +1,4 @@
 """A run's folder where two runs meet in it, and one that an older version made.
-
-ctest: timeout=300
 """
 
 import fcntl

@@ -1,14 +1,13 @@
 """magmax_train as a user runs it: folders, continuing, uneven batches, and bad
 input, each of which is one line and a non-zero exit.
 
-ctest: timeout=400 cost=70
+ctest: cost=70
 """
 
 import json
 import os
 import shutil
 import subprocess
-import time
 import unittest
 
 import h5py
@@ -29,11 +28,10 @@ class Train(cli.Case):
                       "--save", self.save, *more, n_ranks=n_ranks, **options)
 
     def fails(self, *fragments, more=(), inputs=None, n_ranks=2, **options):
-        """Training fails in one line, within seconds, and leaves no folder."""
+        """Training fails in one line, and leaves no folder."""
         proc = self.train(*more, inputs=inputs, n_ranks=n_ranks,
                           runner=cli.run, **options)
         self.assert_one_line_error(proc, *fragments)
-        self.assertLess(proc.seconds, 20 * cli.TIMEOUT_SCALE)
         self.assertFalse(list(self.dir.glob("run/task_*")), str(proc))
         return proc
 
@@ -125,12 +123,10 @@ class Train(cli.Case):
                             "--save", self.save, n_ranks=2,
                             stdout=subprocess.DEVNULL,
                             stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 60 * cli.TIMEOUT_SCALE
-        while not (self.save / "task_000.h5").exists():
-            self.assertLess(time.monotonic(), deadline)
-            time.sleep(0.01)
-        os.killpg(process.pid, 9)
-        process.wait()
+        self.addCleanup(cli.stop, process)
+        cli.wait_until((self.save / "task_000.h5").exists,
+                       lambda: "the first checkpoint was there", process)
+        cli.kill(process)
         for path in self.save.glob("task_*.h5"):
             cli.read_checkpoint(path)
         self.train(*more)

@@ -1,7 +1,7 @@
 """Zero-shot heads: magmax_head without --prototypes or --orthonormal, and what
 magmax_eval says about a head's class names.
 
-ctest: timeout=300 cost=20
+ctest: cost=20
 """
 
 import json

@@ -23,7 +23,7 @@ def encode(texts, path=None):
     """The ids of texts, without the zeros behind."""
     proc = subprocess.run(cli.command("text_tool", "ids", path or PATH),
                           input=json.dumps(texts), capture_output=True,
-                          text=True, timeout=500)
+                          text=True, timeout=cli.DEADLINE_S)
     assert (proc.returncode, proc.stderr) == (0, ""), \
         proc.stdout[:2000] + proc.stderr
     return json.loads(proc.stdout)

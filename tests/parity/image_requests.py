@@ -57,7 +57,7 @@ def ask(requests):
     proc = subprocess.run(cli.command("transform_images"),
                           input=b"".join(request(*r) for r in requests),
                           env=cli.environment(), capture_output=True,
-                          timeout=240)
+                          timeout=cli.DEADLINE_S)
     assert proc.returncode == 0, proc.stderr.decode()
     replies, at = [], 0
     while at < len(proc.stdout):

@@ -21,7 +21,7 @@ class CleanText(cli.Case):
     def check(self, texts):
         proc = subprocess.run(cli.command("text_tool", "clean"),
                               input=json.dumps(texts), capture_output=True,
-                              text=True, timeout=240 * cli.TIMEOUT_SCALE)
+                              text=True, timeout=cli.DEADLINE_S)
         self.assertEqual((proc.returncode, proc.stderr), (0, ""), proc.stdout)
         results = json.loads(proc.stdout)
         self.assertEqual(len(results), len(texts))

@@ -2,7 +2,7 @@
  * A full-size image tower, forward and backward, on weights from a closed
  * formula, against open_clip's float64 numbers.
  *
- * ctest: slow timeout=300 cost=20 processors=2 cuda=tf32,bf16
+ * ctest: slow cost=20 processors=2 cuda=tf32,bf16
  */
 #include "tests/parity/full_size.h"
 

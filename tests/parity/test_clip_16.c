@@ -1,7 +1,7 @@
 /*
  * As test_clip, a tower of smaller patches, 197 tokens, and exact GELU.
  *
- * ctest: slow timeout=300 processors=2 gpu=tf32,bf16
+ * ctest: slow processors=2 gpu=tf32,bf16
  */
 #include "tests/parity/full_size.h"
 

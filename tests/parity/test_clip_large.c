@@ -1,7 +1,7 @@
 /*
  * As test_clip, the tower of 304 million weights.
  *
- * ctest: slow timeout=600 cost=40 processors=2 gpu=tf32,bf16
+ * ctest: slow cost=40 processors=2 gpu=tf32,bf16
  */
 #include "tests/parity/full_size.h"
 

@@ -2,7 +2,7 @@
 """Weights go from open_clip, OpenAI and Hugging Face to us and back: the real
 programs load what magmax_convert writes, and both sides compute the same.
 
-ctest: slow timeout=600 cost=30
+ctest: slow cost=30
 
 Runs under the Python of .ci/reference.sh, which has open_clip and transformers;
 skipped where that is missing. features_tool (this folder) runs our towers.

@@ -18,6 +18,7 @@ import zlib
 from pathlib import Path
 
 import h5py
+import magmax_cli as cli
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +31,7 @@ def run(*args):
     """Exit status and text of file_tool."""
     done = subprocess.run([str(TOOL / "file_tool"), *map(str, args)],
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          text=True, timeout=120)
+                          text=True, timeout=cli.DEADLINE_S)
     assert done.stderr == "", done.stderr
     return done.returncode, done.stdout
 

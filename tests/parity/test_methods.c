@@ -2,7 +2,7 @@
  * The ops of EWC and LwF in their place: the small tower trained on three tasks
  * in a row, every loss and gradient norm against PyTorch's float64 numbers.
  *
- * ctest: processors=2 cuda timeout=300 cost=30
+ * ctest: processors=2 cuda cost=30
  */
 #include "tests/parity/vit_rig.h"
 #include "tests/sanitize/sanitized.h"

@@ -14,6 +14,8 @@ import tempfile
 import unittest
 from pathlib import Path
 
+import magmax_cli as cli
+
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = Path(os.environ.get("MAGMAX_TEST_BIN", ROOT / "build/bin-test"))
 
@@ -81,7 +83,7 @@ class Pickles(unittest.TestCase):
         self.file.write_bytes(data)
         done = subprocess.run(
             [str(TOOL / "pickle_tool"), str(self.file), *callables],
-            capture_output=True, text=True, timeout=60)
+            capture_output=True, text=True, timeout=cli.DEADLINE_S)
         self.assertEqual(done.stderr, "")
         return done.returncode, done.stdout.rstrip("\n")
 

@@ -2,7 +2,7 @@
 step's loss, gradient norm and learning rate, the weights after every task, and
 accuracies, with one to four ranks.
 
-ctest: timeout=400 cost=40
+ctest: cost=40
 """
 
 import json
@@ -67,7 +67,7 @@ class Rig(cli.Case):
     def train(self, save, *more, n_ranks, lr=None):
         return cli.run_ok(
             "magmax_train", *self.train_arguments(save, *more, lr=lr),
-            *self.device, n_ranks=n_ranks, env=self.env, timeout=120)
+            *self.device, n_ranks=n_ranks, env=self.env)
 
     def evaluate(self, load, *more, n_ranks=2):
         return cli.run_ok("magmax_eval", *self.common, "--load", load, "--json",

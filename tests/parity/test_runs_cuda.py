@@ -1,7 +1,7 @@
 """The same runs with --device cuda, kernels/cuda being run by the CPU, in every
 precision; and what the programs say of devices.
 
-ctest: cuda timeout=400 cost=60 processors=2
+ctest: cuda cost=60 processors=2
 """
 
 import json

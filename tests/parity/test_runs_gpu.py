@@ -1,7 +1,7 @@
 """The small model's runs on a GPU: training and evaluation against PyTorch's
 float64 runs, alone and, where there are two GPUs, with two ranks.
 
-ctest: gpu timeout=400
+ctest: gpu
 """
 
 import os

@@ -1,8 +1,6 @@
 #!/usr/bin/env python3
 """safetensors written here, by NumPy and PyTorch, and by the safetensors
 package where it is installed; files in several pieces.
-
-ctest: timeout=300
 """
 
 import json

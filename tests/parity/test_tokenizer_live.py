@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# ctest: slow timeout=600 cost=45
+# ctest: slow cost=45
 """Ids against the real open_clip, where an interpreter has it: the one that
 runs this, or the environment that .ci/reference.sh makes."""
 
@@ -31,7 +31,7 @@ def find_open_clip():
     for python in (REFERENCE / "bin/python", sys.executable):
         try:
             subprocess.run([python, "-c", FIND], check=True,
-                           capture_output=True, timeout=120)
+                           capture_output=True, timeout=cli.DEADLINE_S)
             return python
         except (OSError, subprocess.SubprocessError):
             pass
@@ -98,7 +98,7 @@ class TokenizerLive(cli.Case):
     def test_a_tokenizer_json_by_its_own_library(self):
         path = self.dir / "tokenizer.json"
         proc = subprocess.run([PYTHON, "-c", MAKE_TOKENIZER_JSON, path],
-                              capture_output=True, text=True, timeout=120)
+                              capture_output=True, text=True, timeout=cli.DEADLINE_S)
         if "No module named 'tokenizers'" in proc.stderr:
             self.skipTest("no tokenizers beside open_clip")
         self.assertEqual(proc.returncode, 0, proc.stderr)

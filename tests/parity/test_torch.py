@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """PyTorch's zip files, as PyTorch itself writes them, and as an attacker might.
 
-ctest: timeout=300 cost=15
+ctest: cost=15
 """
 
 import argparse

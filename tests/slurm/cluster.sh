@@ -28,13 +28,20 @@ check_needs() {
 write_config() {
     local dir=$1 host ports
     host=$(hostname -s)
-    # Three ports that nobody uses now.
+    # Three ports that nobody uses now, nor gets without asking for them.
     read -r -a ports <<<"$(/usr/bin/python3 -c '
-import socket
-sockets = [socket.socket() for _ in range(3)]
-for s in sockets:
-    s.bind(("127.0.0.1", 0))
-print(*(s.getsockname()[1] for s in sockets))')"
+import random, socket
+low = int(open("/proc/sys/net/ipv4/ip_local_port_range").read().split()[0])
+ports, sockets = [], []
+while len(ports) < 3:
+    s = socket.socket()
+    try:
+        s.bind(("127.0.0.1", random.randrange(low // 2, low)))
+    except OSError:
+        continue
+    sockets.append(s)
+    ports.append(s.getsockname()[1])
+print(*ports)')"
     mkdir -p "$dir"/{state,spool-n1,spool-n2,tmp-n1,tmp-n2}
 
     cat >"$dir/slurm.conf" <<EOF
@@ -44,8 +51,7 @@ SlurmctldPort=${ports[0]}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-# cred_expire: a requeued job starts again that many seconds later.
-AuthInfo=socket=$dir/munge.sock,cred_expire=5
+AuthInfo=socket=$dir/munge.sock
 CryptoType=crypto/munge
 StateSaveLocation=$dir/state
 SlurmdSpoolDir=$dir/spool-%n
@@ -71,7 +77,12 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 ReturnToService=2
 SlurmdParameters=config_overrides
-SlurmdTimeout=60
+# The machine may be slow, or stand still for a while.
+SlurmdTimeout=3600
+MessageTimeout=100
+TCPTimeout=60
+BatchStartTimeout=600
+UnkillableStepTimeout=600
 KillWait=5
 MinJobAge=3600
 JobRequeue=1
@@ -121,14 +132,14 @@ start_daemons() {
 }
 
 wait_for_nodes() {
-    for _ in $(seq 60); do
+    for _ in $(seq 1200); do
         if [ "$(sinfo --noheader --states=idle --format=%D 2>/dev/null |
             head -n 1)" = 2 ]; then
             return
         fi
         sleep 0.5
     done
-    say "the nodes did not come up in 30 s"
+    say "the nodes did not come up in 600 s"
     return 1
 }
 
@@ -153,7 +164,7 @@ end() {
     [ -s "$pid_file" ] || return 0
     pid=$(cat "$pid_file")
     kill "$pid" 2>/dev/null || return 0
-    for _ in $(seq 50); do
+    for _ in $(seq 600); do
         runs "$pid" || return 0
         sleep 0.1
     done
@@ -166,9 +177,9 @@ down() {
     dir=$(cd "$dir" && pwd)
     export SLURM_CONF=$dir/slurm.conf
     if [ -s "$dir/slurmctld.pid" ]; then
-        timeout 10 scancel --user=root 2>/dev/null || true
-        for _ in $(seq 40); do
-            [ -n "$(timeout 10 squeue --noheader 2>/dev/null)" ] || break
+        timeout 120 scancel --user=root 2>/dev/null || true
+        for _ in $(seq 240); do
+            [ -n "$(timeout 120 squeue --noheader 2>/dev/null)" ] || break
             sleep 0.5
         done
     fi

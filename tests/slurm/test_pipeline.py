@@ -1,4 +1,4 @@
-# ctest: slow timeout=900 cost=40 processors=2
+# ctest: slow cost=40 processors=2
 """The batch scripts of slurm/ on a real Slurm: two nodes on this machine.
 
 Exit code 77 where Slurm cannot be started (not root, or not installed).
@@ -34,20 +34,20 @@ class Cluster:
     def up(self):
         proc = subprocess.run([CLUSTER, "up", self.folder],
                               stdin=subprocess.DEVNULL,
-                              stderr=subprocess.PIPE, text=True, timeout=120)
+                              stderr=subprocess.PIPE, text=True, timeout=cli.DEADLINE_S)
         if proc.returncode == 77:
             raise unittest.SkipTest(proc.stderr.strip())
         assert proc.returncode == 0, proc.stderr
 
     def down(self):
-        subprocess.run([CLUSTER, "down", self.folder], timeout=120,
+        subprocess.run([CLUSTER, "down", self.folder], timeout=cli.DEADLINE_S,
                        stdin=subprocess.DEVNULL)
 
     def tool(self, *args, cwd=None):
         """Run a Slurm command; returns its stdout."""
         proc = subprocess.run([str(a) for a in args], env=self.env, cwd=cwd,
                               stdin=subprocess.DEVNULL, capture_output=True,
-                              text=True, timeout=60)
+                              text=True, timeout=cli.DEADLINE_S)
         assert proc.returncode == 0, f"{args}: {proc.stderr}"
         return proc.stdout
 
@@ -59,22 +59,31 @@ class Cluster:
         text = self.tool("scontrol", "show", "job", "--oneliner", job)
         return dict(re.findall(r"(\S+?)=(\S*)", text))
 
-    def wait(self, job, timeout=240):
-        """Until the job has ended; its state."""
-        limit = time.monotonic() + timeout
-        while time.monotonic() < limit:
-            state = self.job(job)["JobState"]
-            if state in ENDED:
-                return state
+    def wait_until(self, job, is_so, what):
+        """What Slurm knows of the job once is_so(that)."""
+        limit = time.monotonic() + cli.DEADLINE_S
+        while True:
+            known = self.job(job)
+            if is_so(known):
+                return known
+            assert time.monotonic() < limit, f"job {job}: not {what}: {known}"
             time.sleep(0.5)
-        raise AssertionError(f"job {job} is still {state} after {timeout} s")
 
+    def wait(self, job):
+        """Until the job has ended; its state."""
+        return self.wait_until(job, lambda known: known["JobState"] in ENDED,
+                               "ended")["JobState"]
 
-def wait_for(condition, what, timeout=60):
-    limit = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < limit, f"waited {timeout} s for {what}"
-        time.sleep(0.05)
+    def wait_for_restart(self, job):
+        """Until the job has been queued again. Slurm would not start it until the
+        credentials of its first start have expired, which takes minutes."""
+        known = self.wait_until(
+            job, lambda known: known["Restarts"] == "1" and (
+                known["JobState"], known["Reason"]) in (
+                    ("PENDING", "BeginTime"), ("RUNNING", "None"),
+                    ("COMPLETED", "None")), "queued again")
+        if known["JobState"] == "PENDING":
+            self.tool("scontrol", "update", f"JobId={job}", "StartTime=now+5")
 
 
 class Pipeline(cli.Case):
@@ -94,6 +103,16 @@ class Pipeline(cli.Case):
         """Everything that jobs wrote, for the message of a failure."""
         return "\n".join(f"=== {path.name}\n{path.read_text()}"
                          for path in sorted(self.dir.glob("magmax-*-*.*")))
+
+    def hold_second_checkpoint(self):
+        """An option with which a job does not get further than that until
+        release() (tests/cli/held_open.c)."""
+        (self.dir / "held").touch()
+        return (f"--export=ALL,LD_PRELOAD={cli.TEST_BIN}/libheld_open.so,"
+                f"HELD_FILE=task_001.h5.tmp,HELD_WHILE={self.dir}/held")
+
+    def release(self):
+        (self.dir / "held").unlink()
 
     def assert_ended(self, job, expected):
         state = self.cluster.wait(job)
@@ -147,9 +166,9 @@ class Pipeline(cli.Case):
             self.assertEqual(by_slurm[kind], by_mpirun[kind])
 
     def test_training_that_is_requeued_or_out_of_time_ends_the_same(self):
-        options = self.train_options("--epochs", 1500)
+        options = self.train_options("--epochs", 100)
         cli.run_ok("magmax_train", *options, "--save", "runs/whole", n_ranks=2,
-                   cwd=self.dir, timeout=120)
+                   cwd=self.dir)
 
         def requeue(job):
             self.cluster.tool("scontrol", "requeue", job)
@@ -157,23 +176,22 @@ class Pipeline(cli.Case):
         def say_that_time_is_up(job):
             self.cluster.tool("scancel", "--signal=USR1", "--batch", job)
 
-        jobs = {}
+        jobs, hold = {}, self.hold_second_checkpoint()
         for name, interrupt in (("requeued", requeue),
                                 ("out_of_time", say_that_time_is_up)):
             folder = self.dir / "runs" / name
             job = self.submit("train.sbatch", "--nodes=2",
-                              "--ntasks-per-node=1", "--",
+                              "--ntasks-per-node=1", hold, "--",
                               *options, "--save", f"runs/{name}")
-            wait_for((folder / "task_000.h5").exists,
-                     f"the first checkpoint of job {job}")
+            cli.wait_until((folder / "task_000.h5").exists, lambda job=job:
+                           f"the first checkpoint of job {job}\n{self.logs()}")
             interrupt(job)
-            self.assertFalse((folder / "task_002.h5").exists(),
-                             "the job ended before it was interrupted")
             jobs[name] = job
+        for job in jobs.values():
+            self.cluster.wait_for_restart(job)
+        self.release()
 
         for name, job in jobs.items():
-            wait_for(lambda job=job: self.cluster.job(job)["Restarts"] == "1",
-                     f"job {job} to be queued again")
             self.assert_ended(job, "COMPLETED")
             log = (self.dir / f"magmax-train-{job}.log").read_text()
             for start in (1, 2):
@@ -186,17 +204,20 @@ class Pipeline(cli.Case):
                     f"{name}/{file}")
 
     def test_of_an_array_only_the_job_whose_time_is_up_is_queued_again(self):
-        options = self.train_options("--epochs", 1500)
+        options = self.train_options("--epochs", 100)
         array = self.submit("train.sbatch", "--array=1-2",
-                            "--ntasks-per-node=1", "--", *options,
+                            "--ntasks-per-node=1",
+                            self.hold_second_checkpoint(), "--", *options,
                             "--seed", "%a", "--save", "runs/seed-%a")
         first, last = f"{array}_1", f"{array}_2"
         for seed in (1, 2):
-            wait_for((self.dir / f"runs/seed-{seed}/task_000.h5").exists,
-                     f"the first checkpoint of job {array}_{seed}")
+            cli.wait_until(
+                (self.dir / f"runs/seed-{seed}/task_000.h5").exists,
+                lambda seed=seed: f"the first checkpoint of job "
+                f"{array}_{seed}\n{self.logs()}")
         self.cluster.tool("scancel", "--signal=USR1", "--batch", last)
-        wait_for(lambda: self.cluster.job(last)["Restarts"] == "1",
-                 f"job {last} to be queued again")
+        self.cluster.wait_for_restart(last)
+        self.release()
         for job in (first, last):
             self.assert_ended(job, "COMPLETED")
         self.assertEqual(self.cluster.job(first)["Restarts"], "0")

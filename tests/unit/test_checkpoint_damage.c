@@ -1,6 +1,6 @@
 /* Whatever happens to a checkpoint's bytes, a reader gets what was written, or
  * an error.
- * ctest: timeout=300 cost=15 unwind */
+ * ctest: cost=15 unwind */
 #include "io/checkpoint.h"
 #include "io/weights.h"
 

@@ -114,8 +114,11 @@ static void progress_ends_with_a_line_that_stays(void **state)
     mm_progress_update(log, 10, NULL);
     mm_progress_end(log);
     const char *printed = end(&c);
-    const char *start = "training: 10 images in 0m00s (";
-    assert_memory_equal(printed, start, strlen(start));
+    int minutes, seconds, n_chars = 0;
+    assert_int_equal(sscanf(printed, "training: 10 images in %dm%2ds (%n",
+                            &minutes, &seconds, &n_chars),
+                     2);
+    assert_true(n_chars > 0);
     assert_string_equal(strchr(printed, '\n'), "\n");
     mm_log_destroy(&log);
 }

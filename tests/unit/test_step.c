@@ -1,7 +1,7 @@
 /* Training steps: what they report and when, what they change, and how much
  * memory they take.
  *
- * ctest: cuda timeout=300 cost=15 processors=2
+ * ctest: cuda cost=15 processors=2
  */
 #include <setjmp.h>
 #include <stdarg.h>
