@@ -17,7 +17,7 @@ class VitStep(cli.Case):
         """Behind one that does not count, or as many on a GPU."""
         row = cli.run_ok(
             cli.TEST_BIN / "vit_step", MODEL, batch, n, what, device,
-            n_ranks=n_ranks, timeout=100,
+            n_ranks=n_ranks,
             env={"MAGMAX_CUDA_MODULE": cli.CUDA_ON_CPU, "OMP_NUM_THREADS": "1",
                  **env}).json()
         self.assertRegex(row["weights_fnv"], "^[0-9a-f]{16}$")
