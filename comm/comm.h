@@ -69,8 +69,8 @@ typedef struct mm_comm_watch_plan {
  * collective, and a reducer's waits, end with a message that names it.
  *
  * Nothing is sent as long as waits end in time. A rank that has waited for half
- * of the limit calls the roll, and every rank answers: where it waits itself; by
- * mm_comm_poll or between mm_comm_begin_compute and mm_comm_end_compute; and
+ * of the limit calls the roll, and every rank answers: where it waits itself;
+ * by mm_comm_poll or between mm_comm_begin_compute and mm_comm_end_compute; and
  * elsewhere, however long a file takes to be read or written, by a second
  * thread. Ranks that answer and have not come yet are waited for, and named in
  * the log. A rank whose process is stopped or gone, or that neither polls nor
@@ -82,11 +82,10 @@ typedef struct mm_comm_watch_plan {
  *
  * Memory   Keeps what the plan points to until the last collective.
  * Ranks    Collective, same limit. Does nothing for one rank.
- * Timing   Blocking. Later failures: after the limit, or half of it and 2 s where
- *          that is longer.
- * Errors   MM_E_COMM naming the ranks that do not come; MM_E_IO where the
- *          system refuses a thread, MM_E_ARG where the MPI library does; as
- *          agreed.
+ * Timing   Blocking. Later failures: after the limit, or half of it and 2 s
+ * where that is longer. Errors   MM_E_COMM naming the ranks that do not come;
+ * MM_E_IO where the system refuses a thread, MM_E_ARG where the MPI library
+ * does; as agreed.
  */
 mm_status mm_comm_watch(mm_comm *comm, const mm_comm_watch_plan *plan);
 
