@@ -132,7 +132,7 @@ mm_status MM_CPU(attention_grad)(mm_stream *stream, mm_act *dqkv, float *dbias,
     if (n_images == 0 || n_tokens == 0 || width == 0) {
         if (dbias)
             MM_CPU(column_sums)
-            (stream, dbias, NULL, 0, accumulate, 0, 3 * width);
+        (stream, dbias, NULL, 0, accumulate, 0, 3 * width);
         return MM_OK;
     }
     MM_CPU_REQUIRE("attention_grad", dqkv && dout && out && lse && qkv);
@@ -164,7 +164,7 @@ mm_status MM_CPU(attention_grad)(mm_stream *stream, mm_act *dqkv, float *dbias,
     }
     if (dbias)
         MM_CPU(column_sums)
-        (stream, dbias, MM_CPU_FLOATS(dqkv), 3 * width, accumulate,
-         n_images * n_tokens, 3 * width);
+    (stream, dbias, MM_CPU_FLOATS(dqkv), 3 * width, accumulate,
+     n_images * n_tokens, 3 * width);
     return MM_OK;
 }

@@ -102,6 +102,6 @@ mm_status MM_CPU(layernorm_grad)(mm_stream *stream, mm_act *dx, float *dgamma,
     sum_groups(dbeta, partial + width, n_groups, 2 * width, accumulate, width);
     if (dbias)
         MM_CPU(column_sums)
-        (stream, dbias, MM_CPU_FLOATS(dx), x_stride, accumulate, n_rows, width);
+    (stream, dbias, MM_CPU_FLOATS(dx), x_stride, accumulate, n_rows, width);
     return MM_OK;
 }

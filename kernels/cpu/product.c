@@ -128,7 +128,7 @@ mm_status MM_CPU(product)(mm_stream *stream, const mm_cpu_product *p)
         return MM_OK;
     if (p->a_sums)
         MM_CPU(column_sums)
-        (stream, p->a_sums, p->a, p->a_k, p->accumulate, p->k, p->m);
+    (stream, p->a_sums, p->a, p->a_k, p->accumulate, p->k, p->m);
     if (p->n == 0)
         return MM_OK;
     if (p->k == 0 && !p->accumulate && p->addend != p->c)
