@@ -83,9 +83,10 @@ typedef struct mm_comm_watch_plan {
  * Memory   Keeps what the plan points to until the last collective.
  * Ranks    Collective, same limit. Does nothing for one rank.
  * Timing   Blocking. Later failures: after the limit, or half of it and 2 s
- * where that is longer. Errors   MM_E_COMM naming the ranks that do not come;
- * MM_E_IO where the system refuses a thread, MM_E_ARG where the MPI library
- * does; as agreed.
+ *          where that is longer.
+ * Errors   MM_E_COMM naming the ranks that do not come; MM_E_IO where the
+ *          system refuses a thread, MM_E_ARG where the MPI library does; as
+ *          agreed.
  */
 mm_status mm_comm_watch(mm_comm *comm, const mm_comm_watch_plan *plan);
 

@@ -10,7 +10,7 @@ enum { TAG = 7 };
 
 /** Who asks wants an answer, which repeats the question's number. A verdict
  * says that its sender is about to end the job. */
-typedef enum note_kind { QUESTION, ANSWER, VERDICT, N_KINDS } note_kind;
+typedef enum note_kind { QUESTION, ANSWER, VERDICT } note_kind;
 
 /** Where a rank is, for people. */
 typedef struct whereabouts {
@@ -25,6 +25,13 @@ typedef struct note {
     int64_t n_passed; /* waits that its sender has behind it */
     whereabouts from;
 } note;
+
+/** A note that is leaving: MPI may read it until the request is done. */
+typedef struct sending {
+    struct sending *next;
+    MPI_Request request;
+    note what;
+} sending;
 
 /** What a rank has said since the roll was called. */
 typedef struct word {
@@ -41,25 +48,48 @@ struct mm_roll {
     whereabouts mine;
     whereabouts *places; /* [n_ranks] of those that have said something */
     word *heard;         /* [n_ranks] */
-    note *outbox;        /* [n_ranks, N_KINDS] what is leaving */
+    sending *outbox;     /* a list */
     double looked_s;
     int64_t n_questions, first_question; /* asked so far; of the last call */
     int64_t n_passed;
     int speaker;
 };
 
+static mm_status drop_sent(mm_roll *r)
+{
+    for (sending **at = &r->outbox; *at;) {
+        sending *one = *at;
+        int has_left = 0;
+        MM_TRY(MM_MPI(MPI_Test(&one->request, &has_left, MPI_STATUS_IGNORE)));
+        if (has_left) {
+            *at = one->next;
+            free(one);
+        } else {
+            at = &one->next;
+        }
+    }
+    return MM_OK;
+}
+
+/** Nobody waits for it to leave: it may be for a rank that never takes it. */
 static mm_status tell(mm_roll *r, int rank, note what)
 {
-    /* Nobody waits for it to leave: it may be for a rank that never takes it.
-     * One that is overtaken by a later one may as well carry its words. */
-    note *leaving = &r->outbox[rank * N_KINDS + what.kind];
-    MPI_Request request;
-    *leaving = what;
-    leaving->from = r->mine;
-    leaving->n_passed = r->n_passed;
-    MM_TRY(MM_MPI(MPI_Isend(leaving, sizeof *leaving, MPI_BYTE, rank, TAG,
-                            r->comm->notes, &request)));
-    return MM_MPI(MPI_Request_free(&request));
+    MM_TRY(drop_sent(r));
+    sending *one = calloc(1, sizeof *one);
+    if (!one)
+        return mm_fail(MM_E_MEMORY, "no memory to ask rank %d", rank);
+    one->what = what;
+    one->what.from = r->mine;
+    one->what.n_passed = r->n_passed;
+    mm_status st = MM_MPI(MPI_Isend(&one->what, sizeof one->what, MPI_BYTE,
+                                    rank, TAG, r->comm->notes, &one->request));
+    if (st != MM_OK) {
+        free(one);
+        return st;
+    }
+    one->next = r->outbox;
+    r->outbox = one;
+    return MM_OK;
 }
 
 static mm_status expect(mm_roll *r)
@@ -92,9 +122,8 @@ mm_status mm_roll_create(mm_comm *comm, mm_roll **roll)
         r->receipt = MPI_REQUEST_NULL;
         r->places = calloc(n_ranks, sizeof *r->places);
         r->heard = calloc(n_ranks, sizeof *r->heard);
-        r->outbox = calloc(n_ranks * N_KINDS, sizeof *r->outbox);
     }
-    if (!r || !r->places || !r->heard || !r->outbox) {
+    if (!r || !r->places || !r->heard) {
         mm_roll_destroy(roll);
         return mm_fail(MM_E_MEMORY, "no memory to watch %d ranks",
                        comm->n_ranks);
@@ -113,9 +142,10 @@ void mm_roll_destroy(mm_roll **roll)
         MPI_Cancel(&r->receipt);
         MPI_Wait(&r->receipt, MPI_STATUS_IGNORE);
     }
+    /* What has not left by now is MPI's: it may still be read. */
+    (void)drop_sent(r);
     free(r->places);
     free(r->heard);
-    free(r->outbox);
     free(r);
     *roll = NULL;
 }
