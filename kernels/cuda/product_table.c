@@ -59,19 +59,21 @@ static mm_status add_file(mm_product_table *table, FILE *file, const char *path)
     char line[512] = "";
     if (!fgets(line, sizeof line, file) ||
         strncmp(line, title, sizeof title - 1) != 0)
-        return mm_fail(MM_E_FORMAT,
-                       "%s is no table of algorithms: it does not begin with "
-                       "'%s'",
-                       path, title);
+        return mm_fail(
+            MM_E_FORMAT,
+            "%s is not a table of algorithms: it does not begin with "
+            "'%s'",
+            path, title);
     for (int number = 2; fgets(line, sizeof line, file); number++) {
         if (*line != '{')
             continue;
         if (table->n_entries == MOST_ENTRIES ||
             !parse_entry(line, &table->entries[table->n_entries++]))
-            return mm_fail(MM_E_FORMAT,
-                           "%s: line %d is no algorithm of a product, or one "
-                           "of more than %d",
-                           path, number, MOST_ENTRIES);
+            return mm_fail(
+                MM_E_FORMAT,
+                "%s: line %d is not an algorithm of a product, or one "
+                "of more than %d",
+                path, number, MOST_ENTRIES);
     }
     if (ferror(file))
         return mm_fail(MM_E_IO, "cannot read %s", path);
