@@ -263,6 +263,7 @@ int main(int argc, char **argv)
     if (argc < 4 || atoi(argv[3]) < 1) {
         fprintf(stderr, "usage: vit_step MODEL BATCH REPEATS "
                         "[train|forward|both [DEVICE]]\n");
+        mm_comm_destroy(&comm);
         return 2;
     }
     int64_t batch = atoll(argv[2]);
