@@ -1,5 +1,7 @@
 """What bench/gpu/kit.sh packs, on a stub of a build: programs that find their
 libraries wherever the folder lies, tests made from ctest's list, refusals.
+
+ctest: slow
 """
 
 import json

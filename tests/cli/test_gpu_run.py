@@ -2,7 +2,7 @@
 stub of a kit whose programs, like NVIDIA's tools, are scripts; how steps end; the
 page made from results; a short rehearsal with the programs themselves.
 
-ctest: cost=20 processors=2
+ctest: slow cost=20 processors=2
 """
 
 import json
