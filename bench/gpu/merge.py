@@ -17,8 +17,13 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import h5py
-import numpy as np
+NOT_HERE = 77  # exit code: there is nothing to run it with
+try:
+    import h5py
+    import numpy as np
+except ImportError as error:
+    print(error)
+    sys.exit(NOT_HERE)
 
 N_TASKS = 10
 
