@@ -13,7 +13,7 @@
 #include "io/image.h"
 #include "kernels/device.h"
 #include "kernels/ops.h"
-#include "src/tasks/transform.h"
+#include "src/image/transform.h"
 
 #include <stdio.h>
 #include <stdlib.h>

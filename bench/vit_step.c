@@ -21,6 +21,7 @@
 #include "bench/median.h"
 #include "bench/peak.h"
 #include "kernels/ops.h"
+#include "src/base/clock.h"
 #include "src/base/fnv.h"
 #include "src/model/model.h"
 #include "src/model/params.h"

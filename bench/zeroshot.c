@@ -14,9 +14,10 @@
  * classes and prompts, for others to do the same work.
  */
 #include "bench/peak.h"
+#include "src/base/clock.h"
+#include "src/data/benchmarks.h"
 #include "src/eval/zero_shot.h"
 #include "src/model/text.h"
-#include "src/tasks/benchmarks.h"
 
 #include <jansson.h>
 

@@ -1,5 +1,5 @@
 #include "kernels/backend.h"
-#include "kernels/module.h"
+#include "kernels/load_cuda.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -12,7 +12,7 @@
 #include "comm/comm.h"
 #include "comm/nccl/nccl_table.h"
 #include "kernels/device.h"
-#include "src/base/log.h"
+#include "src/base/clock.h"
 
 #include <sched.h>
 #include <stdio.h>

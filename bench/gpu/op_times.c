@@ -13,7 +13,7 @@
  */
 #include "bench/gpu/op_times.h"
 #include "bench/median.h"
-#include "src/base/log.h"
+#include "src/base/clock.h"
 #include "src/model/params.h"
 
 #include <stdio.h>

@@ -22,7 +22,7 @@
  */
 #include "bench/gpu/product_probe.h"
 #include "bench/median.h"
-#include "src/base/log.h"
+#include "src/base/clock.h"
 
 #include <stdio.h>
 #include <stdlib.h>

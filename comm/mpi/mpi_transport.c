@@ -1,5 +1,6 @@
 #include "comm/mpi/mpi_comm.h"
 #include "comm/transport.h"
+#include "src/base/clock.h"
 
 #include <stdlib.h>
 

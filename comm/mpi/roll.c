@@ -1,6 +1,6 @@
 #include "comm/mpi/roll.h"
 
-#include "src/base/log.h"
+#include "src/base/clock.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -2,6 +2,7 @@
 #define MAGMAX_COMM_MPI_ROLL_H
 
 #include "comm/mpi/mpi_comm.h"
+#include "src/base/clock.h"
 
 /*
  * The roll of the ranks: who answers, and what it says of itself; private to

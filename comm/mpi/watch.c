@@ -1,5 +1,7 @@
 #include "comm/mpi/roll.h"
 
+#include "src/base/clock.h"
+
 #include <math.h>
 #include <pthread.h>
 #include <sched.h>

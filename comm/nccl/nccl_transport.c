@@ -1,7 +1,7 @@
 #include "comm/nccl/nccl_table.h"
 #include "comm/transport.h"
 
-#include "src/base/log.h"
+#include "src/base/clock.h"
 #include "src/base/module.h"
 
 #include <stdlib.h>

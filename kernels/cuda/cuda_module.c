@@ -1,5 +1,5 @@
 #include "kernels/cuda/cuda.h"
-#include "kernels/module.h"
+#include "kernels/load_cuda.h"
 #include "src/base/module.h"
 
 const void *const mm_module_table = &mm_backend_cuda;

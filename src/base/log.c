@@ -1,9 +1,10 @@
 #include "src/base/log.h"
 
+#include "src/base/clock.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 struct mm_log {
     const char *program;
@@ -16,13 +17,6 @@ struct mm_log {
     double begin_s, shown_s;
     char note[80];
 };
-
-double mm_clock_s(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 mm_log *mm_log_create(const char *program, int rank, bool terminal)
 {

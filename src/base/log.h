@@ -50,7 +50,4 @@ void mm_progress_update(mm_log *log, int64_t done, const char *note);
 /** End the bar with a line that stays. */
 void mm_progress_end(mm_log *log);
 
-/** Seconds on a clock that never goes back. */
-double mm_clock_s(void);
-
 #endif

@@ -9,7 +9,7 @@
  * Modules: what needs a vendor's libraries is a library of its own, opened when
  * it is first asked for, so that a program starts where those are missing. A
  * module gives one table of functions. It is built from its own sources and
- * src/base/module_side, which carries out status.h through the program.
+ * src/base/module_stub.c, which carries out status.h through the program.
  */
 
 /** What the program lends the module: there is one failure message. */

@@ -1,7 +1,7 @@
 #ifndef MAGMAX_SRC_CONVERT_STREAM_H
 #define MAGMAX_SRC_CONVERT_STREAM_H
 
-#include "src/convert/plan.h"
+#include "src/convert/convert_plan.h"
 
 /**
  * The output's elements, made from the inputs' as they are asked for. Ranges of

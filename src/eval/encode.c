@@ -2,10 +2,10 @@
 
 #include "comm/partition.h"
 #include "src/base/arena.h"
+#include "src/input/feed.h"
+#include "src/input/upload.h"
 #include "src/model/shadow.h"
 #include "src/model/vit.h"
-#include "src/tasks/feed.h"
-#include "src/tasks/upload.h"
 
 #include <stdlib.h>
 #include <string.h>

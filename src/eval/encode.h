@@ -3,9 +3,9 @@
 
 #include "comm/comm.h"
 #include "src/base/log.h"
+#include "src/data/bad_images.h"
 #include "src/model/head.h"
 #include "src/model/model.h"
-#include "src/tasks/bad_images.h"
 
 /** What came out for a run of samples of one rank's share, in its order. */
 typedef struct mm_encoded {

@@ -1,9 +1,9 @@
 #include "src/eval/encode_texts.h"
 
 #include "src/base/arena.h"
+#include "src/input/upload.h"
 #include "src/model/shadow.h"
 #include "src/model/text.h"
-#include "src/tasks/upload.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,8 +1,8 @@
 #ifndef MAGMAX_SRC_EVAL_EVALUATE_H
 #define MAGMAX_SRC_EVAL_EVALUATE_H
 
+#include "src/data/task.h"
 #include "src/eval/encode.h"
-#include "src/tasks/task.h"
 
 /** How many test images of one task were classified rightly. */
 typedef struct mm_task_score {

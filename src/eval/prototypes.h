@@ -1,8 +1,8 @@
 #ifndef MAGMAX_SRC_EVAL_PROTOTYPES_H
 #define MAGMAX_SRC_EVAL_PROTOTYPES_H
 
+#include "src/data/task.h"
 #include "src/eval/encode.h"
-#include "src/tasks/task.h"
 
 /**
  * A head from class means: of every class the training images' normalised

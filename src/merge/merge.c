@@ -3,9 +3,9 @@
 #include "io/checkpoint.h"
 #include "io/file.h"
 #include "io/weights.h"
+#include "src/merge/merge_plan.h"
+#include "src/merge/merge_report.h"
 #include "src/merge/pipeline.h"
-#include "src/merge/plan.h"
-#include "src/merge/record.h"
 
 #include <math.h>
 #include <stdio.h>

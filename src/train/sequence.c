@@ -3,7 +3,8 @@
 #include "io/checkpoint.h"
 #include "io/checksum.h"
 #include "io/weights.h"
-#include "src/train/loader.h"
+#include "src/base/clock.h"
+#include "src/input/loader.h"
 #include "src/train/schedule.h"
 #include "src/train/step.h"
 

@@ -3,10 +3,10 @@
 
 #include "comm/comm.h"
 #include "src/base/log.h"
+#include "src/data/bad_images.h"
+#include "src/data/task.h"
 #include "src/model/head.h"
 #include "src/model/model.h"
-#include "src/tasks/bad_images.h"
-#include "src/tasks/task.h"
 #include "src/train/run_dir.h"
 
 /** How a sequence of tasks is learned. */

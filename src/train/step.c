@@ -1,9 +1,9 @@
 #include "src/train/step.h"
 
 #include "comm/reducer.h"
+#include "src/input/upload.h"
 #include "src/model/shadow.h"
 #include "src/model/vit.h"
-#include "src/tasks/upload.h"
 #include "src/train/step_memory.h"
 
 #include <math.h>

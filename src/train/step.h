@@ -2,10 +2,10 @@
 #define MAGMAX_SRC_TRAIN_STEP_H
 
 #include "comm/comm.h"
+#include "src/data/task.h"
+#include "src/input/loader.h"
 #include "src/model/config.h"
 #include "src/model/head.h"
-#include "src/tasks/task.h"
-#include "src/train/loader.h"
 
 /** What a training step needs to know, the same for every step of a run. */
 typedef struct mm_step_plan {

@@ -1,9 +1,9 @@
 #include "src/train/step_memory.h"
 
 #include "src/base/arena.h"
+#include "src/input/upload.h"
 #include "src/model/params.h"
 #include "src/model/shadow.h"
-#include "src/tasks/upload.h"
 
 static mm_status count_params(const mm_model_config *config, int64_t *n)
 {

@@ -3,7 +3,7 @@
  * the variants that are set; and biases that are added without it.
  */
 #include "kernels/cuda/product.h"
-#include "kernels/module.h"
+#include "kernels/load_cuda.h"
 #include "tests/cuda_on_cpu/cublas.h"
 
 #include <csetjmp>

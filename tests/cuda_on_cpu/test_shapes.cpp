@@ -7,7 +7,7 @@
  */
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/product.h"
-#include "kernels/module.h"
+#include "kernels/load_cuda.h"
 
 #include <cmath>
 #include <csetjmp>

@@ -2,7 +2,7 @@
 #define MAGMAX_TESTS_FUZZ_FUZZ_IMAGE_H
 
 #include "io/image.h"
-#include "src/tasks/transform.h"
+#include "src/image/transform.h"
 #include "tests/fuzz/fuzz_file.h"
 
 #include <stdlib.h>

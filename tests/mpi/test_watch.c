@@ -6,6 +6,8 @@
  */
 #include "comm/watch.h"
 
+#include "src/base/clock.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,6 +1,6 @@
 /* Prints the tables of benchmarks as JSON, for test_benchmarks.py; with
  * "name BENCHMARK FOLDER" a class's name. A failure exits with its status. */
-#include "src/tasks/benchmarks.h"
+#include "src/data/benchmarks.h"
 
 #include <jansson.h>
 #include <stdio.h>

@@ -14,9 +14,10 @@ LAYERS = [
     ["kernels"],
     ["comm"],
     ["io"],
-    ["src/model", "src/tokenizer", "src/tasks"],
+    ["src/model", "src/image", "src/data", "src/tokenizer"],
+    ["src/input"],
     ["src/train", "src/merge", "src/eval", "src/convert", "src/report"],
-    ["src"],  # the programs
+    ["src/programs"],
 ]
 
 # What is named in one folder only: headers, and words in the code.

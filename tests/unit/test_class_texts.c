@@ -1,5 +1,5 @@
 /* Files of class names and prompts. */
-#include "src/tasks/class_texts.h"
+#include "src/data/class_texts.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

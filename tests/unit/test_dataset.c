@@ -1,6 +1,6 @@
 /* Data sets by name and by path. */
 #include "io/file.h"
-#include "src/tasks/dataset.h"
+#include "src/data/open_data.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

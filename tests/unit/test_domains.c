@@ -1,5 +1,5 @@
 /* Synthetic domains, by hand on small images. */
-#include "src/tasks/domains.h"
+#include "src/data/domains.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,9 +1,9 @@
 /* How a task's samples become batches, for any number of ranks. */
-#include "src/train/loader.h"
+#include "src/input/loader.h"
 
 #include "io/sample.h"
 #include "src/base/rng.h"
-#include "src/tasks/transform.h"
+#include "src/image/transform.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

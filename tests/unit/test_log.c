@@ -1,6 +1,8 @@
 /* Lines and progress on stderr, from rank 0 alone. */
 #include "src/base/log.h"
 
+#include "src/base/clock.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

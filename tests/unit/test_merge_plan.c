@@ -1,5 +1,5 @@
 /* Which tensors a merge folds, which it copies, and which rank owns what. */
-#include "src/merge/plan.h"
+#include "src/merge/merge_plan.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

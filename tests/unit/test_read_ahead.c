@@ -1,6 +1,6 @@
 /* Encoded images, read ahead by threads: the same batches for any number of
  * threads and ranks, whatever is wrong with some images. */
-#include "src/train/loader.h"
+#include "src/input/loader.h"
 
 #include "src/base/rng.h"
 

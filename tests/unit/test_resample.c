@@ -1,6 +1,6 @@
 /* The kernels of the resampler against each other and against one sum;
  * tests/parity/test_transform.py compares the whole with Pillow. */
-#include "src/tasks/resample_kernels.h"
+#include "src/image/resample_kernels.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

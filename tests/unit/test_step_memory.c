@@ -1,5 +1,5 @@
 /* A training step takes no memory: what it needs is laid out before. */
-#include "src/train/loader.h"
+#include "src/input/loader.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

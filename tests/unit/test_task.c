@@ -1,5 +1,5 @@
 /* How a data set is divided into tasks. */
-#include "src/tasks/task.h"
+#include "src/data/task.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,6 +1,6 @@
 /* Image transforms, where no library is needed to know the answer;
  * tests/parity/test_transform.py compares them with Pillow. */
-#include "src/tasks/transform.h"
+#include "src/image/transform.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

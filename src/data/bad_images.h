@@ -1,0 +1,44 @@
+#ifndef MAGMAX_SRC_INPUT_BAD_IMAGES_H
+#define MAGMAX_SRC_INPUT_BAD_IMAGES_H
+
+#include "comm/comm.h"
+#include "io/dataset_file.h"
+#include "src/base/log.h"
+
+/** An image that was left out. */
+typedef struct mm_bad_image {
+    int64_t sample;
+    char why[504]; /* names it */
+} mm_bad_image;
+
+/**
+ * Which images of a split could not be decoded and were skipped: each is named
+ * once, by rank 0, whichever ranks met it how often.
+ */
+typedef struct mm_bad_images mm_bad_images;
+
+/**
+ * Memory   Gives *bad, freed by mm_bad_images_destroy.
+ * Ranks    Local.
+ * Errors   MM_E_MEMORY.
+ */
+mm_status mm_bad_images_create(const mm_split *split, mm_bad_images **bad);
+void mm_bad_images_destroy(mm_bad_images **bad);
+
+/** Note images that this rank met. Memory: copies. Errors: MM_E_MEMORY. */
+mm_status mm_bad_images_add(mm_bad_images *bad, const mm_bad_image *images,
+                            int64_t n);
+
+/**
+ * Tell rank 0 what was noted since the last call; it names new ones in a
+ * warning each.
+ *
+ * Ranks    Collective; comm NULL: this rank alone.
+ * Errors   MM_E_MEMORY, agreed.
+ */
+mm_status mm_bad_images_share(mm_bad_images *bad, mm_comm *comm, mm_log *log);
+
+/** How many different images were shared so far; every rank knows. */
+int64_t mm_bad_images_count(const mm_bad_images *bad);
+
+#endif

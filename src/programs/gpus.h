@@ -1,0 +1,21 @@
+#ifndef MAGMAX_SRC_PROGRAMS_GPUS_H
+#define MAGMAX_SRC_PROGRAMS_GPUS_H
+
+#include "comm/comm.h"
+#include "kernels/device.h"
+#include "src/base/log.h"
+
+/**
+ * See that the ranks' devices go together: all have a GPU or none has, for they
+ * would not agree on weights; and no two have the same one, which is refused
+ * where `each_its_own`, since NCCL takes one rank a GPU, and else is said in a
+ * warning.
+ *
+ * Ranks    Collective; the same status on every rank.
+ * Timing   Blocking.
+ * Errors   MM_E_DEVICE naming the ranks, the GPU and its host; MM_E_COMM.
+ */
+mm_status mm_gpus_check(mm_comm *comm, mm_log *log, const mm_device *device,
+                        bool each_its_own);
+
+#endif
