@@ -10,7 +10,7 @@
  * machine whose speed changes changes both. `resize_ms` and `normalise_ms` are
  * parts of ours.
  */
-#include "io/image.h"
+#include "io/image/image.h"
 #include "kernels/device.h"
 #include "kernels/ops.h"
 #include "src/image/transform.h"

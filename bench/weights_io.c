@@ -9,8 +9,8 @@
  * Prints seconds of the clock, seconds of this process on the processor, and
  * the file's GB/s by both.
  */
-#include "io/checkpoint.h"
-#include "io/weights.h"
+#include "io/weights/weights.h"
+#include "io/weights/write_weights.h"
 
 #include <fcntl.h>
 #include <stdio.h>

@@ -1,6 +1,6 @@
 #include "src/convert/convert.h"
 
-#include "io/checkpoint.h"
+#include "io/weights/write_weights.h"
 #include "src/convert/stream.h"
 
 #include <stdio.h>

@@ -2,7 +2,7 @@
 #define MAGMAX_SRC_CONVERT_CONVERT_H
 
 #include "comm/comm.h"
-#include "io/convert.h"
+#include "io/weights/number_types.h"
 #include "src/base/log.h"
 
 #include <jansson.h>

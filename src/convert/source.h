@@ -1,7 +1,7 @@
 #ifndef MAGMAX_SRC_CONVERT_SOURCE_H
 #define MAGMAX_SRC_CONVERT_SOURCE_H
 
-#include "io/weights.h"
+#include "io/weights/weights.h"
 #include "src/base/log.h"
 #include "src/convert/naming.h"
 

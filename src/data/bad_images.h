@@ -2,7 +2,7 @@
 #define MAGMAX_SRC_INPUT_BAD_IMAGES_H
 
 #include "comm/comm.h"
-#include "io/dataset_file.h"
+#include "io/dataset/dataset.h"
 #include "src/base/log.h"
 
 /** An image that was left out. */

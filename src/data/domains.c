@@ -1,6 +1,6 @@
 #include "src/data/domains.h"
 
-#include "io/sample.h"
+#include "io/dataset/sample.h"
 #include "src/base/names.h"
 #include "src/base/rng.h"
 #include "src/data/task.h"

@@ -1,7 +1,7 @@
 #ifndef MAGMAX_SRC_DATA_DOMAINS_H
 #define MAGMAX_SRC_DATA_DOMAINS_H
 
-#include "io/dataset_file.h"
+#include "io/dataset/dataset.h"
 #include "src/base/log.h"
 
 /**

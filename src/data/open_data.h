@@ -1,7 +1,7 @@
 #ifndef MAGMAX_SRC_DATA_OPEN_DATA_H
 #define MAGMAX_SRC_DATA_OPEN_DATA_H
 
-#include "io/dataset_file.h"
+#include "io/dataset/dataset.h"
 
 /**
  * Open a data set by built-in name ("FashionMNIST", found under `location`, or

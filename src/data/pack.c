@@ -1,7 +1,7 @@
 #include "src/data/pack.h"
 
-#include "io/packed_writer.h"
-#include "io/sample.h"
+#include "io/dataset/sample.h"
+#include "io/dataset/write_packed.h"
 #include "src/data/task.h"
 #include "src/image/transform.h"
 

@@ -1,7 +1,7 @@
 #ifndef MAGMAX_SRC_DATA_TASK_H
 #define MAGMAX_SRC_DATA_TASK_H
 
-#include "io/dataset_file.h"
+#include "io/dataset/dataset.h"
 
 /** How a data set is divided into a sequence of tasks. */
 typedef enum mm_split_strategy {

@@ -1,7 +1,7 @@
 #include "src/eval/evaluate.h"
 
 #include "comm/partition.h"
-#include "io/array_file.h"
+#include "io/hdf5/array_file.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 #ifndef MAGMAX_SRC_IMAGE_RESIZE_H
 #define MAGMAX_SRC_IMAGE_RESIZE_H
 
-#include "io/image.h"
+#include "io/image/image.h"
 #include "src/image/resample.h"
 
 /** A box of an image. */

@@ -1,7 +1,7 @@
 #ifndef MAGMAX_SRC_IMAGE_TRANSFORM_H
 #define MAGMAX_SRC_IMAGE_TRANSFORM_H
 
-#include "io/dataset_file.h"
+#include "io/dataset/dataset.h"
 
 /**
  * Turns images of any mode into the model's input, byte for byte as Pillow and

@@ -1,6 +1,6 @@
 #include "src/input/feed.h"
 
-#include "io/sample.h"
+#include "io/dataset/sample.h"
 #include "src/base/clock.h"
 #include "src/image/transform.h"
 

@@ -1,7 +1,7 @@
 #ifndef MAGMAX_SRC_INPUT_FEED_H
 #define MAGMAX_SRC_INPUT_FEED_H
 
-#include "io/dataset_file.h"
+#include "io/dataset/dataset.h"
 #include "kernels/device.h"
 #include "src/data/bad_images.h"
 

@@ -1,8 +1,8 @@
 #include "src/merge/merge.h"
 
-#include "io/checkpoint.h"
 #include "io/file.h"
-#include "io/weights.h"
+#include "io/weights/weights.h"
+#include "io/weights/write_weights.h"
 #include "src/merge/merge_plan.h"
 #include "src/merge/merge_report.h"
 #include "src/merge/pipeline.h"

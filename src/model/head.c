@@ -1,7 +1,7 @@
 #include "src/model/head.h"
 
-#include "io/array_file.h"
-#include "io/weights.h"
+#include "io/hdf5/array_file.h"
+#include "io/weights/weights.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 #include "src/model/read_weights.h"
 
-#include "io/weights.h"
+#include "io/weights/weights.h"
 #include "src/model/params.h"
 #include "src/model/positions.h"
 

@@ -1,8 +1,8 @@
 #include "src/train/sequence.h"
 
-#include "io/checkpoint.h"
-#include "io/checksum.h"
-#include "io/weights.h"
+#include "io/weights/checksum.h"
+#include "io/weights/weights.h"
+#include "io/weights/write_weights.h"
 #include "src/base/clock.h"
 #include "src/input/loader.h"
 #include "src/train/schedule.h"

@@ -1,7 +1,7 @@
 #ifndef MAGMAX_TESTS_FUZZ_FUZZ_IMAGE_H
 #define MAGMAX_TESTS_FUZZ_FUZZ_IMAGE_H
 
-#include "io/image.h"
+#include "io/image/image.h"
 #include "src/image/transform.h"
 #include "tests/fuzz/fuzz_file.h"
 

@@ -1,6 +1,6 @@
 /* Data sets in .npz files. */
 
-#include "io/dataset_file.h"
+#include "io/dataset/dataset.h"
 #include "tests/fuzz/fuzz_file.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -1,8 +1,8 @@
 /* Pickles, and what PyTorch's archives make of them. */
 
-#include "io/pickle.h"
-#include "io/torch_names.h"
-#include "io/torch_tensor.h"
+#include "io/python/pickle.h"
+#include "io/weights/torch_names.h"
+#include "io/weights/torch_tensor.h"
 #include "tests/fuzz/fuzz_file.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

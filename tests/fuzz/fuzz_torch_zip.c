@@ -2,7 +2,7 @@
  * becomes the data.pkl of an archive with a few storages, so that changed
  * pickles are not lost to the archive's checksums. */
 
-#include "io/checksum.h"
+#include "io/weights/checksum.h"
 #include "tests/fuzz/fuzz_weights.h"
 
 #include <stdio.h>

@@ -1,7 +1,7 @@
 #ifndef MAGMAX_TESTS_FUZZ_FUZZ_WEIGHTS_H
 #define MAGMAX_TESTS_FUZZ_FUZZ_WEIGHTS_H
 
-#include "io/weights.h"
+#include "io/weights/weights.h"
 #include "tests/fuzz/fuzz_file.h"
 
 /** Open a file of weights, read it all in pieces of odd sizes, and verify. */

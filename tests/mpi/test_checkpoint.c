@@ -1,7 +1,7 @@
 /* Checkpoints written and read by 1 to 4 ranks. */
 #include "comm/partition.h"
-#include "io/checkpoint.h"
-#include "io/weights.h"
+#include "io/weights/weights.h"
+#include "io/weights/write_weights.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

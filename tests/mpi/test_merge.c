@@ -4,9 +4,9 @@
 #include "src/merge/merge.h"
 
 #include "comm/comm.h"
-#include "io/checkpoint.h"
 #include "io/file.h"
-#include "io/weights.h"
+#include "io/weights/weights.h"
+#include "io/weights/write_weights.h"
 #include "src/base/rng.h"
 
 #include <math.h>

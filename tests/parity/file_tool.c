@@ -11,10 +11,10 @@
  * packed data set file_tool arrays OUT           a small file of arrays
  *
  * A failure is printed and exits with its mm_status. */
-#include "io/array_file.h"
-#include "io/checkpoint.h"
-#include "io/dataset_file.h"
-#include "io/weights.h"
+#include "io/dataset/dataset.h"
+#include "io/hdf5/array_file.h"
+#include "io/weights/weights.h"
+#include "io/weights/write_weights.h"
 
 #include <inttypes.h>
 #include <stdio.h>

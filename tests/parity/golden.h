@@ -1,7 +1,7 @@
 #ifndef MAGMAX_TESTS_PARITY_GOLDEN_H
 #define MAGMAX_TESTS_PARITY_GOLDEN_H
 
-#include "io/weights.h"
+#include "io/weights/weights.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

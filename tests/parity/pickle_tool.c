@@ -5,7 +5,7 @@
  * Numbers are printed as they are (floats in hexadecimal), texts as t"bytes in
  * hexadecimal", bytes as b"...", a global as module.name, an object as
  * callable(args)state[items]{pairs}, something persistent as id(...). */
-#include "io/pickle.h"
+#include "io/python/pickle.h"
 
 #include <inttypes.h>
 #include <stdio.h>

@@ -12,7 +12,7 @@
  * palette, or what failed.
  */
 
-#include "io/image.h"
+#include "io/image/image.h"
 #include "src/image/transform.h"
 
 #include <stdio.h>

@@ -14,6 +14,8 @@ LAYERS = [
     ["kernels"],
     ["comm"],
     ["io"],
+    ["io/hdf5", "io/python", "io/image"],
+    ["io/weights", "io/dataset"],
     ["src/model", "src/image", "src/data", "src/tokenizer"],
     ["src/input"],
     ["src/train", "src/merge", "src/eval", "src/convert", "src/report"],
@@ -28,7 +30,7 @@ VENDORS = {
     "zip and compression": (
         "io", r"(zip|zlib|zstd|libdeflate|archive)\.h", None),
     "image formats": (
-        "io", r"(jpeglib|turbojpeg|png|webp/\w+|(netpbm/)?(pam|pnm))\.h", None),
+        "io/image", r"(jpeglib|turbojpeg|png|webp/\w+|(netpbm/)?(pam|pnm))\.h", None),
     "Unicode and patterns": (
         "src/tokenizer", r"(pcre2|uni(case|ctype|norm|str))\.h",
         r"\b(pcre2|u8|uc)_\w+\s*\("),
@@ -48,9 +50,13 @@ NOT_CODE = re.compile(
 def folder_of(path):
     """The layer folder of a path below the root, or None outside all."""
     parts = Path(path).parts
-    if parts[0] == "src":
-        return "/".join(parts[:2]) if len(parts) > 2 else "src"
-    return parts[0] if parts[0] in ("kernels", "comm", "io") else None
+    if parts[0] in ("src", "io"):
+        return "/".join(parts[:2]) if len(parts) > 2 else parts[0]
+    return parts[0] if parts[0] in ("kernels", "comm") else None
+
+
+def is_below(folder, home):
+    return folder == home or folder.startswith(home + "/")
 
 
 def level_of(folder):
@@ -84,7 +90,8 @@ def check_file(root, path, problems, edges):
         quote, target = match.groups()
         if quote == "<":
             for vendor, (home, header, _) in VENDORS.items():
-                if re.fullmatch(header, target) and folder != home:
+                if re.fullmatch(header, target) and not is_below(
+                        folder, home):
                     problems.append(f"{place}: <{target}>: {vendor} is named "
                                     f"only in {home}/")
             continue
@@ -101,7 +108,7 @@ def check_file(root, path, problems, edges):
 
     code = NOT_CODE.sub(blank, text)
     for vendor, (home, _, word) in VENDORS.items():
-        if word is None or folder == home:
+        if word is None or is_below(folder, home):
             continue
         match = re.search(word, code)
         if match:

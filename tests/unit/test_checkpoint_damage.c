@@ -1,8 +1,8 @@
 /* Whatever happens to a checkpoint's bytes, a reader gets what was written, or
  * an error.
  * ctest: cost=15 unwind */
-#include "io/checkpoint.h"
-#include "io/weights.h"
+#include "io/weights/weights.h"
+#include "io/weights/write_weights.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

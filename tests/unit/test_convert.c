@@ -1,4 +1,4 @@
-#include "io/convert.h"
+#include "io/weights/number_types.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

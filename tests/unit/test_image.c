@@ -1,6 +1,6 @@
 /* Files that are no images, or damaged ones; tests/parity/test_image.py
  * compares the pixels of good ones with Pillow's. */
-#include "io/image.h"
+#include "io/image/image.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,7 +1,7 @@
 /* How a task's samples become batches, for any number of ranks. */
 #include "src/input/loader.h"
 
-#include "io/sample.h"
+#include "io/dataset/sample.h"
 #include "src/base/rng.h"
 #include "src/image/transform.h"
 

@@ -1,5 +1,5 @@
-#include "io/array_file.h"
-#include "io/weights.h"
+#include "io/hdf5/array_file.h"
+#include "io/weights/weights.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

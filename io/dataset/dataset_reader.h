@@ -1,0 +1,56 @@
+#ifndef MAGMAX_IO_DATASET_DATASET_READER_H
+#define MAGMAX_IO_DATASET_DATASET_READER_H
+
+#include "io/dataset/dataset.h"
+
+/**
+ * Between dataset_file.c and the readers of formats: a reader fills in the
+ * splits, the names where it has them, and the storage; dataset_file.c counts
+ * classes and domains and checks them against the names.
+ */
+
+/** Images on a side and classes: more is a damaged file, not a data set. */
+enum { MM_MAX_SIDE = 1 << 16, MM_MAX_CLASSES = 1000000 };
+
+/** Readers of one file or folder; dataset->name is set, the rest is empty. They
+ * may leave parts filled when they fail; the caller cleans up. */
+mm_status mm_dataset_open_npz(const char *path, mm_dataset *dataset);
+mm_status mm_dataset_open_packed(const char *path, mm_dataset *dataset);
+mm_status mm_dataset_open_idx(const char *folder, mm_dataset *dataset);
+
+/** The reader of class folders: as mm_dataset_folder_open, collective. */
+mm_status mm_dataset_scan_folders(mm_comm *comm, const char *folder,
+                                  mm_dataset *dataset);
+
+/**
+ * Take pixels that were read into memory, for both splits.
+ *
+ * Memory   Takes train and test (free), also on failure; either may be NULL.
+ * Errors   MM_E_MEMORY.
+ */
+mm_status mm_dataset_keep_pixels(mm_dataset *dataset, uint8_t *train,
+                                 uint8_t *test);
+
+/**
+ * Set the shape of a split from [N, H, W] or [N, H, W, 1 or 3].
+ *
+ * Errors   MM_E_FORMAT naming file and array.
+ */
+mm_status mm_split_set_shape(mm_split *split, const char *path,
+                             const char *array, int n_dims,
+                             const int64_t *shape);
+
+/** Bytes of all pixels of a split whose shape is set; cannot overflow. */
+int64_t mm_split_n_bytes(const mm_split *split);
+
+/**
+ * Check labels or domains and narrow them to int32.
+ *
+ * Memory   Gives *narrow (free), never NULL.
+ * Errors   MM_E_VALUE naming file, array and index for a negative number or
+ *          one beyond MM_MAX_CLASSES; MM_E_MEMORY.
+ */
+mm_status mm_labels_narrow(const char *path, const char *array,
+                           const int64_t *wide, int64_t n, int32_t **narrow);
+
+#endif

@@ -1,0 +1,146 @@
+#include "io/hdf5/hdf5_util.h"
+#include "io/weights/manifest.h"
+#include "io/weights/weights_writer.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    MAX_ATTRIBUTE_BYTES = 60 << 10, /* HDF5 refuses 64 KiB */
+    METADATA_BYTES = 1 << 16,       /* more than HDF5 needs at first */
+    TENSOR_METADATA_BYTES = 1 << 10
+};
+
+static mm_status check_names(const mm_checkpoint *cp)
+{
+    for (int i = 0; i < cp->table->n_tensors; i++) {
+        const char *name = cp->table->tensors[i].name;
+        if (!*name || strcmp(name, ".") == 0 || strpbrk(name, "/\n"))
+            return mm_fail(MM_E_ARG,
+                           "%s: a tensor cannot be named \"%s\" in a file",
+                           cp->path, name);
+    }
+    return MM_OK;
+}
+
+static mm_status create_dataset(mm_checkpoint *cp, hid_t group,
+                                hid_t properties, int tensor)
+{
+    const mm_tensor *t = &cp->table->tensors[tensor];
+    hid_t space = MM_H5_NONE, dataset = MM_H5_NONE;
+    hsize_t dims[MM_MAX_DIMS];
+    mm_status st;
+
+    for (int i = 0; i < t->n_dims; i++)
+        dims[i] = (hsize_t)t->shape[i];
+    MM_TRY_GOTO(st, done,
+                MM_H5_GET(space, cp->tmp_path, "bad shape",
+                          t->n_dims ? H5Screate_simple(t->n_dims, dims, NULL)
+                                    : H5Screate(H5S_SCALAR)));
+    MM_TRY_GOTO(st, done,
+                MM_H5_GET(dataset, cp->tmp_path, "cannot create a dataset",
+                          H5Dcreate2(group, t->name, H5T_IEEE_F32LE, space,
+                                     H5P_DEFAULT, properties, H5P_DEFAULT)));
+    cp->off_bytes[tensor] = mm_h5_offset(dataset);
+    if (cp->off_bytes[tensor] < 0)
+        st = mm_fail(MM_E_IO, "%s: HDF5 gave tensor %s no place", cp->tmp_path,
+                     t->name);
+done:
+    mm_h5_close(&dataset);
+    mm_h5_close(&space);
+    return st;
+}
+
+static mm_status create_group(mm_checkpoint *cp, hid_t file, hid_t *group)
+{
+    hid_t properties = H5Pcreate(H5P_GROUP_CREATE);
+    mm_status st = MM_OK;
+    if (properties < 0 || H5Pset_obj_track_times(properties, false) < 0 ||
+        H5Pset_link_creation_order(properties, H5P_CRT_ORDER_TRACKED |
+                                                   H5P_CRT_ORDER_INDEXED) < 0)
+        st = mm_h5_fail(MM_E_IO, cp->tmp_path, "HDF5 refuses its settings");
+    if (st == MM_OK)
+        st = MM_H5_GET(
+            *group, cp->tmp_path, "cannot create a group",
+            H5Gcreate2(file, "model", H5P_DEFAULT, properties, H5P_DEFAULT));
+    mm_h5_close(&properties);
+    return st;
+}
+
+/* The file's structure; every tensor has its place, and nothing in it yet. */
+static mm_status create_structure(mm_checkpoint *cp)
+{
+    hid_t file = MM_H5_NONE, group = MM_H5_NONE, properties = MM_H5_NONE;
+    int64_t n_bytes = cp->table->n_elems * 4 + METADATA_BYTES +
+                      (int64_t)cp->table->n_tensors * TENSOR_METADATA_BYTES;
+    mm_status st;
+
+    MM_TRY_GOTO(st, done, mm_checkpoint_probe(cp, n_bytes));
+    MM_TRY_GOTO(st, done, mm_h5_create(cp->tmp_path, &file));
+    MM_TRY_GOTO(st, done,
+                mm_h5_write_text_attribute(cp->tmp_path, file, "format",
+                                           "magmax-checkpoint"));
+    MM_TRY_GOTO(
+        st, done,
+        mm_h5_write_int_attribute(cp->tmp_path, file, "format_version", 1));
+    MM_TRY_GOTO(st, done, create_group(cp, file, &group));
+    MM_TRY_GOTO(st, done, mm_h5_contiguous(cp->tmp_path, &properties));
+    for (int i = 0; i < cp->table->n_tensors; i++)
+        MM_TRY_GOTO(st, done, create_dataset(cp, group, properties, i));
+    mm_h5_close(&group);
+    st = mm_h5_finish(cp->tmp_path, &file);
+done:
+    mm_h5_close(&properties);
+    mm_h5_close(&group);
+    mm_h5_close(&file);
+    return st;
+}
+
+static mm_status write_texts(const mm_checkpoint *cp, hid_t file,
+                             const char *model, const char *provenance,
+                             const char *manifest)
+{
+    const char *path = cp->tmp_path;
+    if (model && strlen(model) < MAX_ATTRIBUTE_BYTES)
+        MM_TRY(mm_h5_write_text_attribute(path, file, "model", model));
+    else if (model)
+        MM_TRY(mm_h5_write_text(path, file, "model_config", model));
+    if (provenance)
+        MM_TRY(mm_h5_write_text(path, file, "provenance", provenance));
+    return mm_h5_write_text(path, file, "manifest", manifest);
+}
+
+static mm_status finish(const mm_checkpoint *cp, const uint32_t *crc,
+                        const char *model, const char *provenance)
+{
+    bool long_model = model && strlen(model) >= MAX_ATTRIBUTE_BYTES;
+    const char *const names[] = {"/model_config", "/provenance", NULL};
+    const char *const texts[] = {long_model ? model : NULL, provenance, NULL};
+    char *manifest = NULL;
+    hid_t file = MM_H5_NONE;
+    mm_status st;
+
+    MM_TRY_GOTO(st, done,
+                mm_manifest_write(cp->table, crc, names, texts, &manifest));
+    MM_TRY_GOTO(st, done, mm_h5_open(cp->tmp_path, true, &file));
+    MM_TRY_GOTO(st, done, write_texts(cp, file, model, provenance, manifest));
+    st = mm_h5_finish(cp->tmp_path, &file);
+done:
+    mm_h5_close(&file);
+    free(manifest);
+    return st;
+}
+
+mm_status mm_checkpoint_create(mm_comm *comm, const char *path,
+                               const mm_tensor_table *table,
+                               mm_checkpoint **checkpoint)
+{
+    static const mm_checkpoint_format format = {
+        .check = check_names,
+        .create = create_structure,
+        .finish = finish,
+        .has_checksums = true,
+    };
+    const mm_checkpoint_content content = {&format, MM_ELEM_F32, NULL, NULL};
+    return mm_checkpoint_begin(comm, path, table, &content, checkpoint);
+}

@@ -1,0 +1,96 @@
+#ifndef MAGMAX_IO_WEIGHTS_WRITE_WEIGHTS_H
+#define MAGMAX_IO_WEIGHTS_WRITE_WEIGHTS_H
+
+#include "comm/comm.h"
+#include "io/weights/number_types.h"
+#include "src/base/tensor_table.h"
+
+/**
+ * Writes one file of named tensors, every rank its own range of the flat fp32
+ * buffer, streaming. The name appears only when the file is whole: written as
+ * PATH.tmp, flushed, renamed, and the folder flushed. Two formats, told apart
+ * by the function that creates the file; all else is common to both.
+ *
+ * A checkpoint (mm_checkpoint_create): group /model with one contiguous
+ * little-endian fp32 dataset a tensor, of its natural shape; root attributes
+ * `format` ("magmax-checkpoint"), `format_version` (1), `model` (the
+ * configuration's JSON, where known); dataset /provenance (JSON text); dataset
+ * /manifest (text: one line
+ * "<crc32, 8 hex digits>  <tensor>" a tensor in order, the CRC-32 of zlib over
+ * its bytes in the file; likewise "/provenance", and "/model_config", the
+ * dataset that holds a configuration of 60 KiB or more in the attribute's
+ * stead; then the CRC-32 of all these lines and the word "manifest"). HDF5's
+ * own metadata carries HDF5's checksums.
+ *
+ * safetensors (mm_safetensors_create): the tensors in the table's order, back
+ * to back, all of one type; __metadata__ holds "format": "pt", as the format's
+ * users expect, and the texts "model" and "provenance". The format has no
+ * checksums.
+ */
+typedef struct mm_checkpoint mm_checkpoint;
+
+/**
+ * Memory   Gives *checkpoint, ended by mm_checkpoint_commit. Keeps `table`.
+ * Ranks    Collective, same arguments.
+ * Errors   MM_E_IO on every rank when any rank cannot write there; MM_E_ARG for
+ *          a tensor whose name is empty, "." or has a slash or a line break.
+ */
+mm_status mm_checkpoint_create(mm_comm *comm, const char *path,
+                               const mm_tensor_table *table,
+                               mm_checkpoint **checkpoint);
+
+/**
+ * As mm_checkpoint_create, for a safetensors file of `type`: F32, F16 or BF16.
+ * Its header comes first in the file, so the texts must be known here.
+ *
+ * Memory   Gives *checkpoint, ended by mm_checkpoint_commit. Keeps `table`.
+ *          model and provenance: JSON texts, either may be NULL.
+ * Ranks    Collective, same arguments (the texts are read on rank 0).
+ * Errors   As mm_checkpoint_create; MM_E_ARG for another type, a tensor named
+ *          __metadata__ and texts or names that are not UTF-8.
+ */
+mm_status mm_safetensors_create(mm_comm *comm, const char *path,
+                                const mm_tensor_table *table, mm_elem_type type,
+                                const char *model, const char *provenance,
+                                mm_checkpoint **checkpoint);
+
+/**
+ * Write elements [lo, hi), rounded to the nearest (ties to even) where the file
+ * holds F16 or BF16. All ranks' pieces together cover the table once, in any
+ * order.
+ *
+ * Memory   values: host, [hi - lo], borrowed for the call.
+ * Ranks    Local.
+ * Errors   MM_E_IO (a full disk, ...); MM_E_VALUE naming the tensor for NaN,
+ *          infinity, or a number too large for the file's type: nothing broken
+ *          is ever stored.
+ */
+mm_status mm_checkpoint_write(mm_checkpoint *checkpoint, int64_t lo, int64_t hi,
+                              const float *values);
+
+/**
+ * Finish the file and give it its name, replacing what had it.
+ *
+ * Memory   Frees *checkpoint, also on failure (the temporary file is removed).
+ *          model and provenance: JSON texts for a checkpoint, either may be
+ *          NULL; read on rank 0. A safetensors file has its own already.
+ * Ranks    Collective; `status` is how this rank's writes went: if any rank
+ *          brings a failure, the file is abandoned and every rank returns it.
+ * Errors   `status` of any rank; MM_E_IO; MM_E_ARG when the pieces do not cover
+ *          the table once.
+ */
+mm_status mm_checkpoint_commit(mm_checkpoint **checkpoint, mm_status status,
+                               const char *model, const char *provenance);
+
+/**
+ * Write a whole buffer that every rank holds: create, each rank its partition,
+ * commit.
+ *
+ * Memory   values: host, [table->n_elems], the same on every rank.
+ * Ranks    Collective, same arguments.
+ */
+mm_status mm_checkpoint_save(mm_comm *comm, const char *path,
+                             const mm_tensor_table *table, const float *values,
+                             const char *model, const char *provenance);
+
+#endif
