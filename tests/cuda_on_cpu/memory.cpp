@@ -2,8 +2,8 @@
  * Device memory. Each allocation ends at a page that cannot be touched, starts
  * poisoned, and can be touched only while a stream's work runs: a kernel that
  * strays, and a host that follows a device pointer, fault. Where the processor
- * has keys for memory, a thread's key decides; elsewhere all of it is mapped and
- * unmapped, which took a quarter of some tests' time.
+ * has keys for memory, a thread's key decides; elsewhere all of it is mapped
+ * and unmapped, which took a quarter of some tests' time.
  */
 #include "tests/cuda_on_cpu/launch.h"
 #include "tests/cuda_on_cpu/races.h"
@@ -45,7 +45,7 @@ struct allocation {
 std::mutex lock;
 std::map<const char *, allocation> live; /* by the address given out */
 std::set<const void *> pinned;
-int n_open;                 /* where there are no keys */
+int n_open;                   /* where there are no keys */
 thread_local int n_open_here; /* where there are */
 
 /** The key of all device memory, which no thread holds at first; -1 where there
