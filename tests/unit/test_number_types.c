@@ -1,3 +1,4 @@
+/* Number types of weights files against IEEE 754 by its definition. */
 #include "io/weights/number_types.h"
 
 #include <setjmp.h>
