@@ -110,10 +110,10 @@ mm_status mm_device_alloc(mm_device *device, int64_t n_bytes, void **memory)
     return device->backend->alloc(device, n_bytes, memory);
 }
 
-void mm_device_release(mm_device *device, void **memory)
+void mm_device_free(mm_device *device, void **memory)
 {
     if (*memory)
-        device->backend->release(device, *memory);
+        device->backend->free(device, *memory);
     *memory = NULL;
 }
 
@@ -126,10 +126,10 @@ mm_status mm_host_alloc(mm_device *device, int64_t n_bytes, void **memory)
     return device->backend->host_alloc(device, n_bytes, memory);
 }
 
-void mm_host_release(mm_device *device, void **memory)
+void mm_host_free(mm_device *device, void **memory)
 {
     if (*memory)
-        device->backend->host_release(device, *memory);
+        device->backend->host_free(device, *memory);
     *memory = NULL;
 }
 

@@ -75,23 +75,23 @@ const char *mm_device_describe(const mm_device *device);
 /**
  * Device memory, 64-byte aligned, contents undefined.
  *
- * Memory   Gives *memory, returned by mm_device_release, which takes NULL.
+ * Memory   Gives *memory, returned by mm_device_free, which takes NULL.
  * Errors   MM_E_MEMORY naming the size.
  */
 mm_status mm_device_alloc(mm_device *device, int64_t n_bytes, void **memory);
-void mm_device_release(mm_device *device, void **memory);
+void mm_device_free(mm_device *device, void **memory);
 
 /**
  * Host memory that copies to and from the device go through without a stop:
  * pinned where the device has its own memory. 64-byte aligned, contents
  * undefined.
  *
- * Memory   Gives *memory, returned by mm_host_release, which takes NULL; not
+ * Memory   Gives *memory, returned by mm_host_free, which takes NULL; not
  *          before the copies that use it are done.
  * Errors   MM_E_MEMORY naming the size.
  */
 mm_status mm_host_alloc(mm_device *device, int64_t n_bytes, void **memory);
-void mm_host_release(mm_device *device, void **memory);
+void mm_host_free(mm_device *device, void **memory);
 
 mm_status mm_stream_create(mm_device *device, mm_stream **stream);
 

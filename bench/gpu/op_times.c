@@ -68,7 +68,7 @@ static mm_act *take_acts(op_rig *r, int64_t n)
     must(r->ops->float_to_act(r->stream, acts, floats, n));
     must(mm_stream_sync(r->stream));
     void *memory = floats;
-    mm_device_release(r->device, &memory);
+    mm_device_free(r->device, &memory);
     return acts;
 }
 
@@ -146,7 +146,7 @@ static void release_memory(op_rig *r)
                    r->logits, r->dlogits, r->features, r->inv_norm, r->sum,
                    r->count,  r->winner,  r->images,   r->labels};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        mm_device_release(r->device, &all[i]);
+        mm_device_free(r->device, &all[i]);
 }
 
 /* ---- time --------------------------------------------------------------- */

@@ -106,7 +106,7 @@ static mm_status cpu_alloc(mm_device *device, int64_t n_bytes, void **memory)
     return MM_OK;
 }
 
-static void cpu_release(mm_device *device, void *memory)
+static void cpu_free(mm_device *device, void *memory)
 {
     (void)device;
     free(memory);
@@ -217,9 +217,9 @@ const mm_backend mm_backend_cpu = {
     .open = cpu_open,
     .close = cpu_close,
     .alloc = cpu_alloc,
-    .release = cpu_release,
+    .free = cpu_free,
     .host_alloc = cpu_alloc,
-    .host_release = cpu_release,
+    .host_free = cpu_free,
     .stream_create = cpu_stream_create,
     .stream_destroy = cpu_stream_destroy,
     .stream_reserve = cpu_stream_reserve,

@@ -155,15 +155,15 @@ template <typename T> size_t shared_bytes(int n_warps)
  * which it copies the next while it works on one. */
 template <typename T>
 __global__ void __launch_bounds__(MOST_WARPS *MM_WARP, sizeof(T) == 2 ? 2 : 1)
-    mm_attention_kernel(mm_attention_arguments<T> a, int blocks_a_head)
+    mm_attention_kernel(mm_attention_arguments<T> a, int blocks_per_head)
 {
     MM_DYNAMIC_SHARED(T, queries);
     const int block_rows = (int)blockDim.x / MM_WARP * MM_CHUNK;
     T *keys = queries + block_rows * mm_tile<T>::LD;
     T *values = keys + 2 * mm_tile<T>::ELEMS;
-    const int block_first = (int)(blockIdx.x % blocks_a_head) * block_rows;
+    const int block_first = (int)(blockIdx.x % blocks_per_head) * block_rows;
     const int first = block_first + (int)(threadIdx.x / MM_WARP) * MM_CHUNK;
-    const int task = (int)(blockIdx.x / blocks_a_head);
+    const int task = (int)(blockIdx.x / blocks_per_head);
     const mm_head_view<T> h =
         mm_view_head(a, task / a.n_heads, task % a.n_heads);
     const int ahead = a.causal ? 1 : a.n_tokens;
@@ -252,14 +252,14 @@ static mm_status attention(mm_stream *stream, T *out, float *lse, const T *qkv,
     if (!mm_attention_fits(stream, a))
         return mm_attention_any(stream, a);
     const int n_warps = choose_warps(a.n_tokens);
-    const int blocks_a_head = (int)mm_ceil_div(n_tokens, n_warps * MM_CHUNK);
-    const int64_t n_blocks = n_images * n_heads * blocks_a_head;
+    const int blocks_per_head = (int)mm_ceil_div(n_tokens, n_warps * MM_CHUNK);
+    const int64_t n_blocks = n_images * n_heads * blocks_per_head;
     MM_CUDA_REQUIRE("attention", n_blocks <= INT32_MAX);
     MM_TRY(mm_allow_shared("attention", mm_attention_kernel<T>,
                            shared_bytes<T>(n_warps)));
     MM_LAUNCH((mm_attention_kernel<T>), (unsigned)n_blocks, n_warps * MM_WARP,
               shared_bytes<T>(n_warps), mm_cuda_stream_of(stream)->stream, a,
-              blocks_a_head);
+              blocks_per_head);
     return MM_CUDA(cudaGetLastError(),
                    "attention of %lld images, %lld tokens, %lld heads of 64",
                    (long long)n_images, (long long)n_tokens,

@@ -230,9 +230,9 @@ __global__ void __launch_bounds__(M == 1 ? 4 * MM_WARP : MOST_WARPS * MM_WARP,
     const grad_memory<T> m = divide<T>(shared, plan, a.n_tokens);
     const mm_head_view<T> h = mm_view_head(a, (int)blockIdx.x / a.n_heads,
                                            (int)blockIdx.x % a.n_heads);
-    for (int chunk = 0; chunk < plan.n_chunks; chunk += plan.chunks_a_pass) {
+    for (int chunk = 0; chunk < plan.n_chunks; chunk += plan.chunks_per_pass) {
         grad_place at = {chunk * MM_CHUNK,
-                         min(plan.chunks_a_pass, plan.n_chunks - chunk),
+                         min(plan.chunks_per_pass, plan.n_chunks - chunk),
                          plan.n_chunks,
                          first_chunk(chunk, plan.n_warps),
                          a.causal ? chunk * MM_CHUNK / QUERIES * QUERIES : 0,

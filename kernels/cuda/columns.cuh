@@ -50,7 +50,7 @@ inline mm_column_parts mm_divide_rows(int64_t n_rows, int64_t width)
 template <int N, int AHEAD, typename F>
 __device__ __forceinline__ void
 mm_sum_columns(float *out, const F &f, int64_t stride, bool accumulate,
-               int64_t n_rows, int64_t width, int64_t rows_a_part)
+               int64_t n_rows, int64_t width, int64_t rows_per_part)
 {
     enum { COLUMNS = MM_WARP * N };
     MM_SHARED(float, sums, MM_ROWS_A_BLOCK *COLUMNS); /* [warp][column] */
@@ -59,12 +59,13 @@ mm_sum_columns(float *out, const F &f, int64_t stride, bool accumulate,
     const int64_t first_column = blockIdx.x % column_blocks * COLUMNS;
     const int64_t j = first_column + mm_lane() * N;
     const int warp = (int)(threadIdx.x / MM_WARP);
-    const int64_t end =
-        n_rows < (part + 1) * rows_a_part ? n_rows : (part + 1) * rows_a_part;
+    const int64_t end = n_rows < (part + 1) * rows_per_part
+                            ? n_rows
+                            : (part + 1) * rows_per_part;
     mm_vec<float, N> sum = {};
     if (j < width) {
         const int64_t apart = MM_ROWS_A_BLOCK * stride;
-        int64_t i = part * rows_a_part + warp;
+        int64_t i = part * rows_per_part + warp;
         for (int64_t at = i * stride + j; i < end;
              i += AHEAD * MM_ROWS_A_BLOCK, at += AHEAD * apart) {
             typename F::template part<N> ahead[AHEAD];
@@ -116,10 +117,10 @@ template <typename T, int N = 1>
 __global__ void __launch_bounds__(MM_COLUMN_THREADS, MM_COLUMN_BLOCKS_AN_SM)
     mm_column_sums_kernel(float *out, const T *x, int64_t x_stride,
                           bool accumulate, int64_t n_rows, int64_t width,
-                          int64_t rows_a_part)
+                          int64_t rows_per_part)
 {
     mm_sum_columns<N, 4>(out, mm_elements<T>{x}, x_stride, accumulate, n_rows,
-                         width, rows_a_part);
+                         width, rows_per_part);
 }
 
 /** sums (+)= the sum of n_parts rows of partials, `stride` apart. */

@@ -195,7 +195,7 @@ static mm_status cuda_alloc(mm_device *device, int64_t n_bytes, void **memory)
                    (long long)n_bytes);
 }
 
-static void cuda_release(mm_device *device, void *memory)
+static void cuda_free(mm_device *device, void *memory)
 {
     (void)device;
     (void)cudaFree(memory);
@@ -211,7 +211,7 @@ static mm_status cuda_host_alloc(mm_device *device, int64_t n_bytes,
                    (long long)n_bytes);
 }
 
-static void cuda_host_release(mm_device *device, void *memory)
+static void cuda_host_free(mm_device *device, void *memory)
 {
     (void)device;
     (void)cudaFreeHost(memory);
@@ -408,9 +408,9 @@ const mm_backend mm_backend_cuda = {
     .open = cuda_open,
     .close = cuda_close,
     .alloc = cuda_alloc,
-    .release = cuda_release,
+    .free = cuda_free,
     .host_alloc = cuda_host_alloc,
-    .host_release = cuda_host_release,
+    .host_free = cuda_host_free,
     .stream_create = cuda_stream_create,
     .stream_destroy = cuda_stream_destroy,
     .stream_reserve = cuda_stream_reserve,

@@ -54,7 +54,7 @@ static mm_product_plan *find_plan(const mm_cuda_stream *cuda,
                                   cublasLtEpilogue_t epilogue)
 {
     mm_cuda_products *all = cuda->products;
-    const mm_product_plan made = mm_product_plan_for(
+    const mm_product_plan made = mm_product_plan_of(
         p, mm_product_compute(p->type, cuda->precision), epilogue);
     for (int i = 0; i < all->n_plans; i++) {
         mm_product_plan *q = &all->plans[i];

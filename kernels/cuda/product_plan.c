@@ -67,9 +67,9 @@ static const void *vector_of(const mm_cuda_product *p, int64_t epilogue)
                                                   : NULL;
 }
 
-mm_product_plan mm_product_plan_for(const mm_cuda_product *p,
-                                    cublasComputeType_t compute,
-                                    cublasLtEpilogue_t epilogue)
+mm_product_plan mm_product_plan_of(const mm_cuda_product *p,
+                                   cublasComputeType_t compute,
+                                   cublasLtEpilogue_t epilogue)
 {
     mm_product_plan plan = {
         .key = {.m = p->m,

@@ -47,9 +47,9 @@ cublasComputeType_t mm_product_compute(cudaDataType_t type,
                                        mm_cuda_precision precision);
 
 /** Empty, but for what it is for. */
-mm_product_plan mm_product_plan_for(const mm_cuda_product *p,
-                                    cublasComputeType_t compute,
-                                    cublasLtEpilogue_t epilogue);
+mm_product_plan mm_product_plan_of(const mm_cuda_product *p,
+                                   cublasComputeType_t compute,
+                                   cublasLtEpilogue_t epilogue);
 void mm_product_plan_clear(mm_product_plan *plan);
 
 /* These give false where the library refuses. */

@@ -306,7 +306,7 @@ static json_t *value_json(const mm_option *option, const value *v)
     return json_string(v->text);
 }
 
-json_t *mm_options_record(const mm_options *options)
+json_t *mm_options_to_json(const mm_options *options)
 {
     json_t *record = json_object();
     for (int i = 0; i < options->table->n_rows; i++) {
@@ -360,8 +360,8 @@ static mm_status check_option(const mm_option *option, const value *v,
     return st;
 }
 
-mm_status mm_options_check_record(const mm_options *options,
-                                  const json_t *record)
+mm_status mm_options_check_recorded(const mm_options *options,
+                                    const json_t *record)
 {
     for (int i = 0; i < options->table->n_rows; i++) {
         const mm_option *option = &options->table->rows[i];

@@ -79,7 +79,7 @@ const char *mm_options_operand(const mm_options *options, int i);
 
 /** Every option with a value, as JSON (a new reference; NULL without memory),
  * and "operands" where there are any. */
-json_t *mm_options_record(const mm_options *options);
+json_t *mm_options_to_json(const mm_options *options);
 
 /**
  * Check that a record made earlier agrees with these options, but for the free
@@ -87,8 +87,8 @@ json_t *mm_options_record(const mm_options *options);
  *
  * Errors   MM_E_ARG naming the first option that differs, with both values.
  */
-mm_status mm_options_check_record(const mm_options *options,
-                                  const json_t *record);
+mm_status mm_options_check_recorded(const mm_options *options,
+                                    const json_t *record);
 
 void mm_option_table_help(const mm_option_table *table, FILE *out);
 

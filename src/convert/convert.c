@@ -164,12 +164,12 @@ static mm_status prepare(engine *e)
     MM_TRY(open_inputs(e));
     MM_TRY(mm_convert_model_find(&e->inputs, e->request->model, e->log,
                                  &e->model));
-    MM_TRY(mm_convert_plan_make(&e->inputs, &e->model, e->names, e->log,
+    MM_TRY(mm_convert_plan_init(&e->inputs, &e->model, e->names, e->log,
                                 &e->plan));
     MM_TRY(check_openai(e));
     describe(e);
     MM_TRY(make_record(e));
-    MM_TRY(mm_convert_stream_open(&e->inputs, &e->plan, &e->stream));
+    MM_TRY(mm_convert_stream_create(&e->inputs, &e->plan, &e->stream));
     e->own = mm_convert_plan_range(&e->plan, mm_comm_rank(e->comm),
                                    mm_comm_n_ranks(e->comm));
     e->block = malloc(BLOCK_ELEMS * sizeof *e->block);
@@ -243,7 +243,7 @@ static void close_all(engine *e)
 {
     free(e->block);
     free(e->record);
-    mm_convert_stream_close(&e->stream);
+    mm_convert_stream_destroy(&e->stream);
     mm_convert_plan_clear(&e->plan);
     mm_convert_model_clear(&e->model);
     for (int i = 0; i < e->inputs.n_sources; i++)

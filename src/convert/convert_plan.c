@@ -272,7 +272,7 @@ static mm_status make_targets(const mm_naming *names, mm_convert_plan *plan)
     return MM_OK;
 }
 
-mm_status mm_convert_plan_make(const mm_convert_inputs *inputs,
+mm_status mm_convert_plan_init(const mm_convert_inputs *inputs,
                                const mm_convert_model *model,
                                const mm_naming *names, mm_log *log,
                                mm_convert_plan *plan)

@@ -103,9 +103,9 @@ static mm_status read_config(mm_convert_source *source, const char *text,
 {
     bool other_pixels = false;
     if (mm_naming_is_huggingface(source->naming))
-        return mm_config_file_huggingface(text, source->model_path,
+        return mm_config_from_huggingface(text, source->model_path,
                                           &source->model);
-    MM_TRY(mm_config_file_open_clip(text, source->model_path, &source->model,
+    MM_TRY(mm_config_from_open_clip(text, source->model_path, &source->model,
                                     &other_pixels));
     if (other_pixels)
         mm_log_warn(log,

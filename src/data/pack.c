@@ -59,9 +59,9 @@ static mm_status choose(packer *p)
     /* One task that holds everything: what the limit keeps. */
     mm_split_plan everything = {.strategy = MM_SPLIT_NONE,
                                 .n_classes = source->n_classes,
-                                .train_a_class = p->plan->train_a_class};
+                                .train_per_class = p->plan->train_per_class};
     mm_task_list list = {0};
-    MM_TRY(mm_task_list_make(source, &everything, &list));
+    MM_TRY(mm_task_list_init(source, &everything, &list));
     const mm_task *all = &list.tasks[0];
     int64_t n_test = source->one_split ? 0 : all->n_test;
     mm_status st = keep(&p->halves[0], &source->train, &p->made.train,

@@ -33,9 +33,9 @@ typedef struct mm_split_plan {
     int n_splits;  /* 0: the strategy's own number (1, or domains)    */
     int n_classes; /* rows of the head                                */
     int64_t
-        train_a_class;    /* most training samples a class and domain; 0: all */
-    int64_t test_a_class; /* likewise, test split                            */
-    bool need_train;      /* an empty training half of a task is an error    */
+        train_per_class; /* most training samples a class and domain; 0: all */
+    int64_t test_per_class; /* likewise, test split */
+    bool need_train; /* an empty training half of a task is an error    */
     bool need_test;
 } mm_split_plan;
 
@@ -54,7 +54,7 @@ typedef struct mm_split_plan {
  *          without samples (which task, which half), a domain split of data
  *          without domains or another number of tasks than domains.
  */
-mm_status mm_task_list_make(const mm_dataset *dataset,
+mm_status mm_task_list_init(const mm_dataset *dataset,
                             const mm_split_plan *plan, mm_task_list *list);
 void mm_task_list_clear(mm_task_list *list);
 

@@ -126,8 +126,8 @@ static void release(encoder *e)
     mm_feed_destroy(&e->feed);
     for (int i = 0; i < N_SLOTS; i++)
         mm_event_destroy(&e->slots[i].done);
-    mm_host_release(e->plan->device, &e->host_memory);
-    mm_device_release(e->plan->device, &e->device_memory);
+    mm_host_free(e->plan->device, &e->host_memory);
+    mm_device_free(e->plan->device, &e->device_memory);
     mm_vit_destroy(&e->vit);
     mm_stream_destroy(&e->stream);
 }

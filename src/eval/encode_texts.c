@@ -212,9 +212,9 @@ static void release(encoder *e)
     mm_upload_destroy(&e->upload);
     for (int i = 0; i < N_SLOTS; i++)
         mm_event_destroy(&e->slots[i].done);
-    mm_host_release(e->plan->device, &e->host_memory);
+    mm_host_free(e->plan->device, &e->host_memory);
     mm_text_destroy(&e->text);
-    mm_device_release(e->plan->device, &e->device_memory);
+    mm_device_free(e->plan->device, &e->device_memory);
     mm_stream_destroy(&e->stream);
     free(e->order);
 }

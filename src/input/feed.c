@@ -262,7 +262,7 @@ void mm_feed_destroy(mm_feed **feed)
     }
     free(f->hands);
     for (int i = 0; i < f->n_slots; i++) {
-        mm_host_release(f->plan.device, &f->slots[i].memory);
+        mm_host_free(f->plan.device, &f->slots[i].memory);
         free(f->slots[i].samples);
         free(f->slots[i].status);
         free(f->slots[i].bad);
@@ -355,7 +355,7 @@ mm_status mm_feed_next(mm_feed *f, mm_fed *fed)
     return st;
 }
 
-void mm_feed_clear(mm_feed *f)
+void mm_feed_cancel(mm_feed *f)
 {
     pthread_mutex_lock(&f->lock);
     for (int64_t i = f->n_given; i < f->n_pushed; i++) {

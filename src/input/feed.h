@@ -63,7 +63,7 @@ void mm_feed_push(mm_feed *feed, const int64_t *samples, int64_t n,
 /**
  * The oldest batch that was asked for; there must be one.
  *
- * Memory   *fed points into the feed, until the next call or mm_feed_clear.
+ * Memory   *fed points into the feed, until the next call or mm_feed_cancel.
  * Timing   Waits until it is there, and helps.
  * Errors   MM_E_MEMORY; and, unless bad images are skipped, MM_E_FORMAT,
  *          MM_E_VALUE: those of the batch's first bad image, naming it. An
@@ -73,7 +73,7 @@ void mm_feed_push(mm_feed *feed, const int64_t *samples, int64_t n,
 mm_status mm_feed_next(mm_feed *feed, mm_fed *fed);
 
 /** Forget what was asked for and has not come back. */
-void mm_feed_clear(mm_feed *feed);
+void mm_feed_cancel(mm_feed *feed);
 
 /** Seconds spent in mm_feed_next so far. */
 double mm_feed_wait_s(const mm_feed *feed);

@@ -68,7 +68,7 @@ void mm_upload_destroy(mm_upload **upload)
     if (u->stream)
         (void)mm_stream_sync(u->stream);
     for (int i = 0; i < N_BUFFERS; i++) {
-        mm_device_release(u->device, &u->buffers[i].memory);
+        mm_device_free(u->device, &u->buffers[i].memory);
         mm_event_destroy(&u->buffers[i].used);
     }
     mm_event_destroy(&u->copied);

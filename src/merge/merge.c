@@ -89,7 +89,7 @@ static mm_status make_plan(engine *e)
         inputs[i].table = mm_weights_table(e->inputs[i]);
     }
     mm_status st =
-        mm_merge_plan_make(&e->plan, &pretrained, inputs, request->n_inputs);
+        mm_merge_plan_init(&e->plan, &pretrained, inputs, request->n_inputs);
     free(inputs);
     return st;
 }
@@ -225,10 +225,10 @@ static mm_status fold_block(engine *e, int64_t lo, int64_t first,
         MM_TRY(send(e, MM_PIPELINE_TUNED, e->inputs[task], first, n_elems,
                     &tuned));
         MM_TRY(method->fold(&e->settings, &block, tuned, task));
-        MM_TRY(mm_pipeline_release(e->pipeline, MM_PIPELINE_TUNED));
+        MM_TRY(mm_pipeline_used(e->pipeline, MM_PIPELINE_TUNED));
     }
-    MM_TRY(mm_pipeline_finish(e->pipeline, &e->settings, &block, lo));
-    MM_TRY(mm_pipeline_release(e->pipeline, MM_PIPELINE_BASE));
+    MM_TRY(mm_pipeline_end(e->pipeline, &e->settings, &block, lo));
+    MM_TRY(mm_pipeline_used(e->pipeline, MM_PIPELINE_BASE));
     return write_results(e, false);
 }
 
@@ -283,7 +283,7 @@ static mm_status commit(engine *e, mm_status st)
     char *record = NULL;
     const mm_merge_result result = {e->plan.folded.n_elems, e->n_won};
     if (st == MM_OK)
-        st = mm_merge_record(e->request, &result, &record);
+        st = mm_merge_provenance(e->request, &result, &record);
     st = mm_checkpoint_commit(&e->checkpoint, st,
                               mm_weights_model(e->pretrained), record);
     free(record);

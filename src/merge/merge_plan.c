@@ -79,7 +79,7 @@ static void append(mm_merge_plan *plan, const mm_tensor *tensor, bool folded)
     last->hi = tensor->off_elems + tensor->n_elems;
 }
 
-mm_status mm_merge_plan_make(mm_merge_plan *plan,
+mm_status mm_merge_plan_init(mm_merge_plan *plan,
                              const mm_merge_source *pretrained,
                              const mm_merge_source *inputs, int n_inputs)
 {

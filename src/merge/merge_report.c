@@ -44,8 +44,8 @@ static mm_status write_json(json_t *object, size_t flags, char **text)
                  : mm_fail(MM_E_MEMORY, "no memory for the record of a merge");
 }
 
-mm_status mm_merge_record(const mm_merge_request *request,
-                          const mm_merge_result *result, char **text)
+mm_status mm_merge_provenance(const mm_merge_request *request,
+                              const mm_merge_result *result, char **text)
 {
     json_t *object = json_pack(
         "{ss, ss, ss, sf, so, so, sI, so}", "program", "magmax_merge",

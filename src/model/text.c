@@ -74,7 +74,7 @@ void mm_text_destroy(mm_text **text)
     mm_text *t = *text;
     if (!t)
         return;
-    mm_device_release(t->device, &t->memory);
+    mm_device_free(t->device, &t->memory);
     mm_blocks_destroy(&t->blocks);
     free(t);
     *text = NULL;

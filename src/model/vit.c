@@ -130,7 +130,7 @@ void mm_vit_destroy(mm_vit **vit)
     mm_vit *v = *vit;
     if (!v)
         return;
-    mm_device_release(v->device, &v->memory);
+    mm_device_free(v->device, &v->memory);
     mm_blocks_destroy(&v->blocks);
     free(v);
     *vit = NULL;
@@ -274,7 +274,7 @@ mm_status mm_vit_copy_activation(mm_vit *vit, int64_t layer, float *host)
         st = mm_copy_to_host(vit->stream, host, floats, n_bytes);
     if (st == MM_OK)
         st = mm_stream_sync(vit->stream);
-    mm_device_release(vit->device, &floats);
+    mm_device_free(vit->device, &floats);
     return st;
 }
 

@@ -45,7 +45,7 @@ static mm_status work(const mm_job *job)
     const mm_options *options = job->options;
     json_t *record =
         json_pack("{s:s, s:s, s:o}", "program", table.program, "version",
-                  MAGMAX_VERSION, "options", mm_options_record(options));
+                  MAGMAX_VERSION, "options", mm_options_to_json(options));
     mm_convert_request request = {
         .input = mm_options_operand(options, 0),
         .output = mm_options_operand(options, 1),

@@ -119,7 +119,7 @@ static mm_status work(const mm_job *job)
     mm_merge_result result = {
         .n_won = calloc((size_t)n_inputs + 1, sizeof *result.n_won)};
     /* Where a path is no UTF-8 there is no record, and the merge goes on. */
-    json_t *record = mm_options_record(options);
+    json_t *record = mm_options_to_json(options);
     mm_status st = MM_OK;
     if (!inputs || !result.n_won)
         st = mm_fail(MM_E_MEMORY, "no memory for %d inputs", n_inputs);

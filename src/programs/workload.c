@@ -35,7 +35,7 @@ mm_status mm_workload_open_model(const mm_job *job, bool for_training,
                                  uint64_t seed, mm_workload *work)
 {
     MM_TRY(open_device(job, for_training, work));
-    return mm_model_open(
+    return mm_model_init(
         job->comm, job->log, mm_options_text(job->options, "model"),
         mm_options_text(job->options, "load"), seed, &work->model);
 }
@@ -43,7 +43,7 @@ mm_status mm_workload_open_model(const mm_job *job, bool for_training,
 mm_status mm_workload_open_text_model(const mm_job *job, mm_workload *work)
 {
     MM_TRY(open_device(job, false, work));
-    return mm_model_open_text(
+    return mm_model_init_text(
         job->comm, job->log, mm_options_text(job->options, "model"),
         mm_options_text(job->options, "load"), &work->model);
 }
@@ -134,15 +134,15 @@ static mm_status open_tasks(const mm_options *options, mm_log *log,
         .strategy = mm_split_strategy_of(strategy),
         .n_splits = (int)int_or_zero(options, "n-splits"),
         .n_classes = (int)work->head.n_classes,
-        .train_a_class = for_training ? a_class : 0,
-        .test_a_class = for_training ? 0 : a_class,
+        .train_per_class = for_training ? a_class : 0,
+        .test_per_class = for_training ? 0 : a_class,
         .need_train = for_training,
         .need_test = !for_training,
     };
     if (strategy && plan.strategy != MM_SPLIT_DOMAIN && plan.n_splits == 0)
         return mm_fail(MM_E_ARG, "--split-strategy %s needs --n-splits",
                        strategy);
-    MM_TRY(mm_task_list_make(work->dataset, &plan, &work->tasks));
+    MM_TRY(mm_task_list_init(work->dataset, &plan, &work->tasks));
     warn_of_other_names(log, mm_options_text(options, "head"), &work->head,
                         work->dataset);
     return MM_OK;
@@ -169,7 +169,7 @@ char *mm_workload_provenance(const mm_job *job, const char *program)
 {
     json_t *root =
         json_pack("{s:s, s:s, s:o}", "program", program, "version",
-                  MAGMAX_VERSION, "options", mm_options_record(job->options));
+                  MAGMAX_VERSION, "options", mm_options_to_json(job->options));
     char *text = root ? json_dumps(root, 0) : NULL;
     json_decref(root);
     return text;

@@ -79,7 +79,7 @@ static mm_status find_benchmark(const mm_job *job,
                    mm_fail_message());
 }
 
-mm_status mm_zero_shot_texts_open(const mm_job *job, mm_zero_shot_texts *texts)
+mm_status mm_zero_shot_texts_read(const mm_job *job, mm_zero_shot_texts *texts)
 {
     const mm_benchmark *benchmark;
     /* All ranks look into a folder, or none. */

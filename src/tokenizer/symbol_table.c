@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-mm_status mm_symbol_table_make(int32_t max, size_t pool_bytes,
+mm_status mm_symbol_table_init(int32_t max, size_t pool_bytes,
                                mm_symbol_table *table)
 {
     uint32_t n_slots = 1024;

@@ -21,7 +21,7 @@ typedef struct sequence {
     float *theta_0; /* kept where tasks do not follow each other */
     mm_loader *loader;
     mm_stepper *stepper;
-    mm_step_record under_way; /* of the step whose result is not known yet */
+    mm_step_entry under_way; /* of the step whose result is not known yet */
     double last_loss;
 } sequence;
 
@@ -66,9 +66,9 @@ static bool is_finite(const mm_step_result *result)
  */
 static mm_status take_result(sequence *s, mm_status st,
                              const mm_step_result *result,
-                             const mm_step_record *record)
+                             const mm_step_entry *record)
 {
-    mm_step_record *r = &s->under_way;
+    mm_step_entry *r = &s->under_way;
     bool known = result->n_images > 0 && is_finite(result);
     if (known) {
         r->loss = s->last_loss = result->loss;
@@ -93,7 +93,7 @@ static mm_status finish_step(sequence *s)
 
 /** One step; one whose images are all skipped changes nothing, and has neither
  * loss nor gradient. */
-static mm_status train_step(sequence *s, int64_t step, mm_step_record *record)
+static mm_status train_step(sequence *s, int64_t step, mm_step_entry *record)
 {
     mm_batch batch;
     mm_step_result last = {0};
@@ -112,12 +112,12 @@ static mm_status train_epoch(sequence *s, int task, int64_t epoch,
 {
     const mm_sequence_plan *plan = s->plan;
     int64_t in_epoch = mm_loader_n_steps(s->loader);
-    mm_loader_begin_epoch(s->loader, epoch);
+    mm_loader_start_epoch(s->loader, epoch);
     for (int64_t i = 0; i < in_epoch; i++) {
         double begin_s = mm_clock_s();
         double waited_s = mm_stepper_wait_s(s->stepper);
         double fed_s = mm_loader_wait_s(s->loader);
-        mm_step_record record = {.task = task, .epoch = epoch};
+        mm_step_entry record = {.task = task, .epoch = epoch};
         record.step = epoch * in_epoch + i;
         record.lr = mm_schedule_lr(plan->lr, record.step, n_steps,
                                    warmup_steps(plan, n_steps));
@@ -201,9 +201,9 @@ static mm_status train_task(sequence *s, int task)
     const mm_sequence_plan *plan = s->plan;
     const mm_task *t = &plan->tasks->tasks[task];
     MM_TRY(mm_run_dir_restart_task(plan->dir, task));
-    mm_status st = mm_loader_begin_task(s->loader, t, task, plan->epochs);
+    mm_status st = mm_loader_start_task(s->loader, t, task, plan->epochs);
     if (st == MM_OK)
-        st = mm_stepper_begin_task(
+        st = mm_stepper_start_task(
             s->stepper, plan->sequential ? s->model->theta : s->theta_0,
             plan->head, t);
     MM_TRY(mm_comm_agree(plan->comm, st));

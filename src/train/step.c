@@ -51,7 +51,7 @@ static mm_status create_local(mm_stepper *s)
     MM_TRY(mm_event_create(p->device, &s->done));
     MM_TRY(mm_host_alloc(p->device, s->sizes.outcome_bytes, &s->host_memory));
     s->host_outcome = s->host_memory;
-    MM_TRY(mm_step_memory_take(p, &s->sizes, &s->memory));
+    MM_TRY(mm_step_memory_alloc(p, &s->sizes, &s->memory));
     s->host_head = malloc((size_t)(p->most_classes * p->config->embed_dim) *
                           sizeof *s->host_head);
     if (!s->host_head)
@@ -122,8 +122,8 @@ void mm_stepper_destroy(mm_stepper **stepper)
         (void)mm_stream_sync(s->stream);
     mm_upload_destroy(&s->upload);
     mm_event_destroy(&s->done);
-    mm_host_release(s->plan.device, &s->host_memory);
-    mm_step_memory_release(s->plan.device, &s->memory);
+    mm_host_free(s->plan.device, &s->host_memory);
+    mm_step_memory_free(s->plan.device, &s->memory);
     mm_vit_destroy(&s->vit);
     mm_stream_destroy(&s->stream);
     free(s);
@@ -143,7 +143,7 @@ double mm_stepper_wait_s(const mm_stepper *s)
 
 /* ---- tasks ------------------------------------------------------------- */
 
-mm_status mm_stepper_begin_task(mm_stepper *s, const float *theta,
+mm_status mm_stepper_start_task(mm_stepper *s, const float *theta,
                                 const mm_head *head, const mm_task *task)
 {
     MM_ASSERT(task->n_classes <= s->plan.most_classes);

@@ -64,7 +64,7 @@ double mm_stepper_wait_s(const mm_stepper *stepper);
  * Memory   theta: host, [n parameters], borrowed for the call.
  * Ranks    Local.
  */
-mm_status mm_stepper_begin_task(mm_stepper *stepper, const float *theta,
+mm_status mm_stepper_start_task(mm_stepper *stepper, const float *theta,
                                 const mm_head *head, const mm_task *task);
 
 /**

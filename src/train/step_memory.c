@@ -48,9 +48,9 @@ static void lay_out(const mm_step_plan *plan, const mm_step_sizes *sizes,
     to->n_bytes = arena->used;
 }
 
-mm_status mm_step_memory_take(const mm_step_plan *plan,
-                              const mm_step_sizes *sizes,
-                              mm_step_memory *memory)
+mm_status mm_step_memory_alloc(const mm_step_plan *plan,
+                               const mm_step_sizes *sizes,
+                               mm_step_memory *memory)
 {
     mm_arena arena = {0};
     lay_out(plan, sizes, &arena, memory);
@@ -60,9 +60,9 @@ mm_status mm_step_memory_take(const mm_step_plan *plan,
     return MM_OK;
 }
 
-void mm_step_memory_release(mm_device *device, mm_step_memory *memory)
+void mm_step_memory_free(mm_device *device, mm_step_memory *memory)
 {
-    mm_device_release(device, &memory->block);
+    mm_device_free(device, &memory->block);
     *memory = (mm_step_memory){0};
 }
 

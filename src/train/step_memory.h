@@ -34,13 +34,13 @@ typedef struct mm_step_memory {
 mm_status mm_step_sizes_of(const mm_step_plan *plan, mm_step_sizes *sizes);
 
 /**
- * Memory   Gives what *memory points to, freed by mm_step_memory_release.
+ * Memory   Gives what *memory points to, freed by mm_step_memory_free.
  * Ranks    Local.
  * Errors   MM_E_MEMORY naming the size.
  */
-mm_status mm_step_memory_take(const mm_step_plan *plan,
-                              const mm_step_sizes *sizes,
-                              mm_step_memory *memory);
-void mm_step_memory_release(mm_device *device, mm_step_memory *memory);
+mm_status mm_step_memory_alloc(const mm_step_plan *plan,
+                               const mm_step_sizes *sizes,
+                               mm_step_memory *memory);
+void mm_step_memory_free(mm_device *device, mm_step_memory *memory);
 
 #endif

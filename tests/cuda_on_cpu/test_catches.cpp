@@ -135,7 +135,7 @@ __global__ void half_of_a_shuffle_kernel(float *x)
         *x = __shfl_xor_sync(0xFFFFFFFFu, 1.0f, 1);
 }
 
-static void shuffle_half_a_warp()
+static void shuffle_half_warp()
 {
     MM_LAUNCH(half_of_a_shuffle_kernel, 1, 32, 0, stream, device_floats(1));
     cudaStreamSynchronize(stream);
@@ -149,7 +149,7 @@ static void diverging_threads_are_caught_with_the_kernels_name(void **)
     said = how_it_failed(part_at_barriers);
     assert_non_null(said);
     assert_non_null(strstr(said, "two_barriers_kernel"));
-    said = how_it_failed(shuffle_half_a_warp);
+    said = how_it_failed(shuffle_half_warp);
     assert_non_null(said);
     assert_non_null(strstr(said, "half_of_a_shuffle_kernel"));
 }

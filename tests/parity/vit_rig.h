@@ -130,7 +130,7 @@ static inline void rig_close(rig *r)
                        r->dlogits, r->inv_norm, r->dfeatures, r->images,
                        r->labels,  r->loss_sum, r->shadow};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
-        mm_device_release(r->device, &buffers[i]);
+        mm_device_free(r->device, &buffers[i]);
     mm_vit_destroy(&r->vit);
     mm_tensor_table_clear(&r->table);
     mm_model_config_clear(&r->config);
