@@ -9,12 +9,12 @@
 
 typedef struct mm_convert_request {
     const char *input;
-    const char *with;     /* file that has what the input lacks, or NULL */
-    const char *output;   /* .h5: a checkpoint, .safetensors */
-    const char *model;    /* what the user typed for --model, or NULL */
-    const char *names;    /* one of MM_NAMINGS */
-    const char *dtype;    /* f32, f16, bf16; NULL: the format's usual one */
-    const json_t *record; /* what the output says of its making; may be NULL */
+    const char *with;         /* file that has what the input lacks, or NULL */
+    const char *output;       /* .h5: a checkpoint, .safetensors */
+    const char *model;        /* what the user typed for --model, or NULL */
+    const char *names;        /* one of MM_NAMINGS */
+    const char *dtype;        /* f32, f16, bf16; NULL: the format's usual one */
+    const json_t *provenance; /* of the output; may be NULL */
 } mm_convert_request;
 
 /**

@@ -14,7 +14,9 @@ typedef struct mm_convert_stream mm_convert_stream;
 
 /**
  * Memory   Gives *stream, freed by mm_convert_stream_destroy. Keeps both
- * others. Ranks    Local. Errors   MM_E_MEMORY.
+ *          others.
+ * Ranks    Local.
+ * Errors   MM_E_MEMORY.
  */
 mm_status mm_convert_stream_create(const mm_convert_inputs *inputs,
                                    const mm_convert_plan *plan,

@@ -20,8 +20,8 @@
 typedef struct mm_domains_plan {
     const char *const *names; /* [n_names] synthetic domains           */
     int n_names;              /* 0: the data set's own domains, if any */
-    int64_t train_per_class;  /* most training images a class and domain;
-                               0: all                                */
+    int64_t train_per_class;  /* most training images of each class and domain;
+                                 0: all                                */
     uint64_t seed;            /* of the noise                          */
 } mm_domains_plan;
 

@@ -32,10 +32,10 @@ typedef struct mm_split_plan {
     mm_split_strategy strategy;
     int n_splits;  /* 0: the strategy's own number (1, or domains)    */
     int n_classes; /* rows of the head                                */
-    int64_t
-        train_per_class; /* most training samples a class and domain; 0: all */
-    int64_t test_per_class; /* likewise, test split */
-    bool need_train; /* an empty training half of a task is an error    */
+    int64_t train_per_class; /* most training samples of each class and domain;
+                                0: all */
+    int64_t test_per_class;  /* likewise, test samples                      */
+    bool need_train;         /* an empty training half of a task is an error */
     bool need_test;
 } mm_split_plan;
 

@@ -280,13 +280,13 @@ static mm_status verify(const engine *e)
 
 static mm_status commit(engine *e, mm_status st)
 {
-    char *record = NULL;
+    char *provenance = NULL;
     const mm_merge_result result = {e->plan.folded.n_elems, e->n_won};
     if (st == MM_OK)
-        st = mm_merge_provenance(e->request, &result, &record);
+        st = mm_merge_provenance(e->request, &result, &provenance);
     st = mm_checkpoint_commit(&e->checkpoint, st,
-                              mm_weights_model(e->pretrained), record);
-    free(record);
+                              mm_weights_model(e->pretrained), provenance);
+    free(provenance);
     return st;
 }
 

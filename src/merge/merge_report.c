@@ -41,7 +41,7 @@ static mm_status write_json(json_t *object, size_t flags, char **text)
     *text = object ? json_dumps(object, flags) : NULL;
     json_decref(object);
     return *text ? MM_OK
-                 : mm_fail(MM_E_MEMORY, "no memory for the record of a merge");
+                 : mm_fail(MM_E_MEMORY, "no memory for a report of the merge");
 }
 
 mm_status mm_merge_provenance(const mm_merge_request *request,

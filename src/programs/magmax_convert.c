@@ -43,7 +43,7 @@ static const mm_option_table table = {
 static mm_status work(const mm_job *job)
 {
     const mm_options *options = job->options;
-    json_t *record =
+    json_t *provenance =
         json_pack("{s:s, s:s, s:o}", "program", table.program, "version",
                   MAGMAX_VERSION, "options", mm_options_to_json(options));
     mm_convert_request request = {
@@ -53,10 +53,10 @@ static mm_status work(const mm_job *job)
         .model = mm_options_text(options, "model"),
         .names = mm_options_text(options, "names"),
         .dtype = mm_options_text(options, "dtype"),
-        .record = record,
+        .provenance = provenance,
     };
     mm_status st = mm_convert(job->comm, job->log, &request);
-    json_decref(record);
+    json_decref(provenance);
     return st;
 }
 

@@ -132,7 +132,7 @@ static mm_status write_head(const mm_job *job, const mm_head *head)
         return MM_OK;
     char *provenance = mm_workload_provenance(job, table.program);
     if (!provenance)
-        return mm_fail(MM_E_MEMORY, "no memory for a record");
+        return mm_fail(MM_E_MEMORY, "no memory for the provenance");
     mm_status st = mm_head_write(mm_options_text(job->options, "output"), head,
                                  provenance);
     free(provenance);

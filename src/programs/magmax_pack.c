@@ -158,7 +158,7 @@ static mm_status pack(const mm_job *job, const mm_domains_plan *plan)
                                 &source));
     provenance = mm_workload_provenance(job, table.program);
     st = provenance ? pack_source(job, source, plan, provenance)
-                    : mm_fail(MM_E_MEMORY, "no memory for a record of options");
+                    : mm_fail(MM_E_MEMORY, "no memory for the provenance");
 done:
     free(provenance);
     mm_dataset_close(&source);

@@ -197,7 +197,8 @@ static mm_status train(const mm_job *job)
     MM_TRY_GOTO(st, done,
                 mm_workload_open_bad(job, &work.dataset->train, &work));
     provenance = mm_workload_provenance(job, table.program);
-    st = provenance ? MM_OK : mm_fail(MM_E_MEMORY, "no memory for a record");
+    st = provenance ? MM_OK
+                    : mm_fail(MM_E_MEMORY, "no memory for the provenance");
     MM_TRY_GOTO(st, done, mm_comm_agree(job->comm, st));
     MM_TRY_GOTO(st, done,
                 mm_run_dir_open(job->comm,

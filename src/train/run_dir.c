@@ -50,9 +50,10 @@ static mm_status check_config(const char *path, const char *program,
     const char *made_by = json_string_value(json_object_get(root, "program"));
     mm_status st;
     if (!recorded || !made_by || strcmp(made_by, program) != 0) {
-        st = mm_fail(MM_E_FORMAT,
-                     "%s is not the record of a %s run; choose another --save",
-                     path, program);
+        st = mm_fail(
+            MM_E_FORMAT,
+            "%s is not the config.json of a %s run; choose another --save",
+            path, program);
     } else {
         st = mm_options_check_recorded(options, recorded);
         if (st != MM_OK)

@@ -47,7 +47,7 @@ typedef struct mm_step_entry {
 
 /** Append a line. Local: other ranks than 0 do nothing; an error is kept and
  * told by mm_run_dir_flush. */
-void mm_run_dir_log_step(mm_run_dir *dir, const mm_step_entry *record);
+void mm_run_dir_log_step(mm_run_dir *dir, const mm_step_entry *entry);
 
 /** Bring the log to disk. Errors: MM_E_IO, on every rank. */
 mm_status mm_run_dir_flush(mm_run_dir *dir);
