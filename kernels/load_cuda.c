@@ -25,7 +25,7 @@ mm_status mm_module_open_cuda(const mm_backend **backend)
         .file = "libmagmax_cuda.so",
         .variable = "MAGMAX_CUDA_MODULE",
         .table_bytes = MM_CUDA_TABLE_BYTES,
-        .look = find_driver,
+        .probe = find_driver,
     };
     const void *table = NULL;
     mm_status st = mm_module_open(&cuda, &table);

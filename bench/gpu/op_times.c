@@ -111,7 +111,7 @@ static void take_memory(op_rig *r)
     r->qkv = take_acts(r, 3 * x);
     r->dqkv = take_acts(r, 3 * x);
     r->weights = take_acts(r, r->N);
-    r->shadow = r->a < (int64_t)sizeof(float) ? r->weights : NULL;
+    r->theta_low = r->a < (int64_t)sizeof(float) ? r->weights : NULL;
     r->theta = take_floats(r, r->N, 1, false);
     r->grad = take_floats(r, r->N, 1, false);
     r->m = take_floats(r, r->N, 1, false);

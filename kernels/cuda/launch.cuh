@@ -162,10 +162,10 @@ mm_status mm_allow_shared(const char *op, K *kernel, size_t n_bytes)
                    "%s prefers shared memory", op);
 }
 
-/** Blocks for a kernel whose blocks each do `a_block` of `n`; n > 0. */
-inline unsigned mm_blocks(int64_t n, int64_t a_block)
+/** Blocks for a kernel whose blocks each do `per_block` of `n`; n > 0. */
+inline unsigned mm_blocks(int64_t n, int64_t per_block)
 {
-    return (unsigned)mm_ceil_div(n, a_block);
+    return (unsigned)mm_ceil_div(n, per_block);
 }
 
 #endif

@@ -123,7 +123,8 @@ static bool lay_out(mm_product_plan *plan, cublasLtMatrixLayout_t *layout,
 }
 
 /** With an epilogue, its vector, whose type the library wants to be c's: so
- * biases come from the weights' shadow, and their gradients go with c fp32. */
+ * biases come from the low-precision copy of the weights, and their gradients
+ * go with c in fp32. */
 static bool point_at_vector(mm_product_plan *plan, const mm_cuda_product *p)
 {
     const void *vector = vector_of(p, plan->key.epilogue);

@@ -125,8 +125,8 @@ static int compare(const void *a, const void *b)
     return order ? order : (x > y) - (x < y);
 }
 
-void mm_class_names_warn_of_twins(mm_log *log, const char *const *names,
-                                  int64_t n)
+void mm_class_names_warn_of_duplicates(mm_log *log, const char *const *names,
+                                       int64_t n)
 {
     const char *const **sorted = malloc((size_t)n * sizeof *sorted + 1);
     for (int64_t i = 0; sorted && i < n; i++)

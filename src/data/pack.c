@@ -11,11 +11,11 @@
 #include <string.h>
 
 /* What one thread reads and transforms with. */
-typedef struct hand {
+typedef struct workspace {
     mm_sample_reader *reader;
     mm_transform *transform;
     uint8_t *out;
-} hand;
+} workspace;
 
 /* One half of the data set: what is kept of it, and what it becomes. */
 typedef struct half {
@@ -151,7 +151,8 @@ static mm_status set_form(const packer *p, const half *h)
 
 /* ---- the images -------------------------------------------------------- */
 
-static mm_status create_hand(const packer *p, const half *h, hand *made)
+static mm_status create_workspace(const packer *p, const half *h,
+                                  workspace *made)
 {
     MM_TRY(mm_sample_reader_create(h->from, &made->reader));
     int64_t size = p->plan->size;
@@ -163,18 +164,19 @@ static mm_status create_hand(const packer *p, const half *h, hand *made)
                      : mm_fail(MM_E_MEMORY, "no memory to resize images");
 }
 
-static void destroy_hands(hand **hands, int n)
+static void destroy_workspaces(workspace **workspaces, int n)
 {
-    for (int i = 0; *hands && i < n; i++) {
-        mm_sample_reader_destroy(&(*hands)[i].reader);
-        mm_transform_destroy(&(*hands)[i].transform);
-        free((*hands)[i].out);
+    for (int i = 0; *workspaces && i < n; i++) {
+        mm_sample_reader_destroy(&(*workspaces)[i].reader);
+        mm_transform_destroy(&(*workspaces)[i].transform);
+        free((*workspaces)[i].out);
     }
-    free(*hands);
-    *hands = NULL;
+    free(*workspaces);
+    *workspaces = NULL;
 }
 
-static mm_status pack_resized(packer *p, const half *h, hand *with, int64_t i)
+static mm_status pack_resized(packer *p, const half *h, workspace *with,
+                              int64_t i)
 {
     int64_t sample = h->kept[i],
             image_bytes = p->plan->size * p->plan->size * 3;
@@ -190,7 +192,8 @@ static mm_status pack_resized(packer *p, const half *h, hand *with, int64_t i)
                                 image_bytes);
 }
 
-static mm_status pack_bytes(packer *p, const half *h, hand *with, int64_t i)
+static mm_status pack_bytes(packer *p, const half *h, workspace *with,
+                            int64_t i)
 {
     const uint8_t *bytes;
     int64_t n_bytes, sample = h->kept[i];
@@ -240,12 +243,12 @@ static void note_failure(packer *p, const half *h, int64_t i, mm_status st,
 static mm_status pack_half(packer *p, const half *h)
 {
     int n_threads = p->plan->n_threads;
-    hand *hands = calloc((size_t)n_threads, sizeof *hands);
+    workspace *workspaces = calloc((size_t)n_threads, sizeof *workspaces);
     failure first = {.at = h->n_kept};
     mm_status st =
-        hands ? MM_OK : mm_fail(MM_E_MEMORY, "no memory to read images");
+        workspaces ? MM_OK : mm_fail(MM_E_MEMORY, "no memory to read images");
     for (int i = 0; i < n_threads && st == MM_OK; i++)
-        st = create_hand(p, h, &hands[i]);
+        st = create_workspace(p, h, &workspaces[i]);
     if (st != MM_OK)
         goto done;
 #pragma omp parallel for num_threads(n_threads) schedule(dynamic)
@@ -255,7 +258,7 @@ static mm_status pack_half(packer *p, const half *h)
         limit = first.at;
         if (i > limit)
             continue;
-        hand *mine = &hands[omp_get_thread_num()];
+        workspace *mine = &workspaces[omp_get_thread_num()];
         mm_status one = p->plan->size ? pack_resized(p, h, mine, i)
                                       : pack_bytes(p, h, mine, i);
         if (one != MM_OK) {
@@ -270,7 +273,7 @@ static mm_status pack_half(packer *p, const half *h)
     if (first.status != MM_OK)
         st = mm_fail(first.status, "%s", first.message);
 done:
-    destroy_hands(&hands, n_threads);
+    destroy_workspaces(&workspaces, n_threads);
     return st;
 }
 

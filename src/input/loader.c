@@ -165,7 +165,7 @@ void mm_loader_start_epoch(mm_loader *l, int64_t epoch)
 mm_status mm_loader_batch(mm_loader *l, int64_t step, mm_batch *batch)
 {
     MM_ASSERT(step == l->step && step < mm_loader_n_steps(l));
-    mm_fed fed;
+    mm_feed_batch fed;
     *batch =
         (mm_batch){.n_global = global_images(l, step), .labels = l->labels};
     l->step++;

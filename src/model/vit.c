@@ -2,7 +2,7 @@
 
 #include "src/base/arena.h"
 #include "src/model/blocks.h"
-#include "src/model/shadow.h"
+#include "src/model/low_precision.h"
 
 #include <stdlib.h>
 
@@ -175,8 +175,8 @@ mm_status mm_vit_forward(mm_vit *vit, const float *theta, const mm_act *weights,
     mm_vit_params p = mm_params_vit(c, (float *)theta);
     vit->n_images = n_images;
     MM_TRY(embed(vit, &p,
-                 mm_shadow_at(weights, mm_device_act_bytes(vit->device), theta,
-                              p.conv1_weight),
+                 mm_low_precision_at(weights, mm_device_act_bytes(vit->device),
+                                     theta, p.conv1_weight),
                  images));
     MM_TRY(mm_blocks_forward(vit->blocks, theta, weights, NULL, n_images,
                              c->image.n_tokens));

@@ -129,13 +129,13 @@ static mm_status open_tasks(const mm_options *options, mm_log *log,
                        "domain)");
     MM_TRY(mm_head_read(mm_options_text(options, "head"),
                         work->model.config.embed_dim, &work->head));
-    int64_t a_class = int_or_zero(options, "samples-per-class");
+    int64_t per_class = int_or_zero(options, "samples-per-class");
     mm_split_plan plan = {
         .strategy = mm_split_strategy_of(strategy),
         .n_splits = (int)int_or_zero(options, "n-splits"),
         .n_classes = (int)work->head.n_classes,
-        .train_per_class = for_training ? a_class : 0,
-        .test_per_class = for_training ? 0 : a_class,
+        .train_per_class = for_training ? per_class : 0,
+        .test_per_class = for_training ? 0 : per_class,
         .need_train = for_training,
         .need_test = !for_training,
     };

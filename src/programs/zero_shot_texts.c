@@ -90,7 +90,7 @@ mm_status mm_zero_shot_texts_read(const mm_job *job, mm_zero_shot_texts *texts)
                 (long long)texts->n_classes, (long long)texts->n_prompts,
                 texts->n_prompts > 1 ? "s" : "", texts->prompts[0],
                 texts->n_prompts > 1 ? ", ..." : "");
-    mm_class_names_warn_of_twins(
+    mm_class_names_warn_of_duplicates(
         job->log, (const char *const *)texts->class_names, texts->n_classes);
     return MM_OK;
 }

@@ -46,8 +46,8 @@ typedef struct mm_step_result {
 mm_status mm_stepper_create(const mm_step_plan *plan, mm_stepper **stepper);
 void mm_stepper_destroy(mm_stepper **stepper);
 
-/** Device bytes: weights, their shadow, gradient, moments, activations and
- * batches. */
+/** Device bytes: weights, their low-precision copy, gradient, moments,
+ * activations and batches. */
 int64_t mm_stepper_n_bytes(const mm_stepper *stepper);
 
 /** What they would be for a plan; no communicator is needed. Errors:

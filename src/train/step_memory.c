@@ -2,8 +2,8 @@
 
 #include "src/base/arena.h"
 #include "src/input/upload.h"
+#include "src/model/low_precision.h"
 #include "src/model/params.h"
-#include "src/model/shadow.h"
 
 static mm_status count_params(const mm_model_config *config, int64_t *n)
 {
@@ -38,7 +38,7 @@ static void lay_out(const mm_step_plan *plan, const mm_step_sizes *sizes,
     to->grad = mm_arena_floats(arena, n);
     to->m = mm_arena_floats(arena, n);
     to->v = mm_arena_floats(arena, n);
-    to->shadow = mm_shadow_take(arena, plan->device, n);
+    to->theta_low = mm_low_precision_take(arena, plan->device, n);
     to->head = mm_arena_floats(arena, classes * e);
     to->logits = mm_arena_floats(arena, b * classes);
     to->dlogits = mm_arena_floats(arena, b * classes);

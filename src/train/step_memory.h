@@ -22,12 +22,12 @@ typedef struct mm_step_memory {
     void *block;
     int64_t n_bytes;
     float *theta, *grad, *m, *v; /* [n_params] */
-    mm_act *shadow;              /* of theta, or NULL (src/model/shadow.h) */
-    float *head;                 /* [most_classes, E] */
-    float *logits, *dlogits;     /* [part_images, most_classes] */
-    float *inv_norm;             /* [part_images] */
-    float *dfeatures;            /* [part_images, E] */
-    double *outcome; /* the gradient's squared norm, parts' loss sums */
+    mm_act *theta_low;       /* of theta, or NULL (src/model/low_precision.h) */
+    float *head;             /* [most_classes, E] */
+    float *logits, *dlogits; /* [part_images, most_classes] */
+    float *inv_norm;         /* [part_images] */
+    float *dfeatures;        /* [part_images, E] */
+    double *outcome;         /* the gradient's squared norm, parts' loss sums */
 } mm_step_memory;
 
 /** Ranks: local. Errors: MM_E_MEMORY. */
