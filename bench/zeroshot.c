@@ -27,7 +27,7 @@
 #include <sys/resource.h>
 
 /* Enough for as many texts of each length as a large head has. */
-enum { MOST_SHARES = 8, TEXTS_A_SHARE = 2000 };
+enum { MOST_SHARES = 8, TEXTS_PER_SHARE = 2000 };
 
 static void must(mm_status st)
 {
@@ -131,7 +131,7 @@ int main(int argc, char **argv)
                               .n_prompts = j.n_prompts,
                               .batch_tokens = atoll(argv[4])};
     totals t = {0};
-    int64_t n_shares = j.n_classes * j.n_prompts / TEXTS_A_SHARE;
+    int64_t n_shares = j.n_classes * j.n_prompts / TEXTS_PER_SHARE;
     n_shares = n_shares < 1             ? 1
                : n_shares > MOST_SHARES ? MOST_SHARES
                                         : n_shares;

@@ -31,7 +31,7 @@ struct mm_event {
 };
 
 /** `variant` is what follows "name:" in the name given to mm_device_open, or
- * NULL. The other members mean what device.h says of the functions that call
+ * NULL. The other members do what device.h says of the functions that call
  * them. */
 struct mm_backend {
     const char *name;

@@ -1,3 +1,6 @@
+/* Devices, streams and events by backend: names are resolved and arguments
+ * checked here, the work is the backend's. */
+
 #include "kernels/backend.h"
 #include "kernels/load_cuda.h"
 

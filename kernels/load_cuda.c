@@ -1,3 +1,5 @@
+/* Loading the CUDA backend's module, after a look for the NVIDIA driver. */
+
 #include "kernels/load_cuda.h"
 #include "src/base/module.h"
 
@@ -16,7 +18,7 @@ static mm_status find_driver(void)
     const char *why = dlerror();
     if (strstr(why, "No such file"))
         return mm_fail(MM_E_DEVICE, "no NVIDIA driver");
-    return mm_fail(MM_E_DEVICE, "the NVIDIA driver does not load: %s", why);
+    return mm_fail(MM_E_DEVICE, "the NVIDIA driver cannot be loaded: %s", why);
 }
 
 mm_status mm_module_open_cuda(const mm_backend **backend)

@@ -1,3 +1,6 @@
+/* One AdamW step with clipping on the CPU; without a finite gradient norm it
+ * changes nothing. */
+
 #include "kernels/cpu/flat.h"
 
 #include <math.h>

@@ -1,3 +1,6 @@
+/* One AdamW step with clipping on the GPU; the clipping factor is computed
+ * there too, so that the host need not wait. */
+
 #include "kernels/cuda/flat.cuh"
 
 namespace

@@ -1,3 +1,6 @@
+/* Attention on tensor cores for heads of 64, and the op that chooses between it
+ * and attention_any.cu. */
+
 #include "kernels/cuda/attention_tile.cuh"
 
 namespace
@@ -26,8 +29,8 @@ __device__ __forceinline__ float quad_sum(float x)
  * before is rescaled. scale2: what makes scores powers of two. */
 template <int CHUNKS>
 __device__ __forceinline__ void
-soften(softmax_rows &rows, float s[CHUNKS][1][2][4],
-       float out[1][MM_HEAD / 8][4], float scale2)
+update_softmax(softmax_rows &rows, float s[CHUNKS][1][2][4],
+               float out[1][MM_HEAD / 8][4], float scale2)
 {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
@@ -70,10 +73,10 @@ struct place {
     }
 };
 
-/** Scores of keys that a row does not see; rows past the end are zeros and see
- * every key. */
+/** Mask the scores of keys that a row does not see; rows past the end are zeros
+ * and see every key. */
 template <int CHUNKS>
-__device__ __forceinline__ void hide(float s[CHUNKS][1][2][4], const place &at)
+__device__ __forceinline__ void mask(float s[CHUNKS][1][2][4], const place &at)
 {
     const int g = mm_lane() / 4, t = mm_lane() % 4;
 #pragma unroll
@@ -101,8 +104,8 @@ add_chunks(softmax_rows &rows, float out[1][MM_HEAD / 8][4],
         mm_times_transpose<T>(s[c][0], queries,
                               keys + c * MM_CHUNK * mm_tile<T>::LD);
     if (at.n_seen(0) < CHUNKS * MM_CHUNK)
-        hide<CHUNKS>(s, at);
-    soften<CHUNKS>(rows, s, out, at.scale2);
+        mask<CHUNKS>(s, at);
+    update_softmax<CHUNKS>(rows, s, out, at.scale2);
 #pragma unroll
     for (int c = 0; c < CHUNKS; c++)
         mm_add_times<1>(out, s[c], values + c * MM_CHUNK * mm_tile<T>::LD);
@@ -175,7 +178,7 @@ __global__ void __launch_bounds__(MOST_WARPS *MM_WARP, sizeof(T) == 2 ? 2 : 1)
     mm_copy_tokens(block, block_rows, a.n_tokens - block_first);
     const T *k = h.k;
     copy_tile(keys, k, width, block_end);
-    mm_close_copies();
+    mm_commit_copies();
     mm_wait_copies<0>();
     mm_round_tokens(queries, block_rows);
     mm_round_tokens(keys, rows_of_tile(block_end));
@@ -192,7 +195,7 @@ __global__ void __launch_bounds__(MOST_WARPS *MM_WARP, sizeof(T) == 2 ? 2 : 1)
         if (n_left > 0) {
             k += MM_TILE * 3 * width;
             copy_tile(keys + next, k, width, n_left);
-            mm_close_copies();
+            mm_commit_copies();
         }
         if (first < a.n_tokens)
             add_tile(rows, out, rows_of_queries, keys + stage, values + stage,
@@ -222,7 +225,8 @@ __global__ void __launch_bounds__(MOST_WARPS *MM_WARP, sizeof(T) == 2 ? 2 : 1)
                                factor, mine);
 }
 
-/* As many warps as leave the fewest without a row; the most of those. */
+/* The number of warps for which the fewest are without a row; of equal ones the
+ * largest. */
 static int choose_warps(int n_tokens)
 {
     const int n_chunks = (int)mm_ceil_div(n_tokens, MM_CHUNK);

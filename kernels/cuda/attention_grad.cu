@@ -1,3 +1,6 @@
+/* The gradient of attention: the choice of a kernel and of its blocks;
+ * attention_grad.cuh has the kernel for heads of 64. */
+
 #include "kernels/cuda/attention_grad.cuh"
 #include "kernels/cuda/columns.cuh"
 #include "kernels/cuda/product.h"

@@ -22,7 +22,7 @@
 
 typedef __nv_bfloat16 mm_bf16;
 
-enum { MM_WARP = 32, MM_ROWS_A_BLOCK = 8 };
+enum { MM_WARP = 32, MM_ROWS_PER_BLOCK = 8 };
 
 /** N elements that one access moves. */
 template <typename T, int N> struct alignas(sizeof(T) * N) mm_vec {
@@ -141,10 +141,10 @@ __device__ __forceinline__ int mm_lane()
 }
 
 /** The row of a kernel that gives each warp one; blocks of
- * MM_ROWS_A_BLOCK warps. */
+ * MM_ROWS_PER_BLOCK warps. */
 __device__ __forceinline__ int64_t mm_warp_row()
 {
-    return (int64_t)blockIdx.x * MM_ROWS_A_BLOCK + threadIdx.x / MM_WARP;
+    return (int64_t)blockIdx.x * MM_ROWS_PER_BLOCK + threadIdx.x / MM_WARP;
 }
 
 /** Let a kernel's blocks have n_bytes of dynamic shared memory, and prefer

@@ -1,4 +1,6 @@
-/* Describes products to cuBLASLt, asks it for algorithms, enqueues them. */
+/* Describing products to cuBLASLt, asking it for algorithms, and enqueueing
+ * them. */
+
 #include "kernels/cuda/product_plan.h"
 
 #include <string.h>
@@ -177,7 +179,7 @@ static bool prefer(mm_product_plan *plan, cublasLtMatmulPreference_t preference,
         cublasLtMatmulPreferenceAttributes_t what;
         const void *value;
         size_t n_bytes;
-    } wishes[] = {
+    } preferences[] = {
         {CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace,
          sizeof workspace},
         {CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reductions,
@@ -187,10 +189,11 @@ static bool prefer(mm_product_plan *plan, cublasLtMatmulPreference_t preference,
         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &c, sizeof c},
         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &d, sizeof d},
     };
-    for (size_t i = 0; i < sizeof wishes / sizeof *wishes; i++)
-        if (!MM_ACCEPTED(plan, cublasLtMatmulPreferenceSetAttribute(
-                                   preference, wishes[i].what, wishes[i].value,
-                                   wishes[i].n_bytes)))
+    for (size_t i = 0; i < sizeof preferences / sizeof *preferences; i++)
+        if (!MM_ACCEPTED(plan,
+                         cublasLtMatmulPreferenceSetAttribute(
+                             preference, preferences[i].what,
+                             preferences[i].value, preferences[i].n_bytes)))
             return false;
     return true;
 }

@@ -1,3 +1,6 @@
+/* Finding a module's library, loading it, and checking that it was built for
+ * this program. */
+
 #include "src/base/module.h"
 
 #include <dlfcn.h>

@@ -1,3 +1,6 @@
+/* Parsing a command line by a table of options; --help, and the comparison with
+ * the options that an earlier run recorded, come from the same table. */
+
 #include "src/base/options.h"
 
 #include "src/base/names.h"

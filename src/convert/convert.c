@@ -1,3 +1,6 @@
+/* A conversion from start to end: check the request, open the inputs, plan, and
+ * stream every rank's elements into the output. */
+
 #include "src/convert/convert.h"
 
 #include "io/weights/write_weights.h"

@@ -1,3 +1,6 @@
+/* Which tensors of the inputs make each tensor of the output; missing,
+ * unexpected and misshapen tensors are listed in one message. */
+
 #include "src/convert/convert_plan.h"
 
 #include "src/model/params.h"

@@ -1,3 +1,6 @@
+/* Tables of tensor names, one for each program that saves CLIP's weights, and
+ * recognising which of them a file follows. */
+
 #include "src/convert/naming.h"
 
 #include <ctype.h>

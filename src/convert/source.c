@@ -1,3 +1,6 @@
+/* One input of a conversion: its weights, its naming, and the configuration
+ * recorded in it or beside it. */
+
 #include "src/convert/source.h"
 
 #include "io/file.h"

@@ -1,3 +1,6 @@
+/* The output's elements in order, read from the inputs on demand; tensors to
+ * transpose or resize are made whole in memory. */
+
 #include "src/convert/stream.h"
 
 #include "src/model/positions.h"

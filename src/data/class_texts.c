@@ -1,3 +1,6 @@
+/* Files of class names and of prompts, plain lines or a JSON array; each entry
+ * is checked. */
+
 #include "src/data/class_texts.h"
 
 #include "io/file.h"

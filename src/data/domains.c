@@ -1,3 +1,6 @@
+/* The synthetic domains, and a data set in memory whose images are repeated in
+ * each of them. */
+
 #include "src/data/domains.h"
 
 #include "io/dataset/sample.h"

@@ -1,3 +1,6 @@
+/* Packing the images of a data set into one HDF5 file with several threads; bad
+ * images are found on the way. */
+
 #include "src/data/pack.h"
 
 #include "io/dataset/sample.h"

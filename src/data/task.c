@@ -1,3 +1,6 @@
+/* The division of a data set into tasks by class, by share of the samples, or
+ * by domain. */
+
 #include "src/data/task.h"
 
 #include <stdlib.h>

@@ -1,3 +1,6 @@
+/* The image tower over many samples, in batches that are read, computed and
+ * handed over at the same time. */
+
 #include "src/eval/encode.h"
 
 #include "comm/partition.h"

@@ -1,3 +1,6 @@
+/* The text tower over many texts, sorted by length so that little is computed
+ * for padding. */
+
 #include "src/eval/encode_texts.h"
 
 #include "src/base/arena.h"

@@ -1,3 +1,6 @@
+/* Two heads that need no texts: the mean features of each class, and random
+ * orthonormal rows. */
+
 #include "src/eval/prototypes.h"
 
 #include "src/base/rng.h"

@@ -1,3 +1,6 @@
+/* A head from texts: prompts filled with class names, encoded, averaged for
+ * each class and scaled. */
+
 #include "src/eval/zero_shot.h"
 
 #include "comm/partition.h"

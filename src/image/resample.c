@@ -1,3 +1,6 @@
+/* Bicubic resizing of 8-bit and 16-bit channels in Pillow's arithmetic; the
+ * inner loops are in resample_plain.c and resample_avx2.c. */
+
 #include "src/image/resample_kernels.h"
 
 #include <math.h>

@@ -1,3 +1,6 @@
+/* Pillow's bicubic weights for one direction of a resize, exact and in fixed
+ * point. */
+
 #include "src/image/resample_axis.h"
 
 #include <math.h>

@@ -1,3 +1,6 @@
+/* Worker threads that read, decode and transform batches of images ahead of
+ * their use. */
+
 #include "src/input/feed.h"
 
 #include "io/dataset/sample.h"

@@ -1,3 +1,6 @@
+/* The order of a task's samples in each epoch, and this rank's share of each
+ * batch. */
+
 #include "src/input/loader.h"
 
 #include "comm/partition.h"

@@ -1,3 +1,6 @@
+/* Copying batches to a device on a stream of their own, through two buffers in
+ * turn. */
+
 #include "src/input/upload.h"
 
 #include "src/base/arena.h"

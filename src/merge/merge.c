@@ -1,3 +1,6 @@
+/* A merge from start to end: every rank streams its elements of all checkpoints
+ * through the device and writes them. */
+
 #include "src/merge/merge.h"
 
 #include "io/file.h"

@@ -1,3 +1,6 @@
+/* Which tensors a merge folds and which it copies, decided from the files'
+ * tables, and each rank's share. */
+
 #include "src/merge/merge_plan.h"
 
 #include "src/base/fnv.h"

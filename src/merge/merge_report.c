@@ -1,3 +1,6 @@
+/* The JSON of a merge, for the output's provenance and for --json, and the
+ * lines on each task's share. */
+
 #include "src/merge/merge_report.h"
 
 #include <stdlib.h>

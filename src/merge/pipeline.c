@@ -1,3 +1,6 @@
+/* The buffers, streams and events through which a merge's blocks pass: from
+ * host memory to the device and back. */
+
 #include "src/merge/pipeline.h"
 
 #include "src/base/arena.h"

@@ -1,3 +1,6 @@
+/* The residual blocks of a tower, forward and backward, one op per line, and
+ * the layout of their activations. */
+
 #include "src/model/blocks.h"
 
 #include "src/model/low_precision.h"

@@ -1,3 +1,6 @@
+/* Built-in model configurations, and the choice between --model and what a file
+ * of weights records. */
+
 #include "src/model/config.h"
 
 #include "io/file.h"

@@ -1,3 +1,6 @@
+/* Configuration files of other programs (open_clip_config.json, Hugging Face's
+ * config.json) as open_clip's model JSON. */
+
 #include "src/model/config_files.h"
 
 #include "src/model/vit.h"

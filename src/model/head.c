@@ -1,3 +1,5 @@
+/* Reading and writing a classification head, and scaling its rows. */
+
 #include "src/model/head.h"
 
 #include "io/hdf5/array_file.h"

@@ -1,3 +1,6 @@
+/* A model on the host: its configuration chosen, its weights read from a file
+ * or drawn at random. */
+
 #include "src/model/model.h"
 
 #include "io/weights/weights.h"

@@ -1,3 +1,6 @@
+/* The tensors of both towers, their order in the flat buffer, pointers into it,
+ * and random initial weights. */
+
 #include "src/model/params.h"
 
 #include "src/base/rng.h"

@@ -1,3 +1,6 @@
+/* CLIP's text tower, forward only: embedding, residual blocks, pooling and
+ * projection. */
+
 #include "src/model/text.h"
 
 #include "src/base/arena.h"

@@ -1,3 +1,6 @@
+/* CLIP's image tower, forward and backward: embedding of patches, residual
+ * blocks, pooling and projection. */
+
 #include "src/model/vit.h"
 
 #include "src/base/arena.h"

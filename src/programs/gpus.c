@@ -1,3 +1,5 @@
+/* Checking which ranks have a GPU and whether any two of them share one. */
+
 #include "src/programs/gpus.h"
 
 #include <stdio.h>

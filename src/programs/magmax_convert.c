@@ -1,4 +1,5 @@
-/* Weights between formats, and between the names of CLIP's users. */
+/* The program that converts weights between file formats and between the tensor
+ * names of other programs. */
 
 #include "src/convert/convert.h"
 #include "src/convert/naming.h"

@@ -1,4 +1,5 @@
-/* A frozen classification head: zero-shot, prototypes or orthonormal. */
+/* The program that makes a frozen classification head: zero-shot, prototypes or
+ * orthonormal; it also prints token ids. */
 
 #include "src/base/names.h"
 #include "src/eval/prototypes.h"

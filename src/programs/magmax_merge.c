@@ -1,4 +1,4 @@
-/* The checkpoints of several tasks into one. */
+/* The program that merges the checkpoints of several tasks into one. */
 
 #include "src/merge/merge.h"
 #include "src/merge/merge_report.h"

@@ -1,4 +1,5 @@
-/* Any supported data set into one HDF5 file, in one or several domains. */
+/* The program that packs a data set into one HDF5 file, in one or several
+ * domains. */
 
 #include "io/file.h"
 #include "src/base/names.h"

@@ -1,4 +1,5 @@
-/* A run: options in, one call, the rest is src/train/sequence.c's. */
+/* The program that fine-tunes over a sequence of tasks; the work is in
+ * src/train/sequence.c. */
 
 #include "src/programs/workload.h"
 #include "src/train/sequence.h"

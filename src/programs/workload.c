@@ -1,3 +1,5 @@
+/* Opening what the options name: device, model, data set, head and tasks. */
+
 #include "src/programs/workload.h"
 
 #include "src/data/open_data.h"

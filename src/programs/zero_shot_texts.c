@@ -1,3 +1,5 @@
+/* Choosing the class names and prompts of a zero-shot head from the options. */
+
 #include "src/programs/zero_shot_texts.h"
 
 #include "io/file.h"

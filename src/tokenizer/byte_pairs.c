@@ -1,3 +1,6 @@
+/* Joining the bytes of a word into vocabulary symbols, best pair first, with a
+ * heap. */
+
 #include "src/tokenizer/byte_pairs.h"
 
 #include <stdlib.h>

@@ -1,3 +1,5 @@
+/* A hash table that numbers texts in the order in which they are added. */
+
 #include "src/tokenizer/symbol_table.h"
 
 #include "src/base/fnv.h"

@@ -1,3 +1,6 @@
+/* CLIP's tokenizer: splitting a cleaned text into words, and the ids of a text
+ * with its start and end. */
+
 #include "src/tokenizer/tokenizer.h"
 
 #include "io/gzip.h"

@@ -1,3 +1,6 @@
+/* Reading a byte-pair vocabulary from a list of merges or from a
+ * tokenizer.json. */
+
 #include "src/tokenizer/vocabulary.h"
 
 #include "src/tokenizer/symbol_table.h"

@@ -1,3 +1,6 @@
+/* A run's folder: the lock, config.json, the log of steps, and the names of
+ * checkpoints. */
+
 #include "src/train/run_dir.h"
 
 #include "io/file.h"

@@ -1,3 +1,6 @@
+/* Training over a sequence of tasks: epochs, logging, checkpoints, and going on
+ * with an interrupted run. */
+
 #include "src/train/sequence.h"
 
 #include "io/weights/checksum.h"

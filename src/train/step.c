@@ -1,3 +1,6 @@
+/* One data-parallel training step: forward, loss, backward with the gradients'
+ * reduction, clipping and AdamW. */
+
 #include "src/train/step.h"
 
 #include "comm/reducer.h"

@@ -1,3 +1,5 @@
+/* The sizes of a training step, and its device memory laid out in one block. */
+
 #include "src/train/step_memory.h"
 
 #include "src/base/arena.h"
