@@ -1,5 +1,5 @@
 #include "comm/comm.h"
-#include "comm/mpi/alone.h"
+#include "comm/mpi/singleton.h"
 #include "comm/mpi/mpi_comm.h"
 
 #include <fcntl.h>
@@ -64,7 +64,7 @@ static mm_status share_cores(mm_comm *comm, MPI_Comm node)
 static mm_status join(mm_comm *comm, int *argc, char ***argv)
 {
     int provided;
-    mm_mpi_prepare_alone();
+    mm_mpi_prepare_singleton();
     MM_TRY(
         MM_MPI(MPI_Init_thread(argc, argv, MPI_THREAD_SERIALIZED, &provided)));
     comm->takes_turns = provided >= MPI_THREAD_SERIALIZED;
