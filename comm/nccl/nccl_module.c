@@ -1,3 +1,4 @@
+/* The module libmagmax_nccl.so: the only file that calls NCCL. */
 #include "comm/nccl/nccl_table.h"
 
 #include "src/base/module.h"
@@ -8,10 +9,8 @@
 #include <string.h>
 #include <time.h>
 
-/* The module: the only file that calls NCCL. */
-
 struct mm_nccl_comm {
-    ncclComm_t nccl; /* NULL once it was given up */
+    ncclComm_t nccl; /* NULL once it was aborted */
 };
 
 static mm_status check(ncclResult_t result, ncclComm_t comm, const char *what)
@@ -40,7 +39,7 @@ static mm_status make_id(char id[MM_NCCL_ID_BYTES])
     return MM_OK;
 }
 
-static void give_up(mm_nccl_comm *comm)
+static void abort_comm(mm_nccl_comm *comm)
 {
     if (comm->nccl)
         (void)ncclCommAbort(comm->nccl);
@@ -61,7 +60,7 @@ static mm_status create(const char id[MM_NCCL_ID_BYTES], int rank, int n_ranks,
         check(ncclCommInitRankConfig(&c->nccl, n_ranks, same, rank, &config),
               NULL, "joining GPUs");
     if (st != MM_OK) {
-        give_up(c);
+        abort_comm(c);
         free(c);
         return st;
     }
@@ -111,7 +110,7 @@ static void destroy(mm_nccl_comm *comm)
         (void)ncclCommDestroy(comm->nccl);
         comm->nccl = NULL;
     }
-    give_up(comm);
+    abort_comm(comm);
     free(comm);
 }
 
@@ -120,7 +119,7 @@ static const mm_nccl functions = {
     .create = create,
     .is_ready = is_ready,
     .sum = sum,
-    .abort = give_up,
+    .abort = abort_comm,
     .destroy = destroy,
 };
 
