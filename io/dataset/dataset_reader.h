@@ -5,7 +5,7 @@
 
 /**
  * Between dataset_file.c and the readers of formats: a reader fills in the
- * splits, the names where it has them, and the storage; dataset_file.c counts
+ * halves, the names where it has them, and the storage; dataset_file.c counts
  * classes and domains and checks them against the names.
  */
 
@@ -23,7 +23,7 @@ mm_status mm_dataset_scan_folders(mm_comm *comm, const char *folder,
                                   mm_dataset *dataset);
 
 /**
- * Take pixels that were read into memory, for both splits.
+ * Take pixels that were read into memory, for both halves.
  *
  * Memory   Takes train and test (free), also on failure; either may be NULL.
  * Errors   MM_E_MEMORY.
@@ -32,16 +32,15 @@ mm_status mm_dataset_keep_pixels(mm_dataset *dataset, uint8_t *train,
                                  uint8_t *test);
 
 /**
- * Set the shape of a split from [N, H, W] or [N, H, W, 1 or 3].
+ * Set the shape of a half from [N, H, W] or [N, H, W, 1 or 3].
  *
  * Errors   MM_E_FORMAT naming file and array.
  */
-mm_status mm_split_set_shape(mm_split *split, const char *path,
-                             const char *array, int n_dims,
-                             const int64_t *shape);
+mm_status mm_half_set_shape(mm_half *half, const char *path, const char *array,
+                            int n_dims, const int64_t *shape);
 
-/** Bytes of all pixels of a split whose shape is set; cannot overflow. */
-int64_t mm_split_n_bytes(const mm_split *split);
+/** Bytes of all pixels of a half whose shape is set; cannot overflow. */
+int64_t mm_half_n_bytes(const mm_half *half);
 
 /**
  * Check labels or domains and narrow them to int32.

@@ -39,9 +39,8 @@ mm_status mm_dataset_keep_pixels(mm_dataset *dataset, uint8_t *train,
     return MM_OK;
 }
 
-mm_status mm_split_set_shape(mm_split *split, const char *path,
-                             const char *array, int n_dims,
-                             const int64_t *shape)
+mm_status mm_half_set_shape(mm_half *half, const char *path, const char *array,
+                            int n_dims, const int64_t *shape)
 {
     int64_t channels = n_dims == 4 ? shape[3] : 1, n_bytes;
     if (n_dims < 3 || n_dims > 4 || (channels != 1 && channels != 3))
@@ -57,16 +56,16 @@ mm_status mm_split_set_shape(mm_split *split, const char *path,
                             shape[0], shape[1] * shape[2] * channels, &n_bytes))
         return mm_fail(MM_E_FORMAT, "%s: %s has an impossible shape", path,
                        array);
-    split->n_images = shape[0];
-    split->height = shape[1];
-    split->width = shape[2];
-    split->channels = (int)channels;
+    half->n_images = shape[0];
+    half->height = shape[1];
+    half->width = shape[2];
+    half->channels = (int)channels;
     return MM_OK;
 }
 
-int64_t mm_split_n_bytes(const mm_split *split)
+int64_t mm_half_n_bytes(const mm_half *half)
 {
-    return split->n_images * split->height * split->width * split->channels;
+    return half->n_images * half->height * half->width * half->channels;
 }
 
 mm_status mm_labels_narrow(const char *path, const char *array,
@@ -109,7 +108,7 @@ static mm_status settle(const mm_dataset *dataset, const char *what, int used,
 
 static mm_status count_classes(mm_dataset *dataset)
 {
-    const mm_split *train = &dataset->train, *test = &dataset->test;
+    const mm_half *train = &dataset->train, *test = &dataset->test;
     int n_classes = 0, n_domains = 1;
     if (train->n_images + test->n_images == 0)
         return mm_fail(MM_E_FORMAT, "%s holds no images", dataset->name);
@@ -167,9 +166,9 @@ static char *without_slashes(const char *path)
 static mm_status finish(mm_dataset *d)
 {
     MM_TRY(count_classes(d));
-    d->train.what = d->one_split ? "image" : "training image";
+    d->train.what = d->same_halves ? "image" : "training image";
     d->test.what = "test image";
-    if (d->one_split)
+    if (d->same_halves)
         d->test = d->train;
     return MM_OK;
 }
@@ -216,13 +215,13 @@ mm_status mm_dataset_folder_open(mm_comm *comm, const char *folder,
     return open_dataset(comm, folder, mm_dataset_scan_folders, dataset);
 }
 
-static void free_split(mm_split *split)
+static void free_half(mm_half *half)
 {
-    free(split->offsets);
-    free(split->paths);
-    free(split->path_starts);
-    free(split->labels);
-    free(split->domains);
+    free(half->offsets);
+    free(half->paths);
+    free(half->path_starts);
+    free(half->labels);
+    free(half->domains);
 }
 
 void mm_dataset_close(mm_dataset **dataset)
@@ -232,9 +231,9 @@ void mm_dataset_close(mm_dataset **dataset)
         return;
     if (d->release)
         d->release(d->storage);
-    free_split(&d->train);
-    if (!d->one_split)
-        free_split(&d->test);
+    free_half(&d->train);
+    if (!d->same_halves)
+        free_half(&d->test);
     free(d->class_names);
     free(d->domain_names);
     free(d->note);
