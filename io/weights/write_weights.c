@@ -1,5 +1,6 @@
 #include "io/weights/weights_writer.h"
 
+#include "comm/check_same.h"
 #include "comm/partition.h"
 #include "io/file.h"
 
@@ -117,6 +118,9 @@ mm_status mm_checkpoint_begin(mm_comm *comm, const char *path,
                               const mm_checkpoint_content *content,
                               mm_checkpoint **checkpoint)
 {
+    MM_TRY(
+        MM_CHECK_SAME(comm, MM_SAME_TEXT(path), MM_SAME_INT(table->n_tensors),
+                      MM_SAME_INT(table->n_elems), MM_SAME_INT(content->type)));
     mm_checkpoint *cp = NULL;
     bool made = false;
     mm_status st = prepare(comm, path, table, content, &cp);
@@ -225,6 +229,7 @@ static mm_status finish(const mm_checkpoint *cp, const uint32_t *crc,
 mm_status mm_checkpoint_commit(mm_checkpoint **checkpoint, mm_status status,
                                const char *model, const char *provenance)
 {
+    MM_TRY(MM_CHECK_CALL((*checkpoint)->comm));
     mm_checkpoint *cp = *checkpoint;
     mm_comm *comm = cp->comm;
     uint32_t *crc = NULL;
@@ -255,6 +260,8 @@ mm_status mm_checkpoint_save(mm_comm *comm, const char *path,
                              const mm_tensor_table *table, const float *values,
                              const char *model, const char *provenance)
 {
+    MM_TRY(MM_CHECK_SAME(comm, MM_SAME_TEXT(path),
+                         MM_SAME_BYTES(values, table->n_elems * 4)));
     mm_checkpoint *cp;
     MM_TRY(mm_checkpoint_create(comm, path, table, &cp));
     mm_range own =

@@ -1,5 +1,6 @@
 #include "src/eval/zero_shot.h"
 
+#include "comm/check_same.h"
 #include "comm/partition.h"
 #include "src/base/names.h"
 #include "src/model/params.h"
@@ -122,6 +123,9 @@ static mm_status finish(const sums *s, mm_head *head)
 mm_status mm_zero_shot_make(const mm_zero_shot_plan *plan, mm_head *head,
                             mm_encode_texts_work *work)
 {
+    MM_TRY(MM_CHECK_SAME(plan->comm, MM_SAME_INT(plan->n_classes),
+                         MM_SAME_INT(plan->n_prompts),
+                         MM_SAME_REAL(plan->scale)));
     mm_range mine = mm_partition(plan->n_classes, mm_comm_rank(plan->comm),
                                  mm_comm_n_ranks(plan->comm));
     int64_t embed_dim = plan->model->config.embed_dim;
