@@ -85,7 +85,7 @@ typedef struct mm_same_call {
                sizeof((const mm_same[]){__VA_ARGS__}) / sizeof(mm_same)) \
          : MM_OK)
 
-enum { MM_SAME_MOST = 16 };
+enum { MM_SAME_MOST = 20 };
 
 /**
  * What the macros call. Does nothing for one rank, and for a NULL `comm`, with

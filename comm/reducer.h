@@ -99,7 +99,7 @@ mm_status mm_reducer_wait(mm_reducer *reducer);
 mm_status mm_reducer_sum_host(mm_reducer *reducer, double *values, int64_t n);
 
 /** Seconds since the start that the stream has stood still for other ranks:
- * what was not hidden behind computation. */
+ * what was not hidden behind computation. Ranks: local. */
 double mm_reducer_wait_s(const mm_reducer *reducer);
 
 #endif

@@ -5,8 +5,8 @@
 
 /*
  * Liveness probes: which ranks reply, and in what state; private to comm/mpi.
- * A thread that calls these functions is the only one in MPI. All are local: no
- * rank waits for another in them.
+ * A thread that calls these functions is the only one in MPI. Ranks: local, all
+ * of it; no rank waits for another here.
  *
  * Every rank is connected to the first MM_N_COORDINATORS ranks, and those to
  * all. They probe every rank. Any other rank probes only them: one of them that
@@ -27,7 +27,7 @@ typedef enum mm_rank_state {
 
 typedef struct mm_probe mm_probe;
 
-/** Memory  Gives *probe, freed by mm_probe_destroy. Ranks: local. */
+/** Memory  Gives *probe, freed by mm_probe_destroy. */
 mm_status mm_probe_create(mm_comm *comm, mm_probe **probe);
 void mm_probe_destroy(mm_probe **probe);
 

@@ -7,7 +7,7 @@
 
 /*
  * What a rank that is watched keeps, and what the files that watch call of each
- * other; private to comm/mpi. All of it is local.
+ * other; private to comm/mpi. Ranks: local, all of it.
  */
 
 struct mm_watch {

@@ -43,13 +43,15 @@ struct mm_checkpoint {
     void *buffer; /* converted elements; NULL for F32 */
 };
 
-/** mm_checkpoint_create of any format. */
+/** mm_checkpoint_create of any format. Ranks: collective, same path, table,
+ * type. */
 mm_status mm_checkpoint_begin(mm_comm *comm, const char *path,
                               const mm_tensor_table *table,
                               const mm_checkpoint_content *content,
                               mm_checkpoint **checkpoint);
 
-/** Make an empty cp->tmp_path, and see that n_bytes have room on the disk. */
+/** Make an empty cp->tmp_path, and see that n_bytes have room on the disk.
+ * Ranks: local, on rank 0. */
 mm_status mm_checkpoint_probe(const mm_checkpoint *cp, int64_t n_bytes);
 
 #endif

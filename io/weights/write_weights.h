@@ -31,7 +31,7 @@ typedef struct mm_checkpoint mm_checkpoint;
 
 /**
  * Memory   Gives *checkpoint, ended by mm_checkpoint_commit. Keeps `table`.
- * Ranks    Collective, same arguments.
+ * Ranks    Collective, same path, table.
  * Errors   MM_E_IO on every rank when any rank cannot write there; MM_E_ARG for
  *          a tensor whose name is empty, "." or has a slash or a line break.
  */
@@ -45,7 +45,7 @@ mm_status mm_checkpoint_create(mm_comm *comm, const char *path,
  *
  * Memory   Gives *checkpoint, ended by mm_checkpoint_commit. Keeps `table`.
  *          model and provenance: JSON texts, either may be NULL.
- * Ranks    Collective, same arguments (the texts are read on rank 0).
+ * Ranks    Collective, same path, table, type; the texts are rank 0's.
  * Errors   As mm_checkpoint_create; MM_E_ARG for another type, a tensor named
  *          __metadata__ and texts or names that are not UTF-8.
  */
@@ -87,7 +87,7 @@ mm_status mm_checkpoint_commit(mm_checkpoint **checkpoint, mm_status status,
  * commit.
  *
  * Memory   values: host, [table->n_elems], the same on every rank.
- * Ranks    Collective, same arguments.
+ * Ranks    Collective, same path, table, values; the texts are rank 0's.
  */
 mm_status mm_checkpoint_save(mm_comm *comm, const char *path,
                              const mm_tensor_table *table, const float *values,

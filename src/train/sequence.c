@@ -351,7 +351,8 @@ mm_status mm_sequence_run(const mm_sequence_plan *plan, mm_model *model)
         MM_SAME_INT(plan->warmup_length), MM_SAME_REAL(plan->warmup_ratio),
         MM_SAME_INT(plan->reduce_bf16), MM_SAME_INT(plan->seed),
         MM_SAME_INT(plan->shuffle), MM_SAME_INT(plan->augment),
-        MM_SAME_INT(plan->bad != NULL)));
+        MM_SAME_INT(plan->bad != NULL),
+        MM_SAME_BYTES(model->theta, 4 * model->table.n_elems)));
     sequence s = {.plan = plan, .model = model};
     mm_status st = prepare(&s);
     if (st == MM_OK)
