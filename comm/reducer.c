@@ -1,4 +1,5 @@
 /* Gathers ranges of the gradient into messages for a transport. */
+
 #include "comm/reducer.h"
 
 #include "comm/check_same.h"

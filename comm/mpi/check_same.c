@@ -1,4 +1,5 @@
 /* Comparing collective calls between ranks (comm/check_same.h). */
+
 #include "comm/check_same.h"
 
 #include "comm/mpi/mpi_comm.h"

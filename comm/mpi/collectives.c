@@ -1,4 +1,5 @@
 /* The collectives of comm/comm.h, by MPI's non-blocking ones. */
+
 #include "comm/check_same.h"
 #include "comm/comm.h"
 #include "comm/mpi/mpi_comm.h"

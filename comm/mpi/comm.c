@@ -1,4 +1,5 @@
 /* Joining and leaving the job, its ranks, and their cores. */
+
 #include "comm/comm.h"
 #include "comm/check_same.h"
 #include "comm/mpi/mpi_comm.h"

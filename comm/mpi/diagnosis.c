@@ -1,5 +1,6 @@
 /* What ranks that were probed say of a wait: to wait on, or an error that names
  * those that hold it up, reported by one rank. */
+
 #include "comm/mpi/watch_state.h"
 
 #include <stdio.h>

@@ -1,4 +1,5 @@
 /* MPI's error codes as statuses. */
+
 #include "comm/mpi/mpi_comm.h"
 
 mm_status mm_mpi_failed(int code, const char *call)

@@ -1,4 +1,5 @@
 /* Sums of gradients in the host's memory. MPI moves only when it is polled. */
+
 #include "comm/mpi/mpi_comm.h"
 #include "comm/transport.h"
 #include "src/base/clock.h"

@@ -1,4 +1,5 @@
 /* Liveness probes between ranks, and what their replies say. */
+
 #include "comm/mpi/probe.h"
 
 #include "src/base/clock.h"

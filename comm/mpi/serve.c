@@ -1,5 +1,6 @@
 /* Whose turn it is to call MPI, and replies to other ranks' liveness probes:
  * from polls, and from a thread where the rank's own is busy elsewhere. */
+
 #include "comm/mpi/watch_state.h"
 
 #include "src/base/clock.h"

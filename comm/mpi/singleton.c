@@ -1,4 +1,5 @@
 /* What MPI need not do for a process that no launcher started. */
+
 #include "comm/mpi/singleton.h"
 
 #include <stdbool.h>

@@ -1,4 +1,5 @@
 /* Waits for other ranks: first in silence, then with liveness probes. */
+
 #include "comm/mpi/watch_state.h"
 
 #include "src/base/clock.h"

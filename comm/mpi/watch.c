@@ -1,4 +1,5 @@
 /* Starting and ending to watch ranks. */
+
 #include "comm/mpi/watch_state.h"
 
 #include "comm/check_same.h"

@@ -1,4 +1,5 @@
 /* The module libmagmax_nccl.so: the only file that calls NCCL. */
+
 #include "comm/nccl/nccl_table.h"
 
 #include "src/base/module.h"

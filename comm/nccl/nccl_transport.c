@@ -1,4 +1,5 @@
 /* Sums of gradients in the memory of GPUs, by the module of NCCL. */
+
 #include "comm/nccl/nccl_table.h"
 #include "comm/transport.h"
 

@@ -325,8 +325,8 @@ static mm_status take(listing *l, mm_dataset *d)
     return l->same_halves ? MM_OK : take_half(l, 1, d->name, &d->test);
 }
 
-mm_status mm_dataset_scan_folders(mm_comm *comm, const char *folder,
-                                  mm_dataset *dataset)
+mm_status mm_dataset_read_class_folders(mm_comm *comm, const char *folder,
+                                        mm_dataset *dataset)
 {
     MM_TRY(MM_CHECK_SAME(comm, MM_SAME_TEXT(folder)));
     listing l = {0};
