@@ -63,7 +63,7 @@ bool mm_comm_stderr_is_terminal(void);
 typedef struct mm_comm_watch_plan {
     double limit_s; /* how long a rank waits for one that is silent; 0: for ever
                        and for any, as if ranks were not watched */
-    mm_log *log;    /* told when ranks wait long for one that works; or NULL */
+    mm_log *log;    /* of ranks that wait long for one that works; or NULL */
     void (*end)(void *context); /* ends the job, as the message says why: called
                        where a wait would return MM_E_COMM; NULL: it returns */
     void *context;

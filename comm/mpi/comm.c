@@ -164,7 +164,7 @@ void mm_comm_set_abort_hook(mm_comm *comm, void (*hook)(void *context),
 
 _Noreturn void mm_comm_abort(mm_comm *comm, int exit_code)
 {
-    /* Where nothing answers any more, end this process anyway: its launcher
+    /* Where nothing responds any more, end this process anyway: its launcher
      * ends the others then. Libraries get longer than MPI, which has little to
      * do. */
     alarm(10);

@@ -95,6 +95,6 @@ mm_status mm_watch_explain(mm_watch *w, mm_status st)
     if (!*names)
         return mm_fail(st, "rank %d: %s", w->comm->rank, why);
     MM_TRY(elect_reporter(w));
-    return mm_fail(st, "%s: stuck or dead (rank %d says: %s)", names,
+    return mm_fail(st, "%s: stuck or dead (error of rank %d: %s)", names,
                    w->comm->rank, why);
 }

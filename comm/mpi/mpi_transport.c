@@ -13,7 +13,7 @@ typedef struct mpi_transport {
     mm_comm *comm;
     MPI_Request pending[MOST_PENDING];
     int n_pending;
-    mm_status status; /* of a poll, told by the next call that can */
+    mm_status status; /* of a poll, returned by the next call that can */
     double wait_s;
 } mpi_transport;
 

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <time.h>
 
-/* Between looks of the reply thread. */
+/* Between replies of the reply thread. */
 static const double thread_s = 0.05;
 /* Of the time between two looks at the clock no more counts as waited. A rank
  * that is suspended sees its clock jump; where cores are so busy that this one

@@ -50,7 +50,7 @@ static mm_status wait_for(mm_watch *w, wait *on, double time_s)
 
 /**
  * In silence first; then all are probed, and once more. A rank that is well has
- * replied by the limit: it has half of it, and is asked early so that no rank
+ * replied by the limit: it has half of it, and is probed early so that no rank
  * waits longer for one that never does.
  */
 static mm_status wait_and_probe(mm_watch *w, wait *on)

@@ -27,7 +27,7 @@ struct mm_watch {
 
 /* ---- serve.c ------------------------------------------------------------- */
 
-/** Between looks for what other ranks ask, of one that waits or computes. */
+/** Between replies to other ranks, of one that waits or computes. */
 #define MM_SERVE_S 0.02
 
 /** Signals are for the program's own thread. */

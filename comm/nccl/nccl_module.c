@@ -73,7 +73,7 @@ static mm_status is_ready(mm_nccl_comm *comm, bool *is_ready)
 {
     ncclResult_t state = ncclSuccess;
     mm_status st = check(ncclCommGetAsyncError(comm->nccl, &state), comm->nccl,
-                         "asking for errors");
+                         "reading its error state");
     if (st == MM_OK)
         st = check(state, comm->nccl, "summing over GPUs");
     *is_ready = st == MM_OK && state == ncclSuccess;

@@ -105,7 +105,7 @@ static void a_wait_lasts_until_what_is_waited_for_is_there(void **state)
     assert_int_equal(mm_comm_barrier(s->comm), MM_OK);
 }
 
-/** All wait whenever they are asked, and the waits of some end soon. */
+/** All wait whenever they are probed, and the waits of some end soon. */
 static void a_rank_waits_on_while_others_get_further(void **state)
 {
     const scene *s = *state;
