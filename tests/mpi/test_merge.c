@@ -1,6 +1,6 @@
 /* The sharded engine over real files: golden parity, plain loops, failures of
  * one rank. On MAGMAX_TEST_DEVICE, the CPU without it; ranks share a GPU.
- * ctest: ranks=1,2,3,4,5 cuda */
+ * ctest: ranks=1,2,3,4,5 cuda seeds=fp32 */
 #include "src/merge/merge.h"
 
 #include "comm/comm.h"

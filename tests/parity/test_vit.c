@@ -2,7 +2,7 @@
  * The image tower against PyTorch's float64 numbers: every activation, logit
  * and gradient of a small tower, and finite differences of its loss.
  *
- * ctest: cost=10 processors=2 cuda=tf32,bf16
+ * ctest: cost=10 processors=2 cuda=tf32,bf16 bias_sums=fp32,bf16
  */
 #include "tests/parity/vit_rig.h"
 #include "tests/sanitize/sanitized.h"
