@@ -96,7 +96,7 @@ test_build() {
     say "$preset: tested in $((SECONDS - start)) s"
 }
 
-test_build release -DMAGMAX_TESTS=ON -DMAGMAX_BENCH=ON
+test_build release -DMAGMAX_WERROR=ON -DMAGMAX_TESTS=ON -DMAGMAX_BENCH=ON
 test_build sanitize -DMAGMAX_TESTS=ON
 test_build fuzz
 
