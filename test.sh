@@ -24,7 +24,7 @@ for argument in "$@"; do
 done
 
 if [ "$install" = yes ]; then
-    .ci/install.sh build test demo reference
+    .ci/install.sh build test docs demo reference
     .ci/install.sh vocabulary || say "tests that need it are skipped"
 fi
 
