@@ -171,9 +171,10 @@ mm_status mm_model_config_choose(const char *name, const char *recorded,
                                  mm_model_config *config)
 {
     if (!name && !recorded)
-        return mm_fail(MM_E_ARG,
-                       "--model is needed: %s does not say what model it holds",
-                       path ? path : "no file of weights");
+        return mm_fail(
+            MM_E_ARG,
+            "--model is required: %s does not say what model it holds",
+            path ? path : "no weights file");
     if (!name)
         return mm_model_config_parse(recorded, path, config);
     MM_TRY(mm_model_config_find(name, config));

@@ -49,7 +49,7 @@ static const mm_option rows[] = {
      .fallback = "5",
      .min = 0,
      .max = 9e15,
-     .help = "of the noise"},
+     .help = "seed of the noise"},
     {.name = "output",
      .kind = MM_OPTION_TEXT,
      .value = "FILE",
@@ -82,7 +82,7 @@ static void report(const mm_job *job, const char *path, const mm_dataset *d,
                 d->n_domains > 1 ? "s" : "", skipped);
 }
 
-/** What is in memory or mapped already. */
+/** For pixels that are in memory or mapped already. */
 static mm_status write_packed(const mm_job *job, const mm_dataset *dataset,
                               const char *provenance)
 {

@@ -16,7 +16,7 @@ static bool asked_for(const char *what, int argc, char **argv)
     return false;
 }
 
-/** A full disk shows only now: what was printed is still in a buffer. */
+/** A full disk is noticed only now: what was printed is still in a buffer. */
 static mm_status flush_stdout(void)
 {
     return fflush(stdout) || ferror(stdout)

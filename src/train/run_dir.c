@@ -88,7 +88,7 @@ static mm_status write_config(const mm_run_dir *dir, const char *path,
 
 /** Until the file is closed, whatever ends the process; a run that is just
  * being ended is waited for, for ten seconds of our own running. A file system
- * without locks lets everybody have it. */
+ * without locks lets every run have it. */
 static mm_status hold(FILE *file, const char *path)
 {
     enum { MOST_TRIES = 100 };
@@ -127,7 +127,7 @@ static mm_status open_log(mm_run_dir *dir)
     }
 }
 
-/** A folder that was refused keeps no empty log; who waits for this one looks
+/** A refused run leaves no empty log; a run that waits for this file checks
  * again (is_at). */
 static void remove_empty_log(mm_run_dir *dir)
 {

@@ -12,13 +12,13 @@
 typedef struct mm_run_dir mm_run_dir;
 
 /**
- * Open a folder for a run, or for going on with one; for this run alone, until
- * it is closed or the process ends.
+ * Open a folder for a new run, or to continue one; no other run can open it
+ * until it is closed or the process ends.
  *
  * Memory   Gives *dir, freed by mm_run_dir_close.
  * Errors   MM_E_ARG naming the option in which the run that is there differs;
  *          MM_E_IO for a folder that cannot be written, or that another run
- * goes on using (10 s); MM_E_FORMAT for a config.json that is not ours.
+ *          keeps in use (10 s); MM_E_FORMAT for a config.json that is not ours.
  */
 mm_status mm_run_dir_open(mm_comm *comm, const char *path, const char *program,
                           const mm_options *options, mm_run_dir **dir);
@@ -30,7 +30,7 @@ void mm_run_dir_task_path(const mm_run_dir *dir, int task, char path[4096]);
 /** Whether that checkpoint is there. */
 mm_status mm_run_dir_has_task(mm_run_dir *dir, int task, bool *there);
 
-/** Drop the log's lines of `task`: it starts from its beginning again. */
+/** Remove the log's lines of `task`, which starts from its beginning again. */
 mm_status mm_run_dir_restart_task(mm_run_dir *dir, int task);
 
 /** One step, as log.jsonl has it. */
@@ -46,7 +46,7 @@ typedef struct mm_step_entry {
 } mm_step_entry;
 
 /** Append a line. Local: other ranks than 0 do nothing; an error is kept and
- * told by mm_run_dir_flush. */
+ * reported by mm_run_dir_flush. */
 void mm_run_dir_log_step(mm_run_dir *dir, const mm_step_entry *entry);
 
 /** Bring the log to disk. Errors: MM_E_IO, on every rank. */

@@ -38,8 +38,8 @@ static int64_t warmup_steps(const mm_sequence_plan *plan, int64_t n_steps)
 /* ---- one task ---------------------------------------------------------- */
 
 /**
- * Where images may be skipped: how many the global batch has left, and who they
- * are. All ranks learn here whether one of them failed.
+ * Where images may be skipped: how many the global batch has left, and which
+ * were skipped. All ranks learn here whether one of them failed.
  */
 static mm_status agree_on_batch(const sequence *s, mm_status st,
                                 mm_batch *batch, int64_t *n_skipped)
@@ -252,7 +252,7 @@ static mm_status train_all(sequence *s)
             continue;
         }
         if (!following && n_skipped)
-            mm_log_line(plan->log, "%d of %d tasks are finished, going on",
+            mm_log_line(plan->log, "%d of %d tasks are finished, continuing",
                         n_skipped, n_tasks);
         if (!following && plan->sequential && task > 0)
             MM_TRY(resume_from(s, task - 1));
