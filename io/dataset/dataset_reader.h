@@ -4,9 +4,9 @@
 #include "io/dataset/dataset.h"
 
 /**
- * Between dataset_file.c and the readers of formats: a reader fills in the
- * halves, the names where it has them, and the storage; dataset_file.c counts
- * classes and domains and checks them against the names.
+ * Between open_dataset.c and the readers of formats (read_*.c): a reader fills
+ * in the halves, the names where it has them, and the storage; open_dataset.c
+ * counts classes and domains and checks them against the names.
  */
 
 /** Images on a side and classes: more is a damaged file, not a data set. */
@@ -14,13 +14,13 @@ enum { MM_MAX_SIDE = 1 << 16, MM_MAX_CLASSES = 1000000 };
 
 /** Readers of one file or folder; dataset->name is set, the rest is empty. They
  * may leave parts filled when they fail; the caller cleans up. */
-mm_status mm_dataset_open_npz(const char *path, mm_dataset *dataset);
-mm_status mm_dataset_open_packed(const char *path, mm_dataset *dataset);
-mm_status mm_dataset_open_idx(const char *folder, mm_dataset *dataset);
+mm_status mm_dataset_read_npz(const char *path, mm_dataset *dataset);
+mm_status mm_dataset_read_packed(const char *path, mm_dataset *dataset);
+mm_status mm_dataset_read_idx(const char *folder, mm_dataset *dataset);
 
 /** The reader of class folders: as mm_dataset_folder_open, collective. */
-mm_status mm_dataset_scan_folders(mm_comm *comm, const char *folder,
-                                  mm_dataset *dataset);
+mm_status mm_dataset_read_class_folders(mm_comm *comm, const char *folder,
+                                        mm_dataset *dataset);
 
 /**
  * Take pixels that were read into memory, for both halves.

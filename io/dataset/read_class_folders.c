@@ -323,8 +323,8 @@ static mm_status take(listing *l, mm_dataset *d)
     return l->same_halves ? MM_OK : take_half(l, 1, d->name, &d->test);
 }
 
-mm_status mm_dataset_scan_folders(mm_comm *comm, const char *folder,
-                                  mm_dataset *dataset)
+mm_status mm_dataset_read_class_folders(mm_comm *comm, const char *folder,
+                                        mm_dataset *dataset)
 {
     listing l = {0};
     mm_status st = MM_OK;

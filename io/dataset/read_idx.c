@@ -157,7 +157,7 @@ done:
     return st;
 }
 
-mm_status mm_dataset_open_idx(const char *folder, mm_dataset *dataset)
+mm_status mm_dataset_read_idx(const char *folder, mm_dataset *dataset)
 {
     uint8_t *train = NULL, *test = NULL;
     mm_status st;

@@ -196,7 +196,7 @@ static mm_status read_half(zip_t *archive, const char *path,
                        &has_domains);
 }
 
-mm_status mm_dataset_open_npz(const char *path, mm_dataset *dataset)
+mm_status mm_dataset_read_npz(const char *path, mm_dataset *dataset)
 {
     static const char *const train_names[] = {"train_images", "train_labels",
                                               "train_domains"};

@@ -302,7 +302,7 @@ static mm_status read_file(const char *path, hid_t file, mm_dataset *d)
                       &d->domain_names);
 }
 
-mm_status mm_dataset_open_packed(const char *path, mm_dataset *dataset)
+mm_status mm_dataset_read_packed(const char *path, mm_dataset *dataset)
 {
     hid_t file = MM_H5_NONE;
     mm_status st = mm_h5_open(path, false, &file);

@@ -213,12 +213,12 @@ mm_status mm_packed_writer_begin(const char *path, const mm_dataset *dataset,
     mm_h5_close(&file);
     if (st == MM_OK)
         st = open_to_write(w);
-    return st == MM_OK ? MM_OK : mm_packed_writer_end(writer, st);
+    return st == MM_OK ? MM_OK : mm_packed_writer_commit(writer, st);
 }
 
-mm_status mm_packed_writer_put(mm_packed_writer *w, const mm_half *half,
-                               int64_t off_bytes, const void *data,
-                               int64_t n_bytes)
+mm_status mm_packed_writer_write(mm_packed_writer *w, const mm_half *half,
+                                 int64_t off_bytes, const void *data,
+                                 int64_t n_bytes)
 {
     bool is_test = half == &w->dataset->test;
     MM_ASSERT(is_test || half == &w->dataset->train);
@@ -226,7 +226,7 @@ mm_status mm_packed_writer_put(mm_packed_writer *w, const mm_half *half,
                             data, n_bytes);
 }
 
-mm_status mm_packed_writer_end(mm_packed_writer **writer, mm_status status)
+mm_status mm_packed_writer_commit(mm_packed_writer **writer, mm_status status)
 {
     mm_packed_writer *w = *writer;
     if (w->fd >= 0 && close(w->fd) != 0 && status == MM_OK)
@@ -247,10 +247,10 @@ static mm_status put_half(mm_packed_writer *w, const mm_half *half)
     if (half->n_images == 0)
         return MM_OK;
     if (half->storage == MM_STORED_PIXELS)
-        return mm_packed_writer_put(w, half, 0, half->pixels,
-                                    mm_half_n_bytes(half));
-    return mm_packed_writer_put(w, half, 0, half->bytes,
-                                half->offsets[half->n_images]);
+        return mm_packed_writer_write(w, half, 0, half->pixels,
+                                      mm_half_n_bytes(half));
+    return mm_packed_writer_write(w, half, 0, half->bytes,
+                                  half->offsets[half->n_images]);
 }
 
 mm_status mm_dataset_file_write(const char *path, const mm_dataset *dataset,
@@ -261,5 +261,5 @@ mm_status mm_dataset_file_write(const char *path, const mm_dataset *dataset,
     mm_status st = put_half(w, &dataset->train);
     if (st == MM_OK && !dataset->same_halves)
         st = put_half(w, &dataset->test);
-    return mm_packed_writer_end(&w, st);
+    return mm_packed_writer_commit(&w, st);
 }

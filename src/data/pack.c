@@ -191,8 +191,8 @@ static mm_status pack_resized(packer *p, const selection *h, workspace *with,
         mm_sample_name(h->from, sample, name);
         return mm_fail_within(st, "%s", name);
     }
-    return mm_packed_writer_put(p->writer, h->to, i * image_bytes, with->out,
-                                image_bytes);
+    return mm_packed_writer_write(p->writer, h->to, i * image_bytes, with->out,
+                                  image_bytes);
 }
 
 static mm_status pack_bytes(packer *p, const selection *h, workspace *with,
@@ -209,7 +209,7 @@ static mm_status pack_bytes(packer *p, const selection *h, workspace *with,
         mm_sample_name(h->from, sample, name);
         return mm_fail(MM_E_IO, "%s changed while it was packed", name);
     }
-    return mm_packed_writer_put(p->writer, h->to, offsets[i], bytes, n_bytes);
+    return mm_packed_writer_write(p->writer, h->to, offsets[i], bytes, n_bytes);
 }
 
 /* The first failure of a half. */
@@ -301,7 +301,7 @@ static mm_status attempt(packer *p, const char *path)
     if (st == MM_OK && p->n_bad == 0)
         mm_progress_end(p->plan->log);
     bool again = st == MM_OK && p->n_bad > 0;
-    st = mm_packed_writer_end(&p->writer, again ? MM_E_FORMAT : st);
+    st = mm_packed_writer_commit(&p->writer, again ? MM_E_FORMAT : st);
     return again ? MM_OK : st;
 }
 

@@ -5,7 +5,7 @@
 
 #include "io/weights/checksum.h"
 #include "io/weights/weights.h"
-#include "io/weights/write_weights.h"
+#include "io/weights/weights_writer.h"
 #include "src/base/clock.h"
 #include "src/input/loader.h"
 #include "src/train/schedule.h"

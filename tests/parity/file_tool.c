@@ -14,7 +14,7 @@
 #include "io/dataset/dataset.h"
 #include "io/hdf5/array_file.h"
 #include "io/weights/weights.h"
-#include "io/weights/write_weights.h"
+#include "io/weights/weights_writer.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -137,7 +137,7 @@ static mm_status safetensors(const char *type_name, const char *in,
     mm_elem_type type = MM_ELEM_F64;
     mm_comm *comm = NULL;
     mm_weights *weights = NULL;
-    mm_checkpoint *file = NULL;
+    mm_weights_writer *file = NULL;
     float *values = NULL;
     while (type < MM_ELEM_OTHER && strcmp(mm_elem_name(type), type_name) != 0)
         type++;
@@ -145,12 +145,12 @@ static mm_status safetensors(const char *type_name, const char *in,
     if (st == MM_OK)
         st = mm_comm_create(NULL, NULL, &comm);
     if (st == MM_OK)
-        st = mm_safetensors_create(comm, out, mm_weights_table(weights), type,
-                                   model, provenance, &file);
+        st = mm_safetensors_begin(comm, out, mm_weights_table(weights), type,
+                                  model, provenance, &file);
     if (st == MM_OK) {
-        st = mm_checkpoint_write(file, 0, mm_weights_table(weights)->n_elems,
-                                 values);
-        st = mm_checkpoint_commit(&file, st, NULL, NULL);
+        st = mm_weights_writer_write(
+            file, 0, mm_weights_table(weights)->n_elems, values);
+        st = mm_weights_writer_commit(&file, st, NULL, NULL);
     }
     mm_comm_destroy(&comm);
     free(values);
