@@ -46,7 +46,7 @@ typedef struct mm_dataset {
     char **class_names; /* [n_classes], one block, or NULL */
     int n_domains;
     char **domain_names; /* [n_domains], one block, or NULL */
-    char *note;          /* what a user should be told, one line, or NULL */
+    char *note;          /* one line for the user, or NULL */
     void *storage;       /* owns the pixels; private to io */
     void (*release)(void *storage);
 } mm_dataset;
@@ -88,11 +88,11 @@ mm_status mm_dataset_idx_open(const char *folder, mm_dataset **dataset);
  * read.
  *
  * Memory   As mm_dataset_file_open.
- * Ranks    Collective over `comm`: rank 0 looks, the others are told, so that
- *          all have the same list. NULL: this rank alone.
- * Errors   The same on every rank: MM_E_IO; MM_E_FORMAT for a folder without
- *          class folders, a class folder without images, a class of one half
- *          that the other lacks, and images of a kind that cannot be read
+ * Ranks    Collective over `comm`: rank 0 lists the files and sends the list,
+ * so that all ranks have the same one. NULL: this rank alone. Errors   The same
+ * on every rank: MM_E_IO; MM_E_FORMAT for a folder without class folders, a
+ * class folder without images, a class of one half that the other does not
+ * have, and images of a kind that cannot be read
  *          (.bmp, .gif, .tif, .heic, ...).
  */
 mm_status mm_dataset_folder_open(mm_comm *comm, const char *folder,
@@ -102,7 +102,7 @@ void mm_dataset_close(mm_dataset **dataset);
 
 /**
  * Write a packed data set in one go; what is packed is in memory or mapped.
- * io/dataset/write_packed.h tells the format.
+ * io/dataset/write_packed.h describes the format.
  *
  * Ranks    Local: one rank writes.
  * Errors   MM_E_IO.

@@ -55,7 +55,7 @@ static mm_status open_by_content(mm_comm *alone, const char *path,
     if (stat(path, &info) != 0)
         return mm_fail_errno("cannot open %s", path);
     if (!S_ISREG(info.st_mode))
-        return mm_fail(MM_E_IO, "%s is no regular file", path);
+        return mm_fail(MM_E_IO, "%s is not a regular file", path);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return mm_fail_errno("cannot open %s", path);

@@ -1,3 +1,6 @@
+/* Writes packed data sets: HDF5 creates the structure, then ranges of bytes are
+ * written straight to their places, and the file gets its name at the end. */
+
 #include "io/dataset/write_packed.h"
 
 #include "io/dataset/dataset_reader.h"

@@ -1,3 +1,6 @@
+/* The state of a pickle that is being read: values, stack, marks, memo and
+ * input, with limits for all of them. */
+
 #include "io/python/pickle_machine.h"
 
 #include <stdio.h>

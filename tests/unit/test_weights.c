@@ -113,7 +113,7 @@ static void missing_unexpected_and_misshapen_tensors_are_named(void **state)
     expect_refusal(&wanted, "visual.b");
     mm_tensor_table_add(&wanted, "visual.b", 1, b);
     mm_tensor_table_add(&wanted, "visual.c", 1, b);
-    expect_refusal(&wanted, "lacks the tensor visual.c");
+    expect_refusal(&wanted, "does not contain the tensor visual.c");
     mm_tensor_table_clear(&wanted);
     mm_tensor_table_add(&wanted, "visual.a", 1, flat);
     expect_refusal(&wanted, "visual.a has shape [2, 2], but the model needs "
