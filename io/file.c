@@ -148,7 +148,7 @@ static char *folder_of(const char *path)
     return strndup(path, slash == path ? 1 : (size_t)(slash - path));
 }
 
-mm_status mm_file_check_new(const char *path)
+mm_status mm_file_check_writable(const char *path)
 {
     struct stat info;
     if (!*path)
@@ -183,7 +183,7 @@ mm_status mm_file_commit(const char *tmp_path, const char *path)
     return st;
 }
 
-mm_status mm_file_make_folder(const char *path)
+mm_status mm_file_create_folder(const char *path)
 {
     char *part = strdup(path);
     if (!part)

@@ -124,17 +124,17 @@ static mm_status open_dataset(mm_comm *comm, const char *path,
     return st;
 }
 
-mm_status mm_dataset_file_open(const char *path, mm_dataset **dataset)
+mm_status mm_dataset_open_file(const char *path, mm_dataset **dataset)
 {
     return open_dataset(NULL, path, open_by_content, dataset);
 }
 
-mm_status mm_dataset_idx_open(const char *folder, mm_dataset **dataset)
+mm_status mm_dataset_open_idx(const char *folder, mm_dataset **dataset)
 {
     return open_dataset(NULL, folder, open_idx, dataset);
 }
 
-mm_status mm_dataset_folder_open(mm_comm *comm, const char *folder,
+mm_status mm_dataset_open_folder(mm_comm *comm, const char *folder,
                                  mm_dataset **dataset)
 {
     return open_dataset(comm, folder, mm_dataset_read_class_folders, dataset);

@@ -256,8 +256,8 @@ static mm_status put_half(mm_packed_writer *w, const mm_half *half)
                                   half->offsets[half->n_images]);
 }
 
-mm_status mm_dataset_file_write(const char *path, const mm_dataset *dataset,
-                                const char *provenance)
+mm_status mm_dataset_write(const char *path, const mm_dataset *dataset,
+                           const char *provenance)
 {
     mm_packed_writer *w;
     MM_TRY(mm_packed_writer_begin(path, dataset, provenance, &w));

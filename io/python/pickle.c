@@ -88,7 +88,7 @@ static mm_status push_items(machine *m, mm_pickle_kind kind, int64_t n,
                             mm_pickle_value *const *items)
 {
     mm_pickle_value *value;
-    MM_TRY(mm_pickle_new(m, kind, &value));
+    MM_TRY(mm_pickle_add_value(m, kind, &value));
     MM_TRY(mm_pickle_append(m, &value->items, &value->n_items, n, items));
     return mm_pickle_push(m, value);
 }

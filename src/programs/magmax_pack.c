@@ -89,7 +89,7 @@ static mm_status write_packed(const mm_job *job, const mm_dataset *dataset,
     const char *path = mm_options_text(job->options, "output");
     mm_packed_counts counts = {dataset->train.n_images, dataset->test.n_images,
                                0};
-    MM_TRY(mm_dataset_file_write(path, dataset, provenance));
+    MM_TRY(mm_dataset_write(path, dataset, provenance));
     report(job, path, dataset, &counts);
     return MM_OK;
 }

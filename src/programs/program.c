@@ -111,7 +111,7 @@ static mm_status check_output(const mm_options *options, const char *output,
                            "another name",
                            output, path, *inputs);
     }
-    return mm_file_check_new(path);
+    return mm_file_check_writable(path);
 }
 
 mm_status mm_job_check_output(const mm_job *job, const char *output,

@@ -144,7 +144,7 @@ static mm_status open_on_writer(mm_run_dir *dir, const char *program,
                                 const mm_options *options)
 {
     char path[PATH_BYTES];
-    MM_TRY(mm_file_make_folder(dir->path));
+    MM_TRY(mm_file_create_folder(dir->path));
     MM_TRY(open_log(dir));
     path_in(dir, "config.json", path);
     mm_status st = mm_file_exists(path)

@@ -107,13 +107,13 @@ static void reading_past_the_end_says_truncated(void **state)
 static void folders_are_made_with_their_parents(void **state)
 {
     (void)state;
-    assert_int_equal(mm_file_make_folder("a/b//c/"), MM_OK);
-    assert_int_equal(mm_file_make_folder("a/b/c"), MM_OK);
-    assert_int_equal(mm_file_make_folder("/tmp"), MM_OK);
+    assert_int_equal(mm_file_create_folder("a/b//c/"), MM_OK);
+    assert_int_equal(mm_file_create_folder("a/b/c"), MM_OK);
+    assert_int_equal(mm_file_create_folder("/tmp"), MM_OK);
     assert_true(mm_file_exists("a/b/c"));
     assert_int_equal(mm_file_write_text("a/file", ""), MM_OK);
-    assert_int_equal(mm_file_make_folder("a/file"), MM_E_IO);
-    assert_int_equal(mm_file_make_folder("a/file/b"), MM_E_IO);
+    assert_int_equal(mm_file_create_folder("a/file"), MM_E_IO);
+    assert_int_equal(mm_file_create_folder("a/file/b"), MM_E_IO);
     assert_non_null(strstr(mm_fail_message(), "a/file"));
 }
 
