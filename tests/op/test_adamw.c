@@ -1,3 +1,6 @@
+/* A step of AdamW against double precision: clipping, weight decay, and the
+ * low-precision copy of the weights. */
+
 #include "tests/op/op_test.h"
 
 #include <math.h>

@@ -1,3 +1,6 @@
+/* Attention and its gradient against double precision: lengths, causal masks,
+ * sharp scores, and scratch that is too small. */
+
 #include "tests/op/op_test.h"
 #include "tests/sanitize/sanitized.h"
 

@@ -1,3 +1,6 @@
+/* Conversions between fp32 and the device's activations: rounding, ties, NaN
+ * and infinities. */
+
 #include "tests/op/op_test.h"
 
 #include <math.h>

@@ -1,3 +1,6 @@
+/* Copying rows between buffers with gaps between them, which must not change.
+ */
+
 #include "tests/op/op_test.h"
 
 #include <stdlib.h>

@@ -1,3 +1,5 @@
+/* Text embedding: looked-up tokens plus positions, exactly. */
+
 #include "tests/op/op_test.h"
 
 #include <stdlib.h>

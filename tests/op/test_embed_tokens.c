@@ -1,3 +1,6 @@
+/* Image embedding and its gradient: the class token, then patches, plus
+ * positions. */
+
 #include "tests/op/op_test.h"
 
 #include <math.h>

@@ -1,3 +1,5 @@
+/* Filling buffers of floats and of activations, and nothing beside them. */
+
 #include "tests/op/op_test.h"
 
 #include <stdlib.h>

@@ -1,3 +1,5 @@
+/* Picking rows by their index. */
+
 #include "tests/op/op_test.h"
 
 #include <stdlib.h>

@@ -1,3 +1,6 @@
+/* Matrix products against double precision: orientations, long sums, strides,
+ * beta, and invalid arguments. */
+
 #include "tests/op/op_test.h"
 
 #include <math.h>

@@ -1,3 +1,6 @@
+/* Layer normalisation and its gradient against double precision, with gaps
+ * between rows. */
+
 #include "tests/op/op_test.h"
 
 #include <math.h>

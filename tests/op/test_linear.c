@@ -1,3 +1,6 @@
+/* Linear layers with bias, activation and residual against double precision,
+ * and the accuracy of the activations. */
+
 #include "tests/op/op_test.h"
 
 #include <math.h>

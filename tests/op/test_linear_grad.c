@@ -1,3 +1,6 @@
+/* Gradients of linear layers against double precision, and the accuracy of the
+ * activations' slopes. */
+
 #include "tests/op/op_test.h"
 
 #include <math.h>

@@ -1,3 +1,5 @@
+/* Cutting images into patches while normalising their pixels. */
+
 #include "tests/op/op_test.h"
 
 #include <stdlib.h>

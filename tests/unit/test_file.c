@@ -1,3 +1,6 @@
+/* Texts written and read whole, truncated reads, folders, and the names in
+ * messages; each case in an empty folder of its own. */
+
 #include "io/file.h"
 
 #include <setjmp.h>

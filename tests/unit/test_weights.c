@@ -1,3 +1,6 @@
+/* Tensors of an open weights file are found by name; what is missing,
+ * unexpected, of another shape or truncated is refused. */
+
 #include "io/hdf5/array_file.h"
 #include "io/weights/weights.h"
 
