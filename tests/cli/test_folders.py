@@ -26,7 +26,7 @@ def make_image(path, size=(24, 18), seed=0, mode="RGB"):
 
 
 def make_folder(root, classes=CLASSES, n=6, below=""):
-    """n images a class, of different sizes, formats and modes; gives their
+    """n images per class, of different sizes, formats and modes; gives their
     paths below root, in byte order."""
     paths = []
     for c, name in enumerate(classes):
@@ -75,7 +75,7 @@ class FolderCase(cli.Case):
                       "-o", self.out, *more, **options)
 
     def packed_paths(self, half="train"):
-        """Pack, and tell what was found: (path, label) of each image."""
+        """Pack, and return what was found: (path, label) of each image."""
         self.pack()
         with h5py.File(self.out) as file:
             return list(zip(texts(file[half]["paths"]),

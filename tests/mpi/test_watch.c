@@ -148,7 +148,7 @@ static void assert_ended(const scene *s, mm_status st, const char *why)
     assert_null(strstr(mm_fail_message(), "rank 0"));
 }
 
-/** All answer, all wait: it is told by the last case, since a rank that has
+/** All answer, all wait. This is the last case, since a rank that has
  * given up once does not wait again. */
 static void a_device_that_does_not_finish_is_named(void **state)
 {
