@@ -39,7 +39,7 @@ mm_status mm_bad_images_add(mm_bad_images *bad, const mm_bad_image *images,
  */
 mm_status mm_bad_images_share(mm_bad_images *bad, mm_comm *comm, mm_log *log);
 
-/** How many different images were shared so far; every rank knows. */
+/** How many different images were shared so far; the same on every rank. */
 int64_t mm_bad_images_count(const mm_bad_images *bad);
 
 #endif

@@ -43,7 +43,7 @@ static mm_status check_all(const char *path, const kind *k, char *const *texts,
     return MM_OK;
 }
 
-/** Cuts `text` into its lines; the last may lack its end. */
+/** Cuts `text` into its lines; the last may have no line break. */
 static mm_status take_lines(char *text, char ***texts, int64_t *n)
 {
     int64_t most = 1, count = 0;

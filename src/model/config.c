@@ -130,8 +130,8 @@ static mm_status check_same(const mm_model_config *typed,
     return check_sizes(text, sizeof text / sizeof *text, path);
 }
 
-/* Into the file's JSON, what was typed: a text tower where the file knows none,
- * and the size of images. */
+/* Adds to the file's JSON what the typed name gives: a text tower where the
+ * file has none, and the size of images. */
 static int merge_json(json_t *file, const json_t *typed)
 {
     json_t *vision = json_object_get(file, "vision_cfg");
