@@ -88,11 +88,13 @@ mm_status mm_dataset_open_idx(const char *folder, mm_dataset **dataset);
  * read.
  *
  * Memory   As mm_dataset_open_file.
- * Ranks    Collective over `comm`: rank 0 lists the files and sends the list,
- * so that all ranks have the same one. NULL: this rank alone. Errors   The same
- * on every rank: MM_E_IO; MM_E_FORMAT for a folder without class folders, a
- * class folder without images, a class of one half that the other does not
- * have, and images of a kind that cannot be read
+ * Ranks    Collective over `comm`, same folder: rank 0 lists the files and
+ *          sends the list, so that all ranks have the same one. NULL: this
+ *          rank alone.
+ * Errors   The same on every rank: MM_E_IO; MM_E_FORMAT for a folder without
+ *          class folders, a class folder without images, a class of one half
+ *          that the other does not have, and images of a kind that cannot be
+ *          read
  *          (.bmp, .gif, .tif, .heic, ...).
  */
 mm_status mm_dataset_open_folder(mm_comm *comm, const char *folder,

@@ -3,6 +3,7 @@
 
 #include "io/dataset/dataset_reader.h"
 
+#include "comm/check_same.h"
 #include "io/file.h"
 #include "io/hdf5/hdf5_util.h"
 
@@ -137,5 +138,6 @@ mm_status mm_dataset_open_idx(const char *folder, mm_dataset **dataset)
 mm_status mm_dataset_open_folder(mm_comm *comm, const char *folder,
                                  mm_dataset **dataset)
 {
+    MM_TRY(MM_CHECK_SAME(comm, MM_SAME_TEXT(folder)));
     return open_dataset(comm, folder, mm_dataset_read_class_folders, dataset);
 }

@@ -1,6 +1,7 @@
 /* Reads elements of an open weights file as fp32, whatever the file's format,
  * and verifies the checksums that the file has. */
 
+#include "comm/check_same.h"
 #include "io/file.h"
 #include "io/weights/weights_reader.h"
 
@@ -215,6 +216,7 @@ static mm_status check_tensors(const mm_weights *w, const uint32_t *crc)
 
 mm_status mm_weights_verify(mm_weights *weights, mm_comm *comm)
 {
+    MM_TRY(MM_CHECK_CALL(comm));
     if (!weights->has_checksums)
         return MM_OK;
     int n_tensors = weights->bound->n_tensors;

@@ -10,7 +10,8 @@
  *
  * Memory   Fills *head, freed by mm_head_clear. The plan's head, samples, take
  *          and context are ignored.
- * Ranks    Collective; the same bits on every rank.
+ * Ranks    Collective, same plan, n_classes, scale; the same bits on every
+ *          rank.
  * Errors   As mm_encode; MM_E_VALUE for a class without images or without
  *          direction.
  */

@@ -10,7 +10,7 @@
  * their weights would differ; and no two share one, which is an error where
  * `each_its_own`, since NCCL takes one rank per GPU, and else a warning.
  *
- * Ranks    Collective; the same status on every rank.
+ * Ranks    Collective, same each_its_own; the same status on every rank.
  * Timing   Blocking.
  * Errors   MM_E_DEVICE naming the ranks, the GPU and its host; MM_E_COMM.
  */

@@ -143,7 +143,7 @@ class Conversion(Case):
     def test_an_image_tower_alone_is_told_and_completed(self):
         out = self.dir / "out.safetensors"
         proc = self.convert(self.image, out)
-        self.assertIn("image tower alone", proc.stderr)
+        self.assertIn("holds the image tower only", proc.stderr)
         self.convert(self.image, out, "--with", self.whole)
         self.assert_same_weights(cli.read_safetensors(out), self.weights)
 
@@ -376,7 +376,7 @@ class Refusals(Case):
             visual__ln_pre__bias=None, ln_final__bias=None,
             visual__more=np.zeros(3, np.float32),
             visual__ln_post__weight=np.zeros(17, np.float32))
-        self.refuse(["missing: ", "visual.ln_pre.bias", "ln_final.bias",
+        self.refuse(["missing tensors: ", "visual.ln_pre.bias", "ln_final.bias",
                      "unexpected tensors: visual.more", "tensors of another shape: "
                      "visual.ln_post.weight [17], not [16]"], path, self.out,
                     n_ranks=2)

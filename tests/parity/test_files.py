@@ -506,7 +506,7 @@ class Datasets(Case):
         changes = [
             (E_FORMAT, "truncated", lambda x: x[:-1]),
             (E_FORMAT, "longer", lambda x: x + b"0"),
-            (E_FORMAT, "no IDX file", lambda x: b"\0\0\x0d\1" + x[4:]),
+            (E_FORMAT, "not an IDX file", lambda x: b"\0\0\x0d\1" + x[4:]),
             (E_FORMAT, "4 labels for 3",
              lambda x: x[:4] + b"\0\0\0\4" + x[8:]),
             (E_FORMAT, "truncated", lambda x: x[:4] + b"\xff" * 4 + x[8:]),

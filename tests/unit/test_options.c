@@ -183,7 +183,7 @@ static void a_number_of_operands_is_held_to(void **state)
     command c;
     mm_options *o;
     assert_int_equal(parse(&two, &c, "--data-set x a", &o), MM_E_ARG);
-    assert_says("needs 2 arguments, IN OUT, not 1");
+    assert_says("expected 2 arguments, IN OUT, not 1");
     assert_int_equal(parse(&two, &c, "--data-set x a b c", &o), MM_E_ARG);
     assert_says("not 3");
     assert_int_equal(parse(&two, &c, "a --data-set x b", &o), MM_OK);
