@@ -3,7 +3,7 @@
 # totals: "N passed, N failed", with ", N skipped" where tests were skipped.
 #
 #   ./test.sh               everything; installs missing Debian packages first
-#   ./test.sh --no-install  installs nothing
+#   ./test.sh --no-install  takes what is there
 #   ./test.sh -L fast       further arguments go to ctest (labels: README.md)
 #
 # Builds stay in build/release, build/sanitize (ASan and UBSan) and build/fuzz

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Do names follow docs/STYLE.md? Prints what does not; exits 1 then.
+"""Do names follow docs/CONTRIBUTING.md? Prints what does not; exits 1 then.
 
     tests/style/names.py [ROOT]
 
 Checked: public functions come in fixed pairs of verbs; public names begin with
 mm_ or MM_; file names are unique; quotients are called _per_; sources do not
-use words that docs/STYLE.md replaces.
+use words that docs/CONTRIBUTING.md replaces.
 """
 import pathlib
 import re
