@@ -9,8 +9,9 @@ Pages: README.md, docs/*.md, and README.md in any folder of tests. Checked are
   the root, and words in backticks that end as sources do; those lie at the
   root, beside the page, or, without a slash, anywhere. A word in capitals
   stands for any name: kernels/cpu/OP.c.
-- names: every mm_name and MAGMAX_NAME, and, in backticks, `name()`, must be
-  in the sources, which are all files but the pages. mm_name_* is a beginning.
+- names: every mm_name, MAGMAX_NAME and --option, and, in backticks, `name()`,
+  must be in the sources, which are all files but the pages. mm_name_* is a
+  beginning; an option is there where a program has it, or a script uses it.
 - links that are not to the web: file and heading.
 - docs/README.md links to every page of docs.
 """
@@ -19,10 +20,12 @@ import re
 import sys
 from pathlib import Path
 
-SOURCE_FOLDERS = ("src", "io", "comm", "kernels", "tests", "bench")
 SOURCE_SUFFIXES = {".c", ".h", ".cu", ".cuh", ".cpp", ".inc", ".py", ".sh",
                    ".sbatch", ".cmake", ".md"}
 TEXT_SUFFIXES = SOURCE_SUFFIXES | {".txt", ".json", ""}
+OURSELVES = "tests/style/docs.py"  # names what it looks for
+# Options of CMake and others that no script of ours uses.
+OTHERS_OPTIONS = {"--workflow"}
 # Made by building and running, or not ours.
 NOT_OURS = {".git", "build", "demo-out", "__pycache__"}
 
@@ -31,6 +34,8 @@ INDENTED = re.compile(r"(?:^\n)((?:^    [^\n]*\n)+)", re.M)
 SPAN = re.compile(r"``(.+?)``|`([^`]+)`", re.S)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(.*?) *#*$", re.M)
+OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*\w")
+OPTION_ROW = re.compile(r'\.name = "([a-z][a-z-]*)"')
 NAME = re.compile(r"(?<![\w-])(?:mm|MAGMAX)_\w+\*?")
 FUNCTION = re.compile(r"^([A-Za-z_]\w*)\(\)$")
 CAPITALS = re.compile(r"[A-Z]{2,}|\b[A-Z]\b")
@@ -38,28 +43,30 @@ PLACE = re.compile(r":\d+$")
 
 
 class Tree:
-    """The files of the source tree, and every word in them."""
+    """The files of the source tree, and every word and option in them."""
 
     def __init__(self, root):
         self.root = root
-        self.names, self.words = set(), set()
+        self.names, self.words = set(), set(OTHERS_OPTIONS)
         self.tops = {p.name for p in root.iterdir() if p.name not in NOT_OURS}
         for top in sorted(self.tops):
             self.add(root / top)
 
     def add(self, path):
         if path.is_dir():
-            if path.name not in NOT_OURS:
+            if path.name not in NOT_OURS and not (
+                    path / "CMakeCache.txt").exists():
                 for entry in sorted(path.iterdir()):
                     self.add(entry)
             return
         self.names.add(path.name)
-        top = path.relative_to(self.root).parts[0]
         if path.suffix == ".md" or path.suffix not in TEXT_SUFFIXES or (
-                top in SOURCE_FOLDERS and "corpus" in path.parts):
+                "corpus" in path.parts or path == self.root / OURSELVES):
             return
         text = path.read_text(encoding="utf-8", errors="replace")
         self.words.update(re.findall(r"\w+", text))
+        self.words.update(OPTION.findall(text))
+        self.words.update("--" + name for name in OPTION_ROW.findall(text))
 
     def has_path(self, path, folder):
         if not path.strip("/"):
@@ -164,10 +171,11 @@ class Page:
             self.check_span(match.start(), match.group(1) or match.group(2))
         for match in LINK.finditer(prose):
             self.check_link(match.start(), match.group(1))
-        for match in NAME.finditer(self.text):
-            if not self.tree.has_name(match.group()):
-                self.complain(match.start(),
-                              f"{match.group()}: not in the sources")
+        for pattern in (NAME, OPTION):
+            for match in pattern.finditer(self.text):
+                if not self.tree.has_name(match.group()):
+                    self.complain(match.start(),
+                                  f"{match.group()}: not in the sources")
 
 
 def check_index(root, problems):
@@ -182,6 +190,11 @@ def check_index(root, problems):
             problems.append(f"docs/README.md: no link to {page.name}")
 
 
+def place_of(problem):
+    page, line, _ = (problem + "::").split(":", 2)
+    return page, int(line) if line.isdigit() else 0
+
+
 def main():
     root = Path(sys.argv[1] if len(sys.argv) > 1 else ".").resolve()
     pages = [root / "README.md", *sorted((root / "docs").glob("*.md")),
@@ -190,7 +203,7 @@ def main():
     for path in pages:
         Page(tree, path, problems).check()
     check_index(root, problems)
-    for problem in problems:
+    for problem in sorted(problems, key=place_of):
         print(problem)
     print(f"{len(pages)} pages, {len(problems)} problems")
     return 1 if problems else 0
