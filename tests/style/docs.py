@@ -12,6 +12,7 @@ Pages: README.md, docs/*.md, and README.md in any folder of tests. Checked are
 - names: every mm_name, MAGMAX_NAME and --option, and, in backticks, `name()`,
   must be in the sources, which are all files but the pages. mm_name_* is a
   beginning; an option is there where a program has it, or a script uses it.
+  `name()` or `name` with (`path`) behind it must be in that file.
 - links that are not to the web: file and heading.
 - docs/README.md links to every page of docs.
 """
@@ -38,6 +39,7 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*\w")
 OPTION_ROW = re.compile(r'\.name = "([a-z][a-z-]*)"')
 NAME = re.compile(r"(?<![\w-])(?:mm|MAGMAX)_\w+\*?")
 FUNCTION = re.compile(r"^([A-Za-z_]\w*)\(\)$")
+IN_FILE = re.compile(r"`(\w+)(?:\(\))?`\s+\(`([^`\s]+)`")
 CAPITALS = re.compile(r"[A-Z]{2,}|\b[A-Z]\b")
 PLACE = re.compile(r":\d+$")
 
@@ -146,6 +148,12 @@ class Page:
             if not found:
                 self.complain(offset, f"{word}: no such file")
 
+    def check_in_file(self, offset, name, path):
+        path = self.tree.root / path
+        if path.is_file() and not re.search(
+                rf"\b{name}\b", path.read_text(encoding="utf-8")):
+            self.complain(offset, f"{name}: not in {path.name}")
+
     def check_link(self, offset, target):
         if re.match(r"[a-z]+:", target):
             return
@@ -169,6 +177,8 @@ class Page:
                 lambda m: re.sub(r"[^\n]", " ", m.group()), prose)
         for match in SPAN.finditer(prose):
             self.check_span(match.start(), match.group(1) or match.group(2))
+        for match in IN_FILE.finditer(prose):
+            self.check_in_file(match.start(), *match.groups())
         for match in LINK.finditer(prose):
             self.check_link(match.start(), match.group(1))
         for pattern in (NAME, OPTION):
