@@ -132,7 +132,8 @@ class Page:
 
     def check_span(self, offset, code):
         function = FUNCTION.match(code)
-        if function and not self.tree.has_name(function.group(1)):
+        if function and not NAME.match(code) and (
+                not self.tree.has_name(function.group(1))):
             self.complain(offset, f"{code}: not in the sources")
         for word in words_of(code):
             if is_rooted(self.tree, word):
