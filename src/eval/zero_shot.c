@@ -1,3 +1,6 @@
+/* A head from texts: prompts filled with class names, encoded, averaged for
+ * each class and scaled. */
+
 #include "src/eval/zero_shot.h"
 
 #include "comm/partition.h"
@@ -103,7 +106,7 @@ static mm_status finish(const sums *s, mm_head *head)
     const mm_zero_shot_plan *p = s->plan;
     double scale;
     MM_TRY(choose_scale(p, &scale));
-    MM_TRY(mm_head_alloc(p->n_classes, s->embed_dim, head));
+    MM_TRY(mm_head_init(p->n_classes, s->embed_dim, head));
     MM_TRY(mm_names_copy(p->class_names, p->n_classes, &head->class_names));
     MM_TRY(mm_names_copy(p->prompts, p->n_prompts, &head->prompts));
     head->n_prompts = p->n_prompts;
@@ -119,8 +122,8 @@ static mm_status finish(const sums *s, mm_head *head)
     return MM_OK;
 }
 
-mm_status mm_zero_shot_make(const mm_zero_shot_plan *plan, mm_head *head,
-                            mm_encode_texts_work *work)
+mm_status mm_head_init_zero_shot(const mm_zero_shot_plan *plan, mm_head *head,
+                                 mm_encode_texts_work *work)
 {
     mm_range mine = mm_partition(plan->n_classes, mm_comm_rank(plan->comm),
                                  mm_comm_n_ranks(plan->comm));

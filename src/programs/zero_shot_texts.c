@@ -1,3 +1,5 @@
+/* Choosing the class names and prompts of a zero-shot head from the options. */
+
 #include "src/programs/zero_shot_texts.h"
 
 #include "io/file.h"
@@ -79,7 +81,7 @@ static mm_status find_benchmark(const mm_job *job,
                    mm_fail_message());
 }
 
-mm_status mm_zero_shot_texts_open(const mm_job *job, mm_zero_shot_texts *texts)
+mm_status mm_zero_shot_texts_read(const mm_job *job, mm_zero_shot_texts *texts)
 {
     const mm_benchmark *benchmark;
     /* All ranks look into a folder, or none. */
@@ -90,7 +92,7 @@ mm_status mm_zero_shot_texts_open(const mm_job *job, mm_zero_shot_texts *texts)
                 (long long)texts->n_classes, (long long)texts->n_prompts,
                 texts->n_prompts > 1 ? "s" : "", texts->prompts[0],
                 texts->n_prompts > 1 ? ", ..." : "");
-    mm_class_names_warn_of_twins(
+    mm_class_names_warn_of_duplicates(
         job->log, (const char *const *)texts->class_names, texts->n_classes);
     return MM_OK;
 }
