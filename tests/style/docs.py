@@ -14,7 +14,7 @@ Pages: README.md, docs/*.md, and README.md in any folder of tests. Checked are
   beginning; an option is there where a program has it, or a script uses it.
   `name()` or `name` with (`path`) behind it must be in that file.
 - links that are not to the web: file and heading.
-- docs/README.md links to every page of docs.
+- docs/README.md links to every page of docs; pages that sources name exist.
 """
 
 import re
@@ -40,6 +40,7 @@ OPTION_ROW = re.compile(r'\.name = "([a-z][a-z-]*)"')
 NAME = re.compile(r"(?<![\w-])(?:mm|MAGMAX)_\w+\*?")
 FUNCTION = re.compile(r"^([A-Za-z_]\w*)\(\)$")
 IN_FILE = re.compile(r"`(\w+)(?:\(\))?`\s+\(`([^`\s]+)`")
+PAGE = re.compile(r"\bdocs/[\w-]+\.md\b")
 CAPITALS = re.compile(r"[A-Z]{2,}|\b[A-Z]\b")
 PLACE = re.compile(r":\d+$")
 
@@ -50,6 +51,7 @@ class Tree:
     def __init__(self, root):
         self.root = root
         self.names, self.words = set(), set(OTHERS_OPTIONS)
+        self.pages = {}  # that sources name, and one that does
         self.tops = {p.name for p in root.iterdir() if p.name not in NOT_OURS}
         for top in sorted(self.tops):
             self.add(root / top)
@@ -68,6 +70,7 @@ class Tree:
         text = path.read_text(encoding="utf-8", errors="replace")
         self.words.update(re.findall(r"\w+", text))
         self.words.update(OPTION.findall(text))
+        self.pages.update({page: path for page in PAGE.findall(text)})
         self.words.update("--" + name for name in OPTION_ROW.findall(text))
 
     def has_path(self, path, folder):
@@ -190,6 +193,7 @@ class Page:
 
 
 def check_index(root, problems):
+    """Does docs/README.md link to every page?"""
     index = root / "docs/README.md"
     if not index.is_file():
         problems.append("docs/README.md: there is none")
@@ -214,6 +218,9 @@ def main():
     for path in pages:
         Page(tree, path, problems).check()
     check_index(root, problems)
+    for page, path in tree.pages.items():
+        if not (root / page).is_file():
+            problems.append(f"{path.relative_to(root)}: {page}: no such file")
     for problem in sorted(problems, key=place_of):
         print(problem)
     print(f"{len(pages)} pages, {len(problems)} problems")
