@@ -3,6 +3,7 @@
 
 #include "src/eval/encode.h"
 
+#include "comm/check_same.h"
 #include "comm/partition.h"
 #include "src/base/arena.h"
 #include "src/input/feed.h"
@@ -242,6 +243,11 @@ static mm_status encode_share(encoder *e)
 
 mm_status mm_encode(const mm_encode_plan *plan)
 {
+    MM_TRY(MM_CHECK_SAME(plan->comm, MM_SAME_INT(plan->n_samples),
+                         MM_SAME_BYTES(plan->samples, plan->n_samples * 8),
+                         MM_SAME_INT(plan->batch_size),
+                         MM_SAME_INT(plan->head != NULL),
+                         MM_SAME_INT(plan->bad != NULL)));
     encoder e = {
         .plan = plan,
         .batch = plan->batch_size,

@@ -3,6 +3,7 @@
 
 #include "src/eval/encode_texts.h"
 
+#include "comm/check_same.h"
 #include "src/base/arena.h"
 #include "src/input/upload.h"
 #include "src/model/low_precision.h"
@@ -350,6 +351,7 @@ static mm_status encode_share(encoder *e, int64_t n_all)
 mm_status mm_encode_texts(const mm_encode_texts_plan *plan,
                           mm_encode_texts_work *work)
 {
+    MM_TRY(MM_CHECK_CALL(plan->comm));
     encoder e = {.plan = plan};
     int64_t n_all = plan->texts->n;
     mm_status st = mm_comm_agree(plan->comm, prepare(&e));

@@ -3,6 +3,7 @@
 
 #include "src/eval/prototypes.h"
 
+#include "comm/check_same.h"
 #include "src/base/rng.h"
 
 #include <stdlib.h>
@@ -52,6 +53,8 @@ mm_status mm_head_init_prototypes(const mm_encode_plan *plan,
                                   const mm_task *task, double scale,
                                   mm_head *head)
 {
+    MM_TRY(MM_CHECK_SAME(plan->comm, MM_SAME_INT(task->n_classes),
+                         MM_SAME_REAL(scale)));
     int64_t n_classes = task->n_classes;
     sums s = {.half = plan->half, .embed_dim = plan->model->config.embed_dim};
     mm_status st = MM_OK;

@@ -10,8 +10,8 @@
  *
  * Memory   Fills *head, freed by mm_head_clear. The plan's head, samples, take
  *          and context do not count.
- * Ranks    Collective; the same bits on every rank.
- * Errors   As mm_encode; MM_E_VALUE for a class without images or without
+ * Ranks    Collective, same plan, n_classes, scale; the same bits on every
+ * rank. Errors   As mm_encode; MM_E_VALUE for a class without images or without
  *          direction.
  */
 mm_status mm_head_init_prototypes(const mm_encode_plan *plan,

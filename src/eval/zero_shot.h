@@ -32,8 +32,8 @@ typedef struct mm_zero_shot_plan {
  *
  * Memory   Fills *head, freed by mm_head_clear, with its class names and
  *          prompts. *work is filled unless NULL.
- * Ranks    Collective; each rank encodes a share of the classes; the same bits
- *          on every rank.
+ * Ranks    Collective, same classes, prompts, scale; each rank encodes a share
+ *          of the classes; the same bits on every rank.
  * Repeat   Same bits on reruns with as many ranks and threads; with others, to
  *          rounding.
  * Errors   Agreed: as mm_tokenizer_encode and mm_encode_texts; MM_E_VALUE for a

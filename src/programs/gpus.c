@@ -2,6 +2,8 @@
 
 #include "src/programs/gpus.h"
 
+#include "comm/check_same.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -105,6 +107,7 @@ static mm_status check_placements(mm_log *log, const placement *placements,
 mm_status mm_gpus_check(mm_comm *comm, mm_log *log, const mm_device *device,
                         bool each_its_own)
 {
+    MM_TRY(MM_CHECK_SAME(comm, MM_SAME_INT(each_its_own)));
     const int n_ranks = mm_comm_n_ranks(comm);
     placement mine = {.node = mm_comm_node(comm)};
     placement *placements = calloc((size_t)n_ranks, sizeof *placements);

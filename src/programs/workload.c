@@ -2,6 +2,7 @@
 
 #include "src/programs/workload.h"
 
+#include "comm/check_same.h"
 #include "src/data/open_data.h"
 #include "src/programs/gpus.h"
 
@@ -36,6 +37,8 @@ static mm_status open_device(const mm_job *job, bool gpu_each,
 mm_status mm_workload_open_model(const mm_job *job, bool for_training,
                                  uint64_t seed, mm_workload *work)
 {
+    MM_TRY(
+        MM_CHECK_SAME(job->comm, MM_SAME_INT(for_training), MM_SAME_INT(seed)));
     MM_TRY(open_device(job, for_training, work));
     return mm_model_init(
         job->comm, job->log, mm_options_text(job->options, "model"),
@@ -44,6 +47,7 @@ mm_status mm_workload_open_model(const mm_job *job, bool for_training,
 
 mm_status mm_workload_open_text_model(const mm_job *job, mm_workload *work)
 {
+    MM_TRY(MM_CHECK_CALL(job->comm));
     MM_TRY(open_device(job, false, work));
     return mm_model_init_text(
         job->comm, job->log, mm_options_text(job->options, "model"),
@@ -52,6 +56,7 @@ mm_status mm_workload_open_text_model(const mm_job *job, mm_workload *work)
 
 mm_status mm_workload_open_dataset(const mm_job *job, mm_workload *work)
 {
+    MM_TRY(MM_CHECK_CALL(job->comm));
     const mm_options *options = job->options;
     MM_TRY(mm_comm_agree(
         job->comm,
@@ -66,6 +71,7 @@ mm_status mm_workload_open_dataset(const mm_job *job, mm_workload *work)
 mm_status mm_workload_open_bad(const mm_job *job, const mm_half *half,
                                mm_workload *work)
 {
+    MM_TRY(MM_CHECK_CALL(job->comm));
     if (!mm_options_flag(job->options, "skip-bad-images"))
         return MM_OK;
     return mm_comm_agree(job->comm, mm_bad_images_create(half, &work->bad));
@@ -153,6 +159,7 @@ static mm_status open_tasks(const mm_options *options, mm_log *log,
 mm_status mm_workload_open_tasks(const mm_job *job, bool for_training,
                                  mm_workload *work)
 {
+    MM_TRY(MM_CHECK_SAME(job->comm, MM_SAME_INT(for_training)));
     return mm_comm_agree(
         job->comm, open_tasks(job->options, job->log, for_training, work));
 }

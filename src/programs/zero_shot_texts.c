@@ -2,6 +2,7 @@
 
 #include "src/programs/zero_shot_texts.h"
 
+#include "comm/check_same.h"
 #include "io/file.h"
 #include "src/base/names.h"
 #include "src/data/benchmarks.h"
@@ -83,6 +84,7 @@ static mm_status find_benchmark(const mm_job *job,
 
 mm_status mm_zero_shot_texts_read(const mm_job *job, mm_zero_shot_texts *texts)
 {
+    MM_TRY(MM_CHECK_CALL(job->comm));
     const mm_benchmark *benchmark;
     /* All ranks look into a folder, or none. */
     MM_TRY(mm_comm_agree(job->comm, find_benchmark(job, &benchmark)));

@@ -3,6 +3,7 @@
 
 #include "src/train/run_dir.h"
 
+#include "comm/check_same.h"
 #include "io/file.h"
 
 #include <errno.h>
@@ -158,6 +159,7 @@ static mm_status open_on_writer(mm_run_dir *dir, const char *program,
 mm_status mm_run_dir_open(mm_comm *comm, const char *path, const char *program,
                           const mm_options *options, mm_run_dir **dir)
 {
+    MM_TRY(MM_CHECK_SAME(comm, MM_SAME_TEXT(path), MM_SAME_TEXT(program)));
     mm_run_dir *d = calloc(1, sizeof *d);
     mm_status st = MM_OK;
     if (!d)
@@ -191,6 +193,7 @@ void mm_run_dir_close(mm_run_dir **dir)
 
 mm_status mm_run_dir_has_task(mm_run_dir *dir, int task, bool *there)
 {
+    MM_TRY(MM_CHECK_SAME(dir->comm, MM_SAME_INT(task)));
     char path[PATH_BYTES];
     mm_run_dir_task_path(dir, task, path);
     *there = is_writer(dir) && mm_file_exists(path);
@@ -248,6 +251,7 @@ static mm_status restart_on_writer(mm_run_dir *dir, int task)
 
 mm_status mm_run_dir_restart_task(mm_run_dir *dir, int task)
 {
+    MM_TRY(MM_CHECK_SAME(dir->comm, MM_SAME_INT(task)));
     mm_status st = is_writer(dir) ? restart_on_writer(dir, task) : MM_OK;
     return mm_comm_agree(dir->comm, st);
 }
@@ -270,6 +274,7 @@ void mm_run_dir_log_step(mm_run_dir *dir, const mm_step_entry *r)
 
 mm_status mm_run_dir_flush(mm_run_dir *dir)
 {
+    MM_TRY(MM_CHECK_CALL(dir->comm));
     mm_status st = MM_OK;
     if (dir->log &&
         (fflush(dir->log) || ferror(dir->log) || fsync(fileno(dir->log))))

@@ -3,6 +3,7 @@
 
 #include "src/train/sequence.h"
 
+#include "comm/check_same.h"
 #include "io/weights/checksum.h"
 #include "io/weights/weights.h"
 #include "io/weights/weights_writer.h"
@@ -343,6 +344,17 @@ static mm_status prepare(sequence *s)
 
 mm_status mm_sequence_run(const mm_sequence_plan *plan, mm_model *model)
 {
+    MM_TRY(MM_CHECK_SAME(
+        plan->comm, MM_SAME_INT(plan->tasks->n_tasks),
+        MM_SAME_INT(plan->sequential), MM_SAME_INT(plan->epochs),
+        MM_SAME_INT(plan->batch_size), MM_SAME_INT(plan->accumulate),
+        MM_SAME_REAL(plan->lr), MM_SAME_REAL(plan->weight_decay),
+        MM_SAME_REAL(plan->label_smoothing), MM_SAME_REAL(plan->clip),
+        MM_SAME_INT(plan->warmup_length), MM_SAME_REAL(plan->warmup_ratio),
+        MM_SAME_INT(plan->reduce_bf16), MM_SAME_INT(plan->seed),
+        MM_SAME_INT(plan->shuffle), MM_SAME_INT(plan->augment),
+        MM_SAME_INT(plan->bad != NULL),
+        MM_SAME_BYTES(model->theta, 4 * model->table.n_elems)));
     sequence s = {.plan = plan, .model = model};
     mm_status st = prepare(&s);
     if (st == MM_OK)

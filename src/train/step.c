@@ -3,6 +3,7 @@
 
 #include "src/train/step.h"
 
+#include "comm/check_same.h"
 #include "comm/reducer.h"
 #include "src/input/upload.h"
 #include "src/model/low_precision.h"
@@ -98,6 +99,10 @@ static mm_status connect(mm_stepper *s)
 
 mm_status mm_stepper_create(const mm_step_plan *plan, mm_stepper **stepper)
 {
+    MM_TRY(MM_CHECK_SAME(
+        plan->comm, MM_SAME_INT(plan->most_classes),
+        MM_SAME_REAL(plan->weight_decay), MM_SAME_REAL(plan->clip),
+        MM_SAME_REAL(plan->label_smoothing), MM_SAME_INT(plan->reduce_bf16)));
     mm_stepper *s = calloc(1, sizeof *s);
     mm_status st = mm_fail(MM_E_MEMORY, "no memory for a training step");
     if (s) {
@@ -339,6 +344,7 @@ mm_status mm_stepper_step(mm_stepper *s, const mm_batch *batch,
                           mm_status batch_status, double lr,
                           mm_step_result *last)
 {
+    MM_TRY(MM_CHECK_SAME(s->plan.comm, MM_SAME_REAL(lr)));
     mm_comm_begin_compute(s->plan.comm);
     mm_status st = step(s, batch, batch_status, lr, last);
     mm_comm_end_compute(s->plan.comm);
@@ -356,6 +362,7 @@ static mm_status finish(mm_stepper *s, mm_step_result *last)
 
 mm_status mm_stepper_finish(mm_stepper *s, mm_step_result *last)
 {
+    MM_TRY(MM_CHECK_CALL(s->plan.comm));
     mm_comm_begin_compute(s->plan.comm);
     mm_status st = finish(s, last);
     mm_comm_end_compute(s->plan.comm);

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Do the pages speak of files, functions and headings that are there?
 
-    docs.py SOURCE_DIR      prints what is not; exit 1 where there is something
+    pages.py SOURCE_DIR      prints what is not; exit 1 where there is something
 
 Pages: README.md, docs/*.md, and README.md in any folder of tests. Checked are
 
@@ -12,7 +12,7 @@ Pages: README.md, docs/*.md, and README.md in any folder of tests. Checked are
 - names: every mm_name, MAGMAX_NAME and --option, and, in backticks, `name()`,
   must be in the sources, which are all files but the pages. mm_name_* is a
   beginning; an option is there where a program has it, or a script uses it.
-  `name()` or `name` with (`path`) behind it must be in that file.
+  `name()` or `mm_name` with (`path`) behind it must be defined in that file.
 - links that are not to the web: file and heading.
 - docs/README.md links to every page of docs; pages that sources name exist.
 """
@@ -24,7 +24,7 @@ from pathlib import Path
 SOURCE_SUFFIXES = {".c", ".h", ".cu", ".cuh", ".cpp", ".inc", ".py", ".sh",
                    ".sbatch", ".cmake", ".md"}
 TEXT_SUFFIXES = SOURCE_SUFFIXES | {".txt", ".json", ""}
-OURSELVES = "tests/style/docs.py"  # names what it looks for
+OURSELVES = "tests/style/pages.py"  # names what it looks for
 # Options of CMake and others that no script of ours uses.
 OTHERS_OPTIONS = {"--workflow"}
 # Made by building and running, or not ours.
@@ -39,7 +39,7 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*\w")
 OPTION_ROW = re.compile(r'\.name = "([a-z][a-z-]*)"')
 NAME = re.compile(r"(?<![\w-])(?:mm|MAGMAX)_\w+\*?")
 FUNCTION = re.compile(r"^([A-Za-z_]\w*)\(\)$")
-IN_FILE = re.compile(r"`(\w+)(?:\(\))?`\s+\(`([^`\s]+)`")
+IN_FILE = re.compile(r"`(\w+(?=\(\))|mm_\w+)(?:\(\))?`\s+\(`([^`\s]+)`")
 PAGE = re.compile(r"\bdocs/[\w-]+\.md\b")
 CAPITALS = re.compile(r"[A-Z]{2,}|\b[A-Z]\b")
 PLACE = re.compile(r":\d+$")
@@ -153,10 +153,12 @@ class Page:
                 self.complain(offset, f"{word}: no such file")
 
     def check_in_file(self, offset, name, path):
+        """Calls are indented; what a file defines or declares is not."""
         path = self.tree.root / path
         if path.is_file() and not re.search(
-                rf"\b{name}\b", path.read_text(encoding="utf-8")):
-            self.complain(offset, f"{name}: not in {path.name}")
+                rf"^(?! )[^\n]*\b{name}\b|\bdef {name}\b",
+                path.read_text(encoding="utf-8"), re.M):
+            self.complain(offset, f"{name}: not of {path.name}")
 
     def check_link(self, offset, target):
         if re.match(r"[a-z]+:", target):
