@@ -198,7 +198,7 @@ static void destroy(mm_transport *transport)
     nccl_transport *t = own(transport);
     if (t->comm)
         t->nccl->destroy(t->comm);
-    mm_device_release(t->plan.device, &t->wire);
+    mm_device_free(t->plan.device, &t->wire);
     mm_event_destroy(&t->summed);
     mm_event_destroy(&t->computed);
     mm_stream_destroy(&t->stream);

@@ -44,8 +44,8 @@ struct mm_weights_writer {
     void *buffer; /* converted elements; NULL for F32 */
 };
 
-/** Begin a file of any format: as mm_checkpoint_begin. Ranks: collective, same
- * path, table, type. */
+/** Begin a file of any format: as mm_checkpoint_begin. Ranks: collective,
+ * same path, table, type. */
 mm_status mm_weights_writer_begin(mm_comm *comm, const char *path,
                                   const mm_tensor_table *table,
                                   const mm_weights_content *content,

@@ -40,13 +40,14 @@ mm_status mm_checkpoint_begin(mm_comm *comm, const char *path,
                               mm_weights_writer **writer);
 
 /**
- * As mm_checkpoint_begin, for a safetensors file of `type`: F32, F16 or BF16.
- * Its header comes first in the file, so the texts must be known here.
+ * As mm_checkpoint_begin, for a safetensors file of `type`: F32, F16 or
+ * BF16. Its header comes first in the file, so the texts must be known here.
  *
  * Memory   Gives *writer, freed by mm_weights_writer_commit. Keeps `table`.
  *          model and provenance: JSON texts, either may be NULL.
  * Ranks    Collective, same path, table, type; the texts are rank 0's.
- * Errors   As mm_checkpoint_begin; MM_E_ARG for another type, a tensor named
+ * Errors   As mm_checkpoint_begin; MM_E_ARG for another type, a tensor
+ * named
  *          __metadata__ and texts or names that are not UTF-8.
  */
 mm_status mm_safetensors_begin(mm_comm *comm, const char *path,

@@ -1,3 +1,6 @@
+/* The list of images that could not be decoded: collected on each rank, named
+ * once by rank 0. */
+
 #include "src/data/bad_images.h"
 
 #include "comm/check_same.h"

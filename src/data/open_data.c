@@ -1,3 +1,6 @@
+/* Opening a data set by what the user typed: a built-in name, a file or a
+ * folder. */
+
 #include "src/data/open_data.h"
 
 #include "comm/check_same.h"

@@ -1,3 +1,6 @@
+/* Accuracy per task, task-aware and task-agnostic, and the optional file of
+ * features and logits. */
+
 #include "src/eval/evaluate.h"
 
 #include "comm/check_same.h"

@@ -1,3 +1,6 @@
+/* A head from texts: prompts filled with class names, encoded, averaged for
+ * each class and scaled. */
+
 #include "src/eval/zero_shot.h"
 
 #include "comm/check_same.h"
@@ -104,7 +107,7 @@ static mm_status finish(const sums *s, mm_head *head)
     const mm_zero_shot_plan *p = s->plan;
     double scale;
     MM_TRY(choose_scale(p, &scale));
-    MM_TRY(mm_head_alloc(p->n_classes, s->embed_dim, head));
+    MM_TRY(mm_head_init(p->n_classes, s->embed_dim, head));
     MM_TRY(mm_names_copy(p->class_names, p->n_classes, &head->class_names));
     MM_TRY(mm_names_copy(p->prompts, p->n_prompts, &head->prompts));
     head->n_prompts = p->n_prompts;
@@ -127,8 +130,8 @@ static mm_status check_texts(mm_comm *comm, const char *const *texts, int64_t n)
     return MM_OK;
 }
 
-mm_status mm_zero_shot_make(const mm_zero_shot_plan *plan, mm_head *head,
-                            mm_encode_texts_work *work)
+mm_status mm_head_init_zero_shot(const mm_zero_shot_plan *plan, mm_head *head,
+                                 mm_encode_texts_work *work)
 {
     MM_TRY(MM_CHECK_SAME(plan->comm, MM_SAME_INT(plan->n_classes),
                          MM_SAME_INT(plan->n_prompts),

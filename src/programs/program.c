@@ -1,3 +1,6 @@
+/* What every program does around its work: options, --help, --version, watching
+ * the ranks, messages, exit code. */
+
 #include "src/programs/program.h"
 
 #include "comm/check_same.h"

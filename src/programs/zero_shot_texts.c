@@ -1,3 +1,5 @@
+/* Choosing the class names and prompts of a zero-shot head from the options. */
+
 #include "src/programs/zero_shot_texts.h"
 
 #include "comm/check_same.h"
@@ -80,7 +82,7 @@ static mm_status find_benchmark(const mm_job *job,
                    mm_fail_message());
 }
 
-mm_status mm_zero_shot_texts_open(const mm_job *job, mm_zero_shot_texts *texts)
+mm_status mm_zero_shot_texts_read(const mm_job *job, mm_zero_shot_texts *texts)
 {
     MM_TRY(MM_CHECK_CALL(job->comm));
     const mm_benchmark *benchmark;
@@ -92,7 +94,7 @@ mm_status mm_zero_shot_texts_open(const mm_job *job, mm_zero_shot_texts *texts)
                 (long long)texts->n_classes, (long long)texts->n_prompts,
                 texts->n_prompts > 1 ? "s" : "", texts->prompts[0],
                 texts->n_prompts > 1 ? ", ..." : "");
-    mm_class_names_warn_of_twins(
+    mm_class_names_warn_of_duplicates(
         job->log, (const char *const *)texts->class_names, texts->n_classes);
     return MM_OK;
 }

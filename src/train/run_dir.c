@@ -1,3 +1,6 @@
+/* A run's folder: the lock, config.json, the log of steps, and the names of
+ * checkpoints. */
+
 #include "src/train/run_dir.h"
 
 #include "comm/check_same.h"
@@ -51,11 +54,12 @@ static mm_status check_config(const char *path, const char *program,
     const char *made_by = json_string_value(json_object_get(root, "program"));
     mm_status st;
     if (!recorded || !made_by || strcmp(made_by, program) != 0) {
-        st = mm_fail(MM_E_FORMAT,
-                     "%s is not the record of a %s run; choose another --save",
-                     path, program);
+        st = mm_fail(
+            MM_E_FORMAT,
+            "%s is not the config.json of a %s run; choose another --save",
+            path, program);
     } else {
-        st = mm_options_check_record(options, recorded);
+        st = mm_options_check_recorded(options, recorded);
         if (st != MM_OK)
             st = mm_fail(st,
                          "%s: %s; choose another --save, or the same options",
@@ -71,7 +75,7 @@ static mm_status write_config(const mm_run_dir *dir, const char *path,
     json_t *root = json_pack(
         "{s:s, s:s, s:i, s:i, s:o}", "program", program, "version",
         MAGMAX_VERSION, "n_ranks", mm_comm_n_ranks(dir->comm), "n_threads",
-        mm_comm_n_threads(dir->comm), "options", mm_options_record(options));
+        mm_comm_n_threads(dir->comm), "options", mm_options_to_json(options));
     char *text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
     json_decref(root);
     if (!text)
@@ -254,7 +258,7 @@ mm_status mm_run_dir_restart_task(mm_run_dir *dir, int task)
 
 /* ---- log.jsonl --------------------------------------------------------- */
 
-void mm_run_dir_log_step(mm_run_dir *dir, const mm_step_record *r)
+void mm_run_dir_log_step(mm_run_dir *dir, const mm_step_entry *r)
 {
     if (!dir->log)
         return;

@@ -36,7 +36,7 @@ mm_status mm_run_dir_has_task(mm_run_dir *dir, int task, bool *there);
 mm_status mm_run_dir_restart_task(mm_run_dir *dir, int task);
 
 /** One step, as log.jsonl has it. */
-typedef struct mm_step_record {
+typedef struct mm_step_entry {
     int task;
     int64_t epoch, step; /* step from 0 within the task */
     double loss, lr, grad_norm;
@@ -45,11 +45,11 @@ typedef struct mm_step_record {
     double wait_s;       /* of it, waiting for others  */
     double input_s;      /* of it, waiting for images  */
     int64_t n_skipped;   /* bad images, in this step   */
-} mm_step_record;
+} mm_step_entry;
 
 /** Append a line. Ranks: local, and other ranks than 0 do nothing; an error is
  * kept and told by mm_run_dir_flush. */
-void mm_run_dir_log_step(mm_run_dir *dir, const mm_step_record *record);
+void mm_run_dir_log_step(mm_run_dir *dir, const mm_step_entry *entry);
 
 /** Bring the log to disk. Ranks: collective. Errors: MM_E_IO, agreed. */
 mm_status mm_run_dir_flush(mm_run_dir *dir);

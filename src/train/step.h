@@ -47,8 +47,8 @@ typedef struct mm_step_result {
 mm_status mm_stepper_create(const mm_step_plan *plan, mm_stepper **stepper);
 void mm_stepper_destroy(mm_stepper **stepper);
 
-/** Device bytes: weights, their shadow, gradient, moments, activations and
- * batches. Ranks: local. */
+/** Device bytes: weights, their low-precision copy, gradient, moments,
+ * activations and batches. Ranks: local. */
 int64_t mm_stepper_n_bytes(const mm_stepper *stepper);
 
 /** What they would be for a plan; no communicator is needed. Ranks: local.
@@ -66,7 +66,7 @@ double mm_stepper_wait_s(const mm_stepper *stepper);
  * Memory   theta: host, [n parameters], borrowed for the call.
  * Ranks    Local.
  */
-mm_status mm_stepper_begin_task(mm_stepper *stepper, const float *theta,
+mm_status mm_stepper_start_task(mm_stepper *stepper, const float *theta,
                                 const mm_head *head, const mm_task *task);
 
 /**
