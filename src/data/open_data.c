@@ -125,7 +125,7 @@ static mm_status is_folder(mm_comm *comm, const char *name, bool *yes)
 mm_status mm_dataset_open(mm_comm *comm, const char *name, const char *location,
                           mm_dataset **dataset)
 {
-    MM_TRY(MM_CHECK_SAME(comm, MM_SAME_TEXT(name), MM_SAME_TEXT(location)));
+    MM_TRY(MM_CHECK_CALL(comm));
     bool folder;
     const char *known[N_BUILTINS];
     for (int i = 0; i < N_BUILTINS; i++) {
