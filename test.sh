@@ -24,7 +24,7 @@ for argument in "$@"; do
 done
 
 if [ "$install" = yes ]; then
-    .ci/install.sh build test demo reference
+    .ci/install.sh build test docs demo reference
     .ci/install.sh vocabulary || say "tests that need it are skipped"
 fi
 
@@ -96,7 +96,7 @@ test_build() {
     say "$preset: tested in $((SECONDS - start)) s"
 }
 
-test_build release -DMAGMAX_TESTS=ON -DMAGMAX_BENCH=ON
+test_build release -DMAGMAX_WERROR=ON -DMAGMAX_TESTS=ON -DMAGMAX_BENCH=ON
 test_build sanitize -DMAGMAX_TESTS=ON
 test_build fuzz
 

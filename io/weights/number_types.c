@@ -56,7 +56,7 @@ static inline uint32_t bits_of(float value)
 
 static inline float from_bool(uint8_t value)
 {
-    return value != 0;
+    return value != 0 ? 1.0f : 0.0f;
 }
 
 static inline float from_bf16(uint16_t half)

@@ -37,7 +37,7 @@ SOURCE = Path(os.environ.get("MAGMAX_SOURCE")
 BIN = Path(os.environ.get("MAGMAX_BIN") or SOURCE / "build/release/bin")
 TEST_BIN = Path(os.environ.get("MAGMAX_TEST_BIN") or BIN.parent / "bin-test")
 BUILD = Path(os.environ.get("MAGMAX_BUILD") or BIN.parent)
-GOLDEN = SOURCE / "tests/golden"
+GOLDEN = Path(os.environ.get("MAGMAX_GOLDEN") or BUILD / "golden")
 
 # The GPUs of the tests, and their sums over ranks.
 CUDA_ON_CPU = str(os.environ.get("MAGMAX_CUDA_ON_CPU")

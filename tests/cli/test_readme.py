@@ -25,7 +25,7 @@ ELSEWHERE = ("./demo.sh", "cmake ", "slurm/env.sh", "curl ")
 class Readme(cli.Case):
     def make_clip(self):
         """open_clip's folder of a tiny model, class names, prompts, texts."""
-        tiny = cli.SOURCE / "tests/golden/tiny"
+        tiny = cli.GOLDEN / "tiny"
         shutil.copy(tiny / "clip.safetensors",
                     self.dir / "open_clip_model.safetensors")
         (self.dir / "open_clip_config.json").write_text(

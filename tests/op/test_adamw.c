@@ -1,3 +1,7 @@
+/* The op adamw: its steps, clipping, and the shadow that it writes.
+ *
+ * ctest: cuda=bf16
+ */
 #include "tests/op/op_test.h"
 
 #include <math.h>

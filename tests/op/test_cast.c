@@ -1,3 +1,7 @@
+/* The ops between floats and activations: rounding, and back.
+ *
+ * ctest: cuda=bf16
+ */
 #include "tests/op/op_test.h"
 
 #include <math.h>

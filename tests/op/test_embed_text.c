@@ -1,3 +1,7 @@
+/* The op embed_text.
+ *
+ * ctest: cuda=bf16
+ */
 #include "tests/op/op_test.h"
 
 #include <stdlib.h>

@@ -1,3 +1,7 @@
+/* The op embed_tokens and its gradient.
+ *
+ * ctest: cuda=bf16
+ */
 #include "tests/op/op_test.h"
 
 #include <math.h>

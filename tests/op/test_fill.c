@@ -1,3 +1,7 @@
+/* The ops fill and fill_act.
+ *
+ * ctest: cuda=bf16
+ */
 #include "tests/op/op_test.h"
 
 #include <stdlib.h>

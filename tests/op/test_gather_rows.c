@@ -1,3 +1,7 @@
+/* The op gather_rows.
+ *
+ * ctest: cuda=bf16
+ */
 #include "tests/op/op_test.h"
 
 #include <stdlib.h>

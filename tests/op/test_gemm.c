@@ -1,3 +1,7 @@
+/* The op gemm against double precision, for every orientation.
+ *
+ * ctest: cuda=tf32,bf16
+ */
 #include "tests/op/op_test.h"
 
 #include <math.h>

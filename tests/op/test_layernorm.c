@@ -1,3 +1,7 @@
+/* Layer norm and its gradient against double precision.
+ *
+ * ctest: cuda=bf16 bias_sums=bf16
+ */
 #include "tests/op/op_test.h"
 
 #include <math.h>

@@ -1,3 +1,7 @@
+/* The ops linear and linear_act, and the activations over their whole range.
+ *
+ * ctest: cuda=tf32,bf16 no_epilogues=fp32
+ */
 #include "tests/op/op_test.h"
 
 #include <math.h>

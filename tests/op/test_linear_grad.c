@@ -1,3 +1,7 @@
+/* The gradients of linear layers and of their activations.
+ *
+ * ctest: cuda=tf32,bf16 bias_sums=fp32,tf32,bf16 no_epilogues=bf16
+ */
 #include "tests/op/op_test.h"
 
 #include <math.h>

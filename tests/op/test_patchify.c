@@ -1,3 +1,7 @@
+/* The op patchify: image bytes to normalised patch columns.
+ *
+ * ctest: cuda=bf16
+ */
 #include "tests/op/op_test.h"
 
 #include <stdlib.h>

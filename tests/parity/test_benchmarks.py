@@ -30,7 +30,7 @@ def named(rule, folder, names=None):
 class Benchmarks(cli.Case):
     @classmethod
     def setUpClass(cls):
-        packed = (cli.GOLDEN / "benchmarks.json.xz").read_bytes()
+        packed = (cli.SOURCE / "tests/golden/benchmarks.json.xz").read_bytes()
         cls.facts = json.loads(lzma.decompress(packed))
         for facts in cls.facts.values():
             for key, value in cls.facts.get(facts.get("same_as"), {}).items():

@@ -22,7 +22,7 @@ import magmax_cli as cli
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
-GOLDEN = Path(os.environ.get("MAGMAX_GOLDEN", ROOT / "tests/golden")) / "tiny"
+GOLDEN = cli.GOLDEN / "tiny"
 TOOL = Path(os.environ.get("MAGMAX_TEST_BIN", ROOT / "build/bin-test"))
 E_IO, E_FORMAT, E_VALUE = 2, 3, 4
 

@@ -1,5 +1,6 @@
 #include "io/hdf5/array_file.h"
 #include "io/weights/weights.h"
+#include "tests/golden/golden_path.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,7 +14,7 @@
 #include <unistd.h>
 
 static char path[] = "/tmp/magmax-weights-XXXXXX";
-static const char golden[] = "tests/golden/tiny/seq/task_000.safetensors";
+static const char golden[] = "tiny/seq/task_000.safetensors";
 
 static int name_file(void **state)
 {
@@ -190,7 +191,7 @@ static void a_golden_file_opens(void **state)
 {
     (void)state;
     mm_weights *weights;
-    assert_int_equal(mm_weights_open(golden, &weights), MM_OK);
+    assert_int_equal(mm_weights_open(golden_path(golden), &weights), MM_OK);
     const mm_tensor_table *table = mm_weights_table(weights);
     int i = mm_tensor_table_find(table, "visual.conv1.weight");
     assert_true(i >= 0);
