@@ -273,7 +273,7 @@ def archive(folder, target, most_bytes):
 
 
 def check_sizes(n_bytes):
-    """The whole that travels, where this is a git repository."""
+    """Repository, where this is one, and archive: they travel together."""
     try:
         listed = subprocess.run(["git", "archive", "HEAD"], check=True,
                                 capture_output=True, cwd=SOURCE).stdout

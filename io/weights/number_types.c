@@ -1,3 +1,6 @@
+/* Converts stored numbers of all types to fp32, and fp32 to the types that are
+ * written; finds numbers that are not finite. */
+
 #include "io/weights/number_types.h"
 
 #include "src/base/status.h"
@@ -9,7 +12,7 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
                "files are little-endian, and so must the machine be");
 
 /* Loops run in blocks of constant length, which compilers vectorise even where
- * they are told to keep code small. */
+ * they optimise for size. */
 enum { BLOCK = 256 };
 
 static const struct {

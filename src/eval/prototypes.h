@@ -9,9 +9,10 @@
  * features are averaged, normalised, and scaled.
  *
  * Memory   Fills *head, freed by mm_head_clear. The plan's head, samples, take
- *          and context do not count.
+ *          and context are ignored.
  * Ranks    Collective, same plan, n_classes, scale; the same bits on every
- * rank. Errors   As mm_encode; MM_E_VALUE for a class without images or without
+ *          rank.
+ * Errors   As mm_encode; MM_E_VALUE for a class without images or without
  *          direction.
  */
 mm_status mm_head_init_prototypes(const mm_encode_plan *plan,

@@ -17,8 +17,8 @@ typedef struct mm_model {
  * Read a model's weights, or make random ones.
  *
  * Memory   Fills *model, freed by mm_model_clear. Start from {0}.
- *          name: what the user typed for --model, or NULL; path: a file of
- *          weights, or NULL for random weights from `seed`.
+ *          name: the value of --model, or NULL; path: a weights file, or
+ *          NULL for random weights from `seed`.
  * Ranks    Collective, same name, path, seed: every rank reads the file itself.
  * Errors   As mm_model_config_choose and mm_weights_load, on every rank.
  */

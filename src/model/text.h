@@ -35,11 +35,14 @@ void mm_text_destroy(mm_text **text);
  * Shapes   theta [mm_params_text_table's n_elems]; weights: theta or its
  *          low-precision copy (src/model/low_precision.h); tokens [B,T], each
  *          in [0, vocab_size), T at most the context length; ends [B]: for
- *          each text b * T + the place of its end token; *features [B,
- * embed_dim], owned by the text tower, valid until the next forward. B T <=
- * max_tokens. Memory   Device pointers, borrowed until the stream passes. Ranks
- * Local. Timing   Enqueued. Repeat   Same bits for the same B, T and number of
- * threads; a text's features agree to rounding whatever else is in the batch.
+ *          each text b * T + the place of its end token; *features
+ *          [B, embed_dim], owned by the text tower, valid until the next
+ *          forward. B T <= max_tokens.
+ * Memory   Device pointers, borrowed until the stream passes.
+ * Ranks    Local.
+ * Timing   Enqueued.
+ * Repeat   Same bits for the same B, T and number of threads; a text's features
+ *          agree to rounding whatever else is in the batch.
  */
 mm_status mm_text_forward(mm_text *text, const float *theta,
                           const mm_act *weights, const int32_t *tokens,

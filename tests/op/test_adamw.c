@@ -1,7 +1,9 @@
-/* The op adamw: its steps, clipping, and the shadow that it writes.
+/* A step of AdamW against double precision: clipping, weight decay, and the
+ * low-precision copy of the weights.
  *
  * ctest: cuda=bf16
  */
+
 #include "tests/op/op_test.h"
 
 #include <math.h>

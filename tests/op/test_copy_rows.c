@@ -1,7 +1,8 @@
-/* The op copy_rows.
+/* Copying rows between buffers with gaps between them, which must not change.
  *
  * ctest: cuda=bf16
  */
+
 #include "tests/op/op_test.h"
 
 #include <stdlib.h>

@@ -1,7 +1,8 @@
-/* The op embed_text.
+/* Text embedding: looked-up tokens plus positions, exactly.
  *
  * ctest: cuda=bf16
  */
+
 #include "tests/op/op_test.h"
 
 #include <stdlib.h>

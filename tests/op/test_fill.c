@@ -1,7 +1,8 @@
-/* The ops fill and fill_act.
+/* Filling buffers of floats and of activations, and nothing beside them.
  *
  * ctest: cuda=bf16
  */
+
 #include "tests/op/op_test.h"
 
 #include <stdlib.h>

@@ -1,7 +1,8 @@
-/* The op gather_rows.
+/* Picking rows by their index.
  *
  * ctest: cuda=bf16
  */
+
 #include "tests/op/op_test.h"
 
 #include <stdlib.h>

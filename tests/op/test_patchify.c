@@ -1,7 +1,8 @@
-/* The op patchify: image bytes to normalised patch columns.
+/* Cutting images into patches while normalising their pixels.
  *
  * ctest: cuda=bf16
  */
+
 #include "tests/op/op_test.h"
 
 #include <stdlib.h>

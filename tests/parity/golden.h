@@ -43,7 +43,7 @@ static inline float *read_tensor(mm_weights *file, const char *name,
     return values;
 }
 
-/** The first bytes of a tensor that is no weight. */
+/** The first bytes of a tensor that is not a weight. */
 static inline void read_raw(const char *path, const char *name, void *out,
                             size_t n_bytes)
 {

@@ -214,7 +214,8 @@ static void tokens_beyond_the_vocabulary_or_context_fail(void **state)
         rising[i] = i;
     must(mm_texts_add(&texts, rising, N_CONTEXT + 1));
     assert_int_equal(encode(&r, &texts, 64, &c, NULL), MM_E_VALUE);
-    assert_non_null(strstr(mm_fail_message(), "78 tokens, the model takes 77"));
+    assert_non_null(
+        strstr(mm_fail_message(), "78 tokens, but the model takes at most 77"));
     mm_texts_clear(&texts);
     rig_close(&r);
 }
@@ -240,8 +241,9 @@ static void an_image_tower_alone_is_refused(void **state)
                          comm, NULL, golden_path("tiny/model.json"),
                          golden_path("tiny/seq/task_000.safetensors"), &model),
                      MM_E_FORMAT);
-    assert_non_null(strstr(mm_fail_message(),
-                           "lacks the tensor positional_embedding: zero-shot"));
+    assert_non_null(
+        strstr(mm_fail_message(),
+               "does not contain the tensor positional_embedding: zero-shot"));
 }
 
 int main(int argc, char **argv)

@@ -1,3 +1,6 @@
+/* Tensors of an open weights file are found by name; what is missing,
+ * unexpected, of another shape or truncated is refused. */
+
 #include "io/hdf5/array_file.h"
 #include "io/weights/weights.h"
 #include "tests/golden/golden_path.h"
@@ -97,7 +100,7 @@ static void expect_refusal(const mm_tensor_table *wanted, const char *words)
     mm_weights_close(&weights);
 }
 
-static void missing_surplus_and_misshapen_tensors_are_named(void **state)
+static void missing_unexpected_and_misshapen_tensors_are_named(void **state)
 {
     (void)state;
     const int64_t a[] = {2, 2}, b[] = {3}, flat[] = {4};
@@ -106,7 +109,7 @@ static void missing_surplus_and_misshapen_tensors_are_named(void **state)
     mm_weights *weights;
     write_file(three_tensors, 8);
     assert_int_equal(mm_weights_open(path, &weights), MM_OK);
-    /* Without any visual tensor wanted, none is surplus. */
+    /* Without any visual tensor wanted, none is unexpected. */
     assert_int_equal(mm_weights_bind(weights, &wanted), MM_OK);
     mm_weights_close(&weights);
 
@@ -114,7 +117,7 @@ static void missing_surplus_and_misshapen_tensors_are_named(void **state)
     expect_refusal(&wanted, "visual.b");
     mm_tensor_table_add(&wanted, "visual.b", 1, b);
     mm_tensor_table_add(&wanted, "visual.c", 1, b);
-    expect_refusal(&wanted, "lacks the tensor visual.c");
+    expect_refusal(&wanted, "does not contain the tensor visual.c");
     mm_tensor_table_clear(&wanted);
     mm_tensor_table_add(&wanted, "visual.a", 1, flat);
     expect_refusal(&wanted, "visual.a has shape [2, 2], but the model needs "
@@ -208,7 +211,7 @@ int main(void)
 #define CASE(name) cmocka_unit_test_teardown(name, remove_file)
     const struct CMUnitTest cases[] = {
         CASE(binding_reorders_by_name),
-        CASE(missing_surplus_and_misshapen_tensors_are_named),
+        CASE(missing_unexpected_and_misshapen_tensors_are_named),
         CASE(a_failed_bind_keeps_the_one_before),
         CASE(tensors_of_no_elements_are_passed_over),
         CASE(a_file_that_shrinks_while_open_is_truncated),
