@@ -259,8 +259,7 @@ mm_status mm_convert(mm_comm *comm, mm_log *log,
                      const mm_convert_request *request)
 {
     MM_TRY(MM_CHECK_SAME(
-        comm, MM_SAME_TEXT(request->input), MM_SAME_TEXT(request->with),
-        MM_SAME_TEXT(request->output), MM_SAME_TEXT(request->model),
+        comm, MM_SAME_TEXT(request->output), MM_SAME_TEXT(request->model),
         MM_SAME_TEXT(request->names), MM_SAME_TEXT(request->dtype)));
     engine e = {.comm = comm, .log = log, .request = request};
     mm_status st = mm_comm_agree(comm, prepare(&e));

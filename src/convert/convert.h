@@ -21,8 +21,8 @@ typedef struct mm_convert_request {
  * Weights of a CLIP from any format and naming into another, streaming: reading
  * and writing go on in blocks of 1 MB on every rank.
  *
- * Ranks    Collective, same arguments. Every rank reads and writes its own
- *          tensors.
+ * Ranks    Collective, same request; a path that is read may lead elsewhere on
+ *          each rank. Every rank reads and writes its own tensors.
  * Repeat   Same bytes for any number of ranks.
  * Errors   The same on every rank; MM_E_ARG for an invalid request;
  *          else as mm_convert_source_open, mm_convert_model_find,

@@ -93,7 +93,7 @@ static mm_status open_builtin(const builtin *b, const char *location,
     char folder[4100];
     mm_dataset *opened = NULL;
     MM_TRY(find_folder(b, location, folder));
-    MM_TRY(mm_dataset_read_idx(folder, &opened));
+    MM_TRY(mm_dataset_open_idx(folder, &opened));
     mm_status st = MM_OK;
     if (opened->n_classes != N_CLASSES)
         st = mm_fail(MM_E_VALUE, "%s has labels up to %d, %s has %d classes",
@@ -125,7 +125,7 @@ static mm_status is_folder(mm_comm *comm, const char *name, bool *yes)
 mm_status mm_dataset_open(mm_comm *comm, const char *name, const char *location,
                           mm_dataset **dataset)
 {
-    MM_TRY(MM_CHECK_SAME(comm, MM_SAME_TEXT(name), MM_SAME_TEXT(location)));
+    MM_TRY(MM_CHECK_CALL(comm));
     bool folder;
     const char *known[N_BUILTINS];
     for (int i = 0; i < N_BUILTINS; i++) {

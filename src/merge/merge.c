@@ -327,11 +327,9 @@ mm_status mm_merge(mm_comm *comm, mm_log *log, const mm_merge_request *request,
                    mm_merge_result *result)
 {
     MM_TRY(MM_CHECK_SAME(
-        comm, MM_SAME_TEXT(request->pretrained), MM_SAME_INT(request->n_inputs),
-        MM_SAME_TEXT(request->output), MM_SAME_TEXT(request->method->name),
-        MM_SAME_REAL(request->coef), MM_SAME_INT(request->seed)));
-    for (int i = 0; i < request->n_inputs; i++)
-        MM_TRY(MM_CHECK_SAME(comm, MM_SAME_TEXT(request->inputs[i])));
+        comm, MM_SAME_INT(request->n_inputs), MM_SAME_TEXT(request->output),
+        MM_SAME_TEXT(request->method->name), MM_SAME_REAL(request->coef),
+        MM_SAME_INT(request->seed)));
     engine e = {.comm = comm,
                 .log = log,
                 .request = request,

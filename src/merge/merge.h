@@ -41,7 +41,8 @@ typedef struct mm_merge_result {
  *
  * Memory   A few blocks per rank, whatever the number of tasks and the size of
  *          the model. `result` is filled on success only, on every rank.
- * Ranks    Collective, same request.
+ * Ranks    Collective, same request; a path that is read may lead elsewhere on
+ *          each rank, to the same content.
  * Timing   Blocking.
  * Repeat   The output's tensors have the same bits for any number of ranks and
  *          on any device.

@@ -106,15 +106,14 @@ static mm_status open_tower(mm_comm *comm, mm_log *log, const char *name,
 mm_status mm_model_init(mm_comm *comm, mm_log *log, const char *name,
                         const char *path, uint64_t seed, mm_model *model)
 {
-    MM_TRY(MM_CHECK_SAME(comm, MM_SAME_TEXT(name), MM_SAME_TEXT(path),
-                         MM_SAME_INT(seed)));
+    MM_TRY(MM_CHECK_SAME(comm, MM_SAME_TEXT(name), MM_SAME_INT(seed)));
     return open_tower(comm, log, name, path, MM_IMAGE_TOWER, seed, model);
 }
 
 mm_status mm_model_init_text(mm_comm *comm, mm_log *log, const char *name,
                              const char *path, mm_model *model)
 {
-    MM_TRY(MM_CHECK_SAME(comm, MM_SAME_TEXT(name), MM_SAME_TEXT(path)));
+    MM_TRY(MM_CHECK_SAME(comm, MM_SAME_TEXT(name)));
     return open_tower(comm, log, name, path, MM_TEXT_TOWER, 0, model);
 }
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parents[2]
 FOLDERS = ("src", "io", "comm", "kernels")
-FILES_A_CALL = 8  # starting it takes longer than a small file
+FILES_PER_CALL = 8  # starting it takes longer than a small file
 
 
 def commands(build):
@@ -62,22 +62,21 @@ def main():
             return subprocess.run(command + some, capture_output=True,
                                   text=True, check=False)
 
+        # A header's report comes with each file that includes it.
+        told, failed = set(), False
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            calls = list(pool.map(check, [
-                names[i:i + FILES_A_CALL]
-                for i in range(0, len(names), FILES_A_CALL)]))
-    # Headers are reported once for each file that includes them.
-    told = set()
-    for call in calls:
-        if call.returncode != 0 and not call.stdout:
-            print(call.stderr)
-        for report in call.stdout.split(f"\n{SOURCE}/"):
-            if report not in told:
-                told.add(report)
-                print(report)
-    n_failed = sum(call.returncode != 0 for call in calls)
-    print(f"{len(names)} files; {n_failed} of {len(calls)} calls failed")
-    return 1 if n_failed else 0
+            for call in pool.map(check, [
+                    names[i:i + FILES_PER_CALL]
+                    for i in range(0, len(names), FILES_PER_CALL)]):
+                if call.returncode != 0:
+                    failed = True
+                    for report in (call.stdout or call.stderr).split(
+                            f"\n{SOURCE}/"):
+                        if report not in told:
+                            told.add(report)
+                            print(report, flush=True)
+    print(f"{len(names)} files, {'faults above' if failed else 'no faults'}")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
