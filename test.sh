@@ -7,7 +7,7 @@
 #   ./test.sh --quick       a part, in less than four minutes: the release build
 #                           and its fast tests. Leaves out the sanitized build,
 #                           fuzzing, and tests labelled "slow"
-#   ./test.sh -L fast       further arguments go to ctest (labels: README.md)
+#   ./test.sh -L fast       further arguments go to ctest (labels: tests/README.md)
 #
 # Builds stay in build/release, build/sanitize (ASan and UBSan) and build/fuzz
 # (libFuzzer), so a second run compiles only what changed.
@@ -29,7 +29,7 @@ for argument in "$@"; do
 done
 
 if [ "$install" = yes ]; then
-    .ci/install.sh build test demo reference
+    .ci/install.sh build test docs demo reference
     .ci/install.sh vocabulary || say "tests that need it are skipped"
 fi
 
@@ -115,7 +115,7 @@ test_build() {
         "$((core_s - before_s)) core-seconds"
 }
 
-test_build release -DMAGMAX_TESTS=ON -DMAGMAX_BENCH=ON
+test_build release -DMAGMAX_WERROR=ON -DMAGMAX_TESTS=ON -DMAGMAX_BENCH=ON
 if [ "$quick" = no ]; then
     test_build sanitize -DMAGMAX_TESTS=ON
     test_build fuzz

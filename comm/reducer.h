@@ -49,8 +49,9 @@ typedef struct mm_reducer_plan {
 /**
  * Memory   Gives *reducer, freed by mm_reducer_destroy; keeps what the plan
  *          points to.
- * Ranks    Collective, same sizes. Errors are agreed: MM_E_DEVICE without NCCL,
- *          or where ranks share a GPU; MM_E_ARG for bf16 on hosts.
+ * Ranks    Collective, same bucket_elems and type of sums.
+ * Errors   Agreed: MM_E_DEVICE without NCCL, or where ranks share a GPU;
+ *          MM_E_ARG for bf16 on hosts.
  */
 mm_status mm_reducer_create(const mm_reducer_plan *plan, mm_reducer **reducer);
 void mm_reducer_destroy(mm_reducer **reducer);
@@ -86,18 +87,19 @@ mm_status mm_reducer_finish(mm_reducer *reducer);
  * Wait until the sums of the last round are there; what the stream does with
  * them may still be under way. To be called before much is enqueued behind them
  * and before the host waits for the stream: a device's queue that is full of
- * work behind a sum which never comes would hold up the host for ever.
+ * work behind a sum which never comes would hold up the host without end.
  *
  * Ranks    Collective.
  * Errors   MM_E_COMM: as mm_comm_watch.
  */
 mm_status mm_reducer_wait(mm_reducer *reducer);
 
-/** mm_comm_sum_double; where that fails, nothing waits for the round either. */
+/** mm_comm_sum_double; where that fails, nothing waits for the round either.
+ * Ranks: collective, same n. */
 mm_status mm_reducer_sum_host(mm_reducer *reducer, double *values, int64_t n);
 
 /** Seconds since the start that the stream has stood still for other ranks:
- * what was not hidden behind computation. */
+ * what was not hidden behind computation. Ranks: local. */
 double mm_reducer_wait_s(const mm_reducer *reducer);
 
 #endif

@@ -84,7 +84,7 @@ static void sum(const scene *s, mm_nccl_type type, int64_t n)
     wait_ready(s);
 }
 
-/** All finite, no two neighbours the same. */
+/** All finite, no two adjacent elements equal. */
 static void fill(void *memory, mm_nccl_type type, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
@@ -146,9 +146,9 @@ int main(int argc, char **argv)
         sum_and_time(&s, (mm_nccl_type)type, most);
     }
     s.nccl->destroy(s.comm);
-    mm_host_release(s.device, &s.before);
-    mm_host_release(s.device, &s.after);
-    mm_device_release(s.device, &s.memory);
+    mm_host_free(s.device, &s.before);
+    mm_host_free(s.device, &s.after);
+    mm_device_free(s.device, &s.memory);
     mm_stream_destroy(&s.stream);
     mm_device_close(&s.device);
     mm_comm_destroy(&ranks);

@@ -4,12 +4,12 @@
  *   op_times DEVICE MODEL BATCH [--tokens T] [--only TEXT] [--quick]
  *
  * DEVICE as mm_device_open has it (cuda:bf16, cpu, ...), MODEL a name or a JSON
- * file. Prints a JSON object a line: the op, its calls in a training step, the
- * bytes and operations that it cannot do without, and its seconds: the median
- * of samples, each as many calls one after another as take 20 ms, host clock
- * from an idle stream to an idle stream. --tokens sets the length for
- * attention;
- * --only takes the ops whose name has TEXT in it; --quick calls each op once.
+ * file. Prints one JSON object per line: the op, its calls in a training step,
+ * the bytes and operations that it cannot do without, and its seconds: the
+ * median of samples, each as many calls one after another as take 20 ms, host
+ * clock from an idle stream to an idle stream. --tokens sets the length for
+ * attention; --only takes the ops whose name has TEXT in it; --quick calls each
+ * op once.
  */
 #include "bench/gpu/op_times.h"
 #include "bench/median.h"
@@ -68,7 +68,7 @@ static mm_act *take_acts(op_rig *r, int64_t n)
     must(r->ops->float_to_act(r->stream, acts, floats, n));
     must(mm_stream_sync(r->stream));
     void *memory = floats;
-    mm_device_release(r->device, &memory);
+    mm_device_free(r->device, &memory);
     return acts;
 }
 
@@ -111,7 +111,7 @@ static void take_memory(op_rig *r)
     r->qkv = take_acts(r, 3 * x);
     r->dqkv = take_acts(r, 3 * x);
     r->weights = take_acts(r, r->N);
-    r->shadow = r->a < (int64_t)sizeof(float) ? r->weights : NULL;
+    r->theta_low = r->a < (int64_t)sizeof(float) ? r->weights : NULL;
     r->theta = take_floats(r, r->N, 1, false);
     r->grad = take_floats(r, r->N, 1, false);
     r->m = take_floats(r, r->N, 1, false);
@@ -146,7 +146,7 @@ static void release_memory(op_rig *r)
                    r->logits, r->dlogits, r->features, r->inv_norm, r->sum,
                    r->count,  r->winner,  r->images,   r->labels};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        mm_device_release(r->device, &all[i]);
+        mm_device_free(r->device, &all[i]);
 }
 
 /* ---- time --------------------------------------------------------------- */

@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/** Where the images of a split are. */
+/** Where the images of a half are. */
 typedef enum mm_storage {
     MM_STORED_PIXELS, /* raw, all of one size, in memory or mapped          */
     MM_STORED_BYTES,  /* encoded, one behind the other, likewise            */
@@ -17,7 +17,7 @@ typedef enum mm_storage {
 
 /** The training or the test half of a data set, in its own order. Its images
  * are read through io/dataset/sample.h, wherever they are. */
-typedef struct mm_split {
+typedef struct mm_half {
     int64_t n_images;
     mm_storage storage;
     int64_t height, width; /* pixels: of each image                    */
@@ -32,7 +32,7 @@ typedef struct mm_split {
     const char *what;      /* "training image"; NULL: just "image"     */
     int32_t *labels;       /* [n_images], each in [0, n_classes)       */
     int32_t *domains;      /* [n_images], or NULL: all in domain 0     */
-} mm_split;
+} mm_half;
 
 /**
  * A labelled data set of images in memory, mapped from a file so that the
@@ -40,13 +40,13 @@ typedef struct mm_split {
  */
 typedef struct mm_dataset {
     char *name; /* for messages: the path or the built-in name */
-    mm_split train, test;
-    bool one_split; /* test is train: the same images, for whatever purpose */
-    int n_classes;  /* 1 + the largest label, or the number of names */
+    mm_half train, test;
+    bool same_halves; /* test is train: the same images, for whatever purpose */
+    int n_classes;    /* 1 + the largest label, or the number of names */
     char **class_names; /* [n_classes], one block, or NULL */
     int n_domains;
     char **domain_names; /* [n_domains], one block, or NULL */
-    char *note;          /* what a user should be told, one line, or NULL */
+    char *note;          /* one line for the user, or NULL */
     void *storage;       /* owns the pixels; private to io */
     void (*release)(void *storage);
 } mm_dataset;
@@ -56,25 +56,25 @@ typedef struct mm_dataset {
  * train_images, train_labels, test_images, test_labels (MedMNIST's naming;
  * images [N,H,W] or [N,H,W,3] uint8; labels [N] or [N,1] of any integer type;
  * optional train_domains, test_domains likewise; stored or compressed; a file
- * without the test arrays has an empty test split).
+ * without the test arrays has an empty test half).
  *
  * Memory   Gives *dataset, freed by mm_dataset_close.
  * Ranks    Local.
  * Errors   MM_E_IO, MM_E_FORMAT naming file and array, MM_E_VALUE for a
  *          negative label (its index is given).
  */
-mm_status mm_dataset_file_open(const char *path, mm_dataset **dataset);
+mm_status mm_dataset_open_file(const char *path, mm_dataset **dataset);
 
 /**
  * Fashion-MNIST's or MNIST's four IDX files under `folder`, plain or .gz.
  *
- * Memory, ranks, errors as mm_dataset_file_open; a missing file is MM_E_IO with
+ * Memory, ranks, errors as mm_dataset_open_file; a missing file is MM_E_IO with
  * its name.
  */
-mm_status mm_dataset_idx_open(const char *folder, mm_dataset **dataset);
+mm_status mm_dataset_open_idx(const char *folder, mm_dataset **dataset);
 
 /**
- * Open a folder of class folders: FOLDER/CLASS/..., which is one split, or
+ * Open a folder of class folders: FOLDER/CLASS/..., which is one half, or
  * FOLDER/train/CLASS/... and FOLDER/test/CLASS/... (or val/ where there is no
  * test/); train/, test/ and val/ are halves where they hold folders
  * themselves, else classes. Labels count the class folders in byte order of
@@ -87,27 +87,29 @@ mm_status mm_dataset_idx_open(const char *folder, mm_dataset **dataset);
  * a dot, is left out, and `note` says so. Images are first opened when they are
  * read.
  *
- * Memory   As mm_dataset_file_open.
- * Ranks    Collective over `comm`: rank 0 looks, the others are told, so that
- *          all have the same list. NULL: this rank alone.
+ * Memory   As mm_dataset_open_file.
+ * Ranks    Collective over `comm`, same folder: rank 0 lists the files and
+ *          sends the list, so that all ranks have the same one. NULL: this
+ *          rank alone.
  * Errors   The same on every rank: MM_E_IO; MM_E_FORMAT for a folder without
  *          class folders, a class folder without images, a class of one half
- *          that the other lacks, and images of a kind that cannot be read
+ *          that the other does not have, and images of a kind that cannot be
+ *          read
  *          (.bmp, .gif, .tif, .heic, ...).
  */
-mm_status mm_dataset_folder_open(mm_comm *comm, const char *folder,
+mm_status mm_dataset_open_folder(mm_comm *comm, const char *folder,
                                  mm_dataset **dataset);
 
 void mm_dataset_close(mm_dataset **dataset);
 
 /**
  * Write a packed data set in one go; what is packed is in memory or mapped.
- * io/dataset/write_packed.h tells the format.
+ * io/dataset/write_packed.h describes the format.
  *
  * Ranks    Local: one rank writes.
  * Errors   MM_E_IO.
  */
-mm_status mm_dataset_file_write(const char *path, const mm_dataset *dataset,
-                                const char *provenance);
+mm_status mm_dataset_write(const char *path, const mm_dataset *dataset,
+                           const char *provenance);
 
 #endif

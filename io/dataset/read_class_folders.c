@@ -1,4 +1,10 @@
+/* Reads a data set of one folder per class: rank 0 lists the files, and all
+ * ranks get the same names, paths and labels. The images themselves are read
+ * later (sample.c). */
+
 #include "io/dataset/dataset_reader.h"
+
+#include "comm/check_same.h"
 #include "io/dataset/folder_scan.h"
 #include "src/base/names.h"
 
@@ -12,7 +18,7 @@ enum { NAMES, NOTE, PATHS, LABELS = PATHS + 2, N_BLOCKS = LABELS + 2 };
 
 typedef struct listing {
     mm_block blocks[N_BLOCKS];
-    bool one_split;
+    bool same_halves;
 } listing;
 
 static void clear(listing *l)
@@ -144,7 +150,7 @@ static mm_status find_halves(const char *root, const mm_block *names,
     return MM_OK;
 }
 
-/* The first class of `a` that `b` lacks. */
+/* Fails with the first class of `a` that is not in `b`. */
 static mm_status fail_missing(const char *root, const mm_block *a,
                               const mm_block *b, const char *in,
                               const char *not_in)
@@ -207,8 +213,9 @@ static mm_status write_note(const mm_folder_scan *scan, mm_block *note)
     if (scan->n_left_out == 0)
         return MM_OK;
     int length = snprintf(
-        text, sizeof text, "%.500s: left out what is no image: %s%s%.0lld%s",
-        scan->root, scan->first_left_out, scan->n_left_out > 1 ? " and " : "",
+        text, sizeof text,
+        "%.500s: left out what is not an image: %s%s%.0lld%s", scan->root,
+        scan->first_left_out, scan->n_left_out > 1 ? " and " : "",
         (long long)scan->n_left_out - 1, scan->n_left_out > 1 ? " more" : "");
     return mm_block_append(note, text, length + 1);
 }
@@ -221,8 +228,8 @@ static mm_status scan_all(const char *root, listing *l)
     mm_status st;
     MM_TRY_GOTO(st, done, mm_folder_scan_folders(&scan, "", &folders));
     MM_TRY_GOTO(st, done, find_halves(root, &folders, halves));
-    l->one_split = !halves[0] && !halves[1];
-    if (l->one_split) {
+    l->same_halves = !halves[0] && !halves[1];
+    if (l->same_halves) {
         l->blocks[NAMES] = folders;
         folders = (mm_block){0};
         st = scan_half(&scan, "", &l->blocks[NAMES], &l->blocks[PATHS],
@@ -252,11 +259,11 @@ static mm_status make_room(const int64_t *sizes, listing *l)
 
 static mm_status share(mm_comm *comm, listing *l)
 {
-    int64_t sizes[N_BLOCKS + 1] = {[N_BLOCKS] = l->one_split};
+    int64_t sizes[N_BLOCKS + 1] = {[N_BLOCKS] = l->same_halves};
     for (int i = 0; i < N_BLOCKS; i++)
         sizes[i] = l->blocks[i].n_bytes;
     MM_TRY(mm_comm_broadcast(comm, sizes, sizeof sizes, 0));
-    l->one_split = sizes[N_BLOCKS];
+    l->same_halves = sizes[N_BLOCKS];
     MM_TRY(mm_comm_agree(comm, mm_comm_rank(comm) == 0 ? MM_OK
                                                        : make_room(sizes, l)));
     for (int i = 0; i < N_BLOCKS; i++)
@@ -280,17 +287,17 @@ static mm_status index_texts(const mm_block *texts, int64_t **starts,
     return MM_OK;
 }
 
-static mm_status take_split(listing *l, int half, const char *folder,
-                            mm_split *split)
+static mm_status take_half(listing *l, int which, const char *folder,
+                           mm_half *half)
 {
-    mm_block *paths = &l->blocks[PATHS + half];
-    mm_block *labels = &l->blocks[LABELS + half];
-    split->storage = MM_STORED_FILES;
-    split->folder = folder;
-    split->paths = paths->data;
-    split->labels = (int32_t *)(void *)labels->data;
+    mm_block *paths = &l->blocks[PATHS + which];
+    mm_block *labels = &l->blocks[LABELS + which];
+    half->storage = MM_STORED_FILES;
+    half->folder = folder;
+    half->paths = paths->data;
+    half->labels = (int32_t *)(void *)labels->data;
     *labels = (mm_block){0};
-    mm_status st = index_texts(paths, &split->path_starts, &split->n_images);
+    mm_status st = index_texts(paths, &half->path_starts, &half->n_images);
     *paths = (mm_block){0};
     return st;
 }
@@ -314,25 +321,26 @@ static mm_status take_names(const mm_block *texts, mm_dataset *d)
 static mm_status take(listing *l, mm_dataset *d)
 {
     MM_TRY(take_names(&l->blocks[NAMES], d));
-    MM_TRY(take_split(l, 0, d->name, &d->train));
-    d->one_split = l->one_split;
+    MM_TRY(take_half(l, 0, d->name, &d->train));
+    d->same_halves = l->same_halves;
     if (l->blocks[NOTE].n_bytes) {
         d->note = l->blocks[NOTE].data;
         l->blocks[NOTE] = (mm_block){0};
     }
-    return l->one_split ? MM_OK : take_split(l, 1, d->name, &d->test);
+    return l->same_halves ? MM_OK : take_half(l, 1, d->name, &d->test);
 }
 
-mm_status mm_dataset_scan_folders(mm_comm *comm, const char *folder,
-                                  mm_dataset *dataset)
+mm_status mm_dataset_read_class_folders(mm_comm *comm, const char *folder,
+                                        mm_dataset *dataset)
 {
+    MM_TRY(MM_CHECK_SAME(comm, MM_SAME_TEXT(folder)));
     listing l = {0};
     mm_status st = MM_OK;
     bool looks = !comm || mm_comm_rank(comm) == 0;
     if (looks)
         st = scan_all(folder, &l);
     if (comm) {
-        /* All fail together: it is nothing about rank 0. */
+        /* All ranks fail with the same status, and no message names rank 0. */
         mm_status found = st;
         MM_TRY_GOTO(st, done, mm_comm_broadcast(comm, &found, sizeof found, 0));
         if (found != MM_OK && !looks)

@@ -1,3 +1,6 @@
+/* Decodes JPEG by libjpeg; a warning of the library counts as an error unless
+ * it is harmless. */
+
 #include "io/image/image_decoder.h"
 
 #include <setjmp.h>
@@ -16,7 +19,7 @@ enum {
 };
 
 /* A Huffman-coded block of 64 pixels has one bit at least. */
-static const int64_t most_pixels_a_byte = 8 * 64;
+static const int64_t most_pixels_per_byte = 8 * 64;
 
 typedef struct jpeg_file {
     struct jpeg_decompress_struct lib;
@@ -114,14 +117,14 @@ static mm_status read_header(jpeg_file *f, mm_image_decoder *decoder,
                        file->where, lib->num_components);
     }
     int64_t n_pixels = (int64_t)lib->image_width * lib->image_height;
-    if (!lib->arith_code && n_pixels / most_pixels_a_byte > file->n_bytes)
+    if (!lib->arith_code && n_pixels / most_pixels_per_byte > file->n_bytes)
         return mm_fail(MM_E_FORMAT,
                        "%s: corrupt JPEG: %lld bytes cannot hold %u x %u "
                        "pixels",
                        file->where, (long long)file->n_bytes, lib->image_width,
                        lib->image_height);
-    return mm_image_begin(decoder, file, lib->image_width, lib->image_height,
-                          mode, image, &f->pixels);
+    return mm_image_make_room(decoder, file, lib->image_width,
+                              lib->image_height, mode, image, &f->pixels);
 }
 
 static mm_status read_pixels(jpeg_file *f, const mm_image_file *file,

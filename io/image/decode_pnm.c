@@ -10,8 +10,8 @@
 
 #include <pam.h>
 
-/* The library keeps where to jump to, and who hears what was wrong, for the
- * whole process: one file at a time. */
+/* The library keeps the place to jump to after an error, and the function that
+ * gets its messages, for the whole process: one file at a time. */
 static pthread_mutex_t library = PTHREAD_MUTEX_INITIALIZER;
 static char library_message[200];
 
@@ -92,7 +92,7 @@ static bool is_bilevel(const pnm_file *f)
 static mm_status check_length(const pnm_file *f)
 {
     const struct pam *h = &f->header;
-    int64_t least_row = h->width; /* plain: a byte a pixel */
+    int64_t least_row = h->width; /* plain: a byte per pixel */
     if (kind_of(f) == '4')
         least_row = (least_row + 7) / 8;
     else if (kind_of(f) > '4')
@@ -145,8 +145,8 @@ static mm_status read_file(pnm_file *f, mm_image_decoder *decoder,
     pm_setusermessagefn(print_nothing);
     pnm_readpaminit(f->stream, &f->header, sizeof f->header);
     MM_TRY(check_length(f));
-    MM_TRY(mm_image_begin(decoder, f->file, f->header.width, f->header.height,
-                          mode_of(f), image, &pixels));
+    MM_TRY(mm_image_make_room(decoder, f->file, f->header.width,
+                              f->header.height, mode_of(f), image, &pixels));
     f->row = pnm_allocpamrow(&f->header);
     bool wide = image->mode == MM_IMAGE_GREY_16;
     for (int y = 0; y < f->header.height; y++) {

@@ -1,3 +1,6 @@
+/* Converts stored numbers of all types to fp32, and fp32 to the types that are
+ * written; finds numbers that are not finite. */
+
 #include "io/weights/number_types.h"
 
 #include "src/base/status.h"
@@ -9,7 +12,7 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
                "files are little-endian, and so must the machine be");
 
 /* Loops run in blocks of constant length, which compilers vectorise even where
- * they are told to keep code small. */
+ * they optimise for size. */
 enum { BLOCK = 256 };
 
 static const struct {
@@ -56,7 +59,7 @@ static inline uint32_t bits_of(float value)
 
 static inline float from_bool(uint8_t value)
 {
-    return value != 0;
+    return value != 0 ? 1.0f : 0.0f;
 }
 
 static inline float from_bf16(uint16_t half)
@@ -115,8 +118,8 @@ static inline float from_f8_e8m0(uint8_t byte)
         CONVERT_ALL(in_type, float, convert); \
         break
 
-void mm_convert_to_f32(mm_elem_type type, const void *in, float *out,
-                       int64_t n_elems)
+void mm_elem_to_f32(mm_elem_type type, const void *in, float *out,
+                    int64_t n_elems)
 {
     switch (type) {
         CASE(F64, double, from_number);
@@ -183,8 +186,8 @@ static int64_t first_infinite(const uint16_t *halves, uint16_t infinity,
     return -1;
 }
 
-int64_t mm_convert_from_f32(mm_elem_type type, const float *in, void *out,
-                            int64_t n_elems)
+int64_t mm_elem_from_f32(mm_elem_type type, const float *in, void *out,
+                         int64_t n_elems)
 {
     if (type == MM_ELEM_F16) {
         CONVERT_ALL(float, uint16_t, to_f16);

@@ -1,3 +1,7 @@
+/* Reads elements of an open weights file as fp32, whatever the file's format,
+ * and verifies the checksums that the file has. */
+
+#include "comm/check_same.h"
 #include "io/file.h"
 #include "io/weights/weights_reader.h"
 
@@ -116,7 +120,7 @@ static mm_status read_piece(mm_weights *w, int bound, int64_t first, int64_t n,
         MM_TRY(mm_checksum_add(&w->sum, bound, first, n,
                                source->has_crc ? bytes : NULL, n * elem_bytes));
     if (bytes != out)
-        mm_convert_to_f32(source->type, bytes, out, n);
+        mm_elem_to_f32(source->type, bytes, out, n);
     int64_t bad = mm_first_nonfinite(out, n);
     if (bad >= 0)
         return mm_fail(
@@ -173,8 +177,8 @@ static mm_status damaged(const mm_weights *w, int tensor, uint32_t crc,
                    w->files[w->sources[tensor].file].path,
                    w->table.tensors[tensor].name, crc, expected,
                    w->kind >= MM_WEIGHTS_TORCH_DICT
-                       ? " (unless torch.save was told not to compute any: "
-                         "then save it again with checksums)"
+                       ? " (or torch.save was set not to compute "
+                         "checksums: then save it again with them)"
                        : "");
 }
 
@@ -212,6 +216,7 @@ static mm_status check_tensors(const mm_weights *w, const uint32_t *crc)
 
 mm_status mm_weights_verify(mm_weights *weights, mm_comm *comm)
 {
+    MM_TRY(MM_CHECK_CALL(comm));
     if (!weights->has_checksums)
         return MM_OK;
     int n_tensors = weights->bound->n_tensors;
@@ -219,7 +224,7 @@ mm_status mm_weights_verify(mm_weights *weights, mm_comm *comm)
     mm_status st = MM_OK;
     if (!crc)
         st = mm_fail(MM_E_MEMORY, "%s: no memory for checksums", weights->path);
-    /* What nobody read counts as unchanged. */
+    /* Tensors that no rank read count as unchanged. */
     for (int i = 0; crc && i < n_tensors; i++)
         crc[i] = weights->sources[tensor_of(weights, i)].crc;
     if (st == MM_OK)

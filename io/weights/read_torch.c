@@ -1,3 +1,7 @@
+/* Reads which tensors a file of torch.save or torch.jit.save contains and where
+ * their bytes are, with the archive, the names and the tensors each read by a
+ * torch_*.c. */
+
 #include "io/weights/torch_names.h"
 #include "io/weights/torch_tensor.h"
 #include "io/weights/torch_zip.h"
@@ -146,7 +150,7 @@ static mm_status read_names(mm_torch_zip *zip, char **data, mm_pickle **pickle,
                                mm_torch_zip_has(zip, "constants.pkl"), names);
 }
 
-mm_status mm_weights_open_torch(mm_weights *weights)
+mm_status mm_weights_read_torch(mm_weights *weights)
 {
     const mm_weights_file *file = weights->file;
     mm_torch_zip *zip = NULL;

@@ -1,3 +1,6 @@
+/* Parsing a command line by a table of options; --help, and the comparison with
+ * the options that an earlier run recorded, come from the same table. */
+
 #include "src/base/options.h"
 
 #include "src/base/names.h"
@@ -15,7 +18,7 @@ typedef struct value {
 
 struct mm_options {
     const mm_option_table *table;
-    value *values; /* one a row */
+    value *values; /* one per row */
     char **operands;
     int n_operands;
 };
@@ -89,7 +92,7 @@ static mm_status read_number(const mm_option *option, value *v)
         v->real = strtod(v->text, &end);
     }
     if (errno || end == v->text || *end || v->real != v->real)
-        return mm_fail(MM_E_ARG, "--%s takes %s, not '%.80s'", option->name,
+        return mm_fail(MM_E_ARG, "--%s must be %s, not '%.80s'", option->name,
                        option->kind == MM_OPTION_INT ? "a whole number"
                                                      : "a number",
                        v->text);
@@ -177,7 +180,7 @@ static mm_status take_arguments(mm_options *options, int argc, char **argv)
                        options->operands[0]);
     int needed = options->table->n_operands;
     if (needed && options->n_operands != needed)
-        return mm_fail(MM_E_ARG, "needs %d arguments, %s, not %d", needed,
+        return mm_fail(MM_E_ARG, "expected %d arguments, %s, not %d", needed,
                        options->table->operands, options->n_operands);
     return MM_OK;
 }
@@ -192,7 +195,7 @@ static mm_status read_values(mm_options *options)
         if (v->text)
             MM_TRY(read_value(option, v));
         else if (option->required)
-            return mm_fail(MM_E_ARG, "--%s is needed: %s", option->name,
+            return mm_fail(MM_E_ARG, "--%s is required: %s", option->name,
                            option->help);
     }
     return MM_OK;
@@ -306,31 +309,31 @@ static json_t *value_json(const mm_option *option, const value *v)
     return json_string(v->text);
 }
 
-json_t *mm_options_record(const mm_options *options)
+json_t *mm_options_to_json(const mm_options *options)
 {
-    json_t *record = json_object();
+    json_t *recorded = json_object();
     for (int i = 0; i < options->table->n_rows; i++) {
         const value *v = &options->values[i];
         const mm_option *option = &options->table->rows[i];
         if (v->text &&
-            json_object_set_new(record, option->name, value_json(option, v)))
+            json_object_set_new(recorded, option->name, value_json(option, v)))
             goto fail;
     }
     if (options->n_operands) {
         json_t *operands = json_array();
         for (int i = 0; i < options->n_operands; i++)
             json_array_append_new(operands, json_string(options->operands[i]));
-        if (json_object_set_new(record, "operands", operands))
+        if (json_object_set_new(recorded, "operands", operands))
             goto fail;
     }
-    return record;
+    return recorded;
 fail:
-    json_decref(record);
+    json_decref(recorded);
     return NULL;
 }
 
-/** What a record that lacks the option stands for: the default, since the
- * record may be older than the option. NULL: not set. */
+/** What an option stands for that was not recorded: its default, since the
+ * options may have been recorded before it existed. NULL: not set. */
 static json_t *absent_json(const mm_option *option, const value *now)
 {
     value v = {.text = now->given ? option->fallback : now->text};
@@ -340,10 +343,10 @@ static json_t *absent_json(const mm_option *option, const value *now)
 }
 
 static mm_status check_option(const mm_option *option, const value *v,
-                              const json_t *record)
+                              const json_t *recorded)
 {
     json_t *now = v->text ? value_json(option, v) : NULL;
-    json_t *before = json_incref(json_object_get(record, option->name));
+    json_t *before = json_incref(json_object_get(recorded, option->name));
     if (!before)
         before = absent_json(option, v);
     mm_status st = MM_OK;
@@ -360,13 +363,13 @@ static mm_status check_option(const mm_option *option, const value *v,
     return st;
 }
 
-mm_status mm_options_check_record(const mm_options *options,
-                                  const json_t *record)
+mm_status mm_options_check_recorded(const mm_options *options,
+                                    const json_t *recorded)
 {
     for (int i = 0; i < options->table->n_rows; i++) {
         const mm_option *option = &options->table->rows[i];
         if (!option->free)
-            MM_TRY(check_option(option, &options->values[i], record));
+            MM_TRY(check_option(option, &options->values[i], recorded));
     }
     return MM_OK;
 }
@@ -389,7 +392,7 @@ void mm_option_table_help(const mm_option_table *table, FILE *out)
         if (option->choices)
             fprintf(out, " {%s}", option->choices);
         if (option->required)
-            fprintf(out, " (needed)");
+            fprintf(out, " (required)");
         else if (option->fallback)
             fprintf(out, " (default %s)", option->fallback);
         fputc('\n', out);

@@ -16,8 +16,8 @@ typedef enum mm_option_kind {
     MM_OPTION_CHOICE /* one of `choices`           */
 } mm_option_kind;
 
-/** One row of a program's option table: what the parser, --help and the record
- * in config.json and checkpoints are made of. */
+/** One row of a program's option table: what the parser, --help and the
+ * recorded options in config.json and checkpoints are made of. */
 typedef struct mm_option {
     const char *name; /* "batch-size"; '_' is taken for '-' when typed */
     mm_option_kind kind;
@@ -57,7 +57,7 @@ mm_status mm_options_parse(const mm_option_table *table, int argc, char **argv,
                            mm_options **options);
 void mm_options_destroy(mm_options **options);
 
-/** Values by name; asking for a name or kind that the table lacks is a bug.
+/** Values by name; a name or kind that is not in the table is a bug.
  * mm_options_text is NULL where neither a value nor a default is set. */
 bool mm_options_flag(const mm_options *options, const char *name);
 int64_t mm_options_int(const mm_options *options, const char *name);
@@ -69,26 +69,26 @@ bool mm_options_is_set(const mm_options *options, const char *name);
 /** Whether the user typed it. */
 bool mm_options_is_given(const mm_options *options, const char *name);
 
-/** Give an option that has no value one that is known only now, as if it were
- * its default; `value`: kept, one of a choice's. */
+/** Set an option without a value to one that is known only now, as if it were
+ * its default; `text`: kept, one of a choice's. */
 void mm_options_set_default(mm_options *options, const char *name,
                             const char *text);
 
 int mm_options_n_operands(const mm_options *options);
 const char *mm_options_operand(const mm_options *options, int i);
 
-/** Every option with a value, as JSON (a new reference; NULL without memory),
- * and "operands" where there are any. */
-json_t *mm_options_record(const mm_options *options);
+/** The options to record: every option with a value, as JSON (a new reference;
+ * NULL without memory), and "operands" where there are any. */
+json_t *mm_options_to_json(const mm_options *options);
 
 /**
- * Check that a record made earlier agrees with these options, but for the free
- * ones. An option that the record lacks had its default.
+ * Check that options recorded earlier agree with these, except for the free
+ * ones. An option that was not recorded had its default.
  *
  * Errors   MM_E_ARG naming the first option that differs, with both values.
  */
-mm_status mm_options_check_record(const mm_options *options,
-                                  const json_t *record);
+mm_status mm_options_check_recorded(const mm_options *options,
+                                    const json_t *recorded);
 
 void mm_option_table_help(const mm_option_table *table, FILE *out);
 

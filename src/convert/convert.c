@@ -1,6 +1,10 @@
+/* A conversion from start to end: check the request, open the inputs, plan, and
+ * stream every rank's elements into the output. */
+
 #include "src/convert/convert.h"
 
-#include "io/weights/write_weights.h"
+#include "comm/check_same.h"
+#include "io/weights/weights_writer.h"
 #include "src/convert/stream.h"
 
 #include <stdio.h>
@@ -21,8 +25,8 @@ typedef struct engine {
     mm_convert_stream *stream;
     mm_range own; /* elements of the output */
     float *block;
-    char *record;
-    mm_checkpoint *output;
+    char *provenance;
+    mm_weights_writer *output;
 } engine;
 
 /* ---- the request ------------------------------------------------------- */
@@ -84,8 +88,8 @@ static mm_status check_overwriting(const mm_convert_request *r,
     return MM_OK;
 }
 
-/* OpenAI's code knows one shape of CLIP: what it would load and compute
- * otherwise is refused. */
+/* OpenAI's code supports one kind of CLIP: models that it would load but
+ * compute wrongly are refused. */
 static mm_status check_openai(const engine *e)
 {
     const mm_model_config *c = &e->model.config;
@@ -93,7 +97,7 @@ static mm_status check_openai(const engine *e)
     if (strcmp(e->request->names, "openai") != 0)
         return MM_OK;
     if (!c->json)
-        why = "it is not known to have QuickGELU (give --model)";
+        why = "whether it has QuickGELU is unknown (give --model)";
     else if (c->image.activation != MM_QUICK_GELU)
         why = "it has GELU";
     else if (!e->plan.has_text)
@@ -124,26 +128,28 @@ static mm_status open_inputs(engine *e)
     return MM_OK;
 }
 
-/** The output's record: how it was made, and how its input was. */
-static mm_status make_record(engine *e)
+/** How the output came about, and how its input did. */
+static mm_status make_provenance(engine *e)
 {
     const char *before = mm_weights_provenance(e->inputs.sources[0].weights);
-    json_t *root = json_deep_copy(e->request->record);
+    json_t *root = json_deep_copy(e->request->provenance);
     json_t *source = before ? json_loads(before, 0, NULL) : NULL;
-    /* Where a path is no UTF-8 there is no record, and the work goes on. */
+    /* Where a path is not UTF-8 there is no provenance, and the work goes on.
+     */
     if (root && (!source || json_object_set(root, "source", source) == 0))
-        e->record = json_dumps(root, 0);
-    bool failed = root && !e->record;
+        e->provenance = json_dumps(root, 0);
+    bool failed = root && !e->provenance;
     json_decref(source);
     json_decref(root);
-    return failed ? mm_fail(MM_E_MEMORY, "no memory for a record") : MM_OK;
+    return failed ? mm_fail(MM_E_MEMORY, "no memory for the provenance")
+                  : MM_OK;
 }
 
 static void describe(const engine *e)
 {
     const mm_convert_source *s = &e->inputs.sources[0];
     const mm_model_config *c = &e->model.config;
-    const char *activation = !c->json ? "activation not known"
+    const char *activation = !c->json ? "activation unknown"
                              : c->image.activation == MM_QUICK_GELU
                                  ? "QuickGELU"
                                  : "GELU";
@@ -164,12 +170,12 @@ static mm_status prepare(engine *e)
     MM_TRY(open_inputs(e));
     MM_TRY(mm_convert_model_find(&e->inputs, e->request->model, e->log,
                                  &e->model));
-    MM_TRY(mm_convert_plan_make(&e->inputs, &e->model, e->names, e->log,
+    MM_TRY(mm_convert_plan_init(&e->inputs, &e->model, e->names, e->log,
                                 &e->plan));
     MM_TRY(check_openai(e));
     describe(e);
-    MM_TRY(make_record(e));
-    MM_TRY(mm_convert_stream_open(&e->inputs, &e->plan, &e->stream));
+    MM_TRY(make_provenance(e));
+    MM_TRY(mm_convert_stream_create(&e->inputs, &e->plan, &e->stream));
     e->own = mm_convert_plan_range(&e->plan, mm_comm_rank(e->comm),
                                    mm_comm_n_ranks(e->comm));
     e->block = malloc(BLOCK_ELEMS * sizeof *e->block);
@@ -191,14 +197,13 @@ static mm_status create_output(engine *e)
 {
     const mm_convert_request *r = e->request;
     if (is_safetensors(r))
-        return mm_safetensors_create(e->comm, r->output, &e->plan.output,
-                                     type_of(r->dtype), e->model.config.json,
-                                     e->record, &e->output);
-    return mm_checkpoint_create(e->comm, r->output, &e->plan.output,
-                                &e->output);
+        return mm_safetensors_begin(e->comm, r->output, &e->plan.output,
+                                    type_of(r->dtype), e->model.config.json,
+                                    e->provenance, &e->output);
+    return mm_checkpoint_begin(e->comm, r->output, &e->plan.output, &e->output);
 }
 
-/** Of all elements, by how far this rank has come. */
+/** As a share of all elements, by this rank's progress. */
 static void show_progress(const engine *e, int64_t at)
 {
     double share = (double)(at - e->own.lo) / (double)(e->own.hi - e->own.lo);
@@ -213,7 +218,7 @@ static mm_status copy_own(engine *e)
         int64_t left = e->own.hi - at;
         int64_t n = left < BLOCK_ELEMS ? left : BLOCK_ELEMS;
         MM_TRY(mm_convert_stream_read(e->stream, at, at + n, e->block));
-        MM_TRY(mm_checkpoint_write(e->output, at, at + n, e->block));
+        MM_TRY(mm_weights_writer_write(e->output, at, at + n, e->block));
         at += n;
         show_progress(e, at);
     }
@@ -227,13 +232,13 @@ static mm_status convert(engine *e)
 {
     MM_TRY(create_output(e));
     mm_progress_begin(e->log, "converting", "elements", e->plan.output.n_elems);
-    MM_TRY(mm_checkpoint_commit(&e->output, copy_own(e), e->model.config.json,
-                                e->record));
+    MM_TRY(mm_weights_writer_commit(&e->output, copy_own(e),
+                                    e->model.config.json, e->provenance));
     mm_progress_update(e->log, e->plan.output.n_elems, NULL);
     mm_progress_end(e->log);
     if (!e->plan.has_text && is_safetensors(e->request))
         mm_log_line(e->log,
-                    "%s holds the image tower alone, as %s does; --with FILE "
+                    "%s holds the image tower only, as %s does; --with FILE "
                     "adds the text tower of FILE",
                     e->request->output, e->request->input);
     return MM_OK;
@@ -242,8 +247,8 @@ static mm_status convert(engine *e)
 static void close_all(engine *e)
 {
     free(e->block);
-    free(e->record);
-    mm_convert_stream_close(&e->stream);
+    free(e->provenance);
+    mm_convert_stream_destroy(&e->stream);
     mm_convert_plan_clear(&e->plan);
     mm_convert_model_clear(&e->model);
     for (int i = 0; i < e->inputs.n_sources; i++)
@@ -253,6 +258,9 @@ static void close_all(engine *e)
 mm_status mm_convert(mm_comm *comm, mm_log *log,
                      const mm_convert_request *request)
 {
+    MM_TRY(MM_CHECK_SAME(
+        comm, MM_SAME_TEXT(request->output), MM_SAME_TEXT(request->model),
+        MM_SAME_TEXT(request->names), MM_SAME_TEXT(request->dtype)));
     engine e = {.comm = comm, .log = log, .request = request};
     mm_status st = mm_comm_agree(comm, prepare(&e));
     if (st == MM_OK)

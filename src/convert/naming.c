@@ -1,3 +1,6 @@
+/* Tables of tensor names, one for each program that saves CLIP's weights, and
+ * recognising which of them a file follows. */
+
 #include "src/convert/naming.h"
 
 #include <ctype.h>
@@ -50,7 +53,7 @@ static const row custom_text_rows[] = {
         ours "mlp.c_proj.*", theirs "mlp.fc2.*", false, 0                     \
     }
 
-/* pre_layrnorm is spelt so. */
+/* The spelling pre_layrnorm is theirs. */
 #define HUGGINGFACE_IMAGE(theirs)                                              \
     {"visual.class_embedding", theirs "embeddings.class_embedding", false, 0}, \
         {"visual.positional_embedding",                                        \
@@ -117,7 +120,7 @@ static const mm_naming namings[N_NAMINGS] = {
                      {"visual.conv1.weight", "ln_final.weight"}},
 };
 
-/* Whoever has a narrower claim comes first. OpenAI's names are open_clip's. */
+/* The more specific one comes first. OpenAI's names are open_clip's. */
 static const mm_naming *const recognized[] = {
     &namings[HUGGINGFACE],
     &namings[HUGGINGFACE_VISION],
@@ -208,10 +211,10 @@ void mm_naming_parts(const mm_naming *naming, const char *ours,
 
 /* ---- recognition -------------------------------------------------------- */
 
-/** Models whose names we know well enough to say what they are. */
+/** Models that are not supported, and what their tensors' names contain. */
 static const struct {
     const char *in_name, *what;
-} strangers[] = {
+} other_models[] = {
     {"visual.trunk.", "an image tower of timm's"},
     {"visual.layer1.", "a ResNet image tower"},
     {"visual.attnpool.", "a ResNet image tower"},
@@ -228,13 +231,14 @@ static mm_status fail_unrecognized(const mm_tensor_table *table,
 {
     if (table->n_tensors == 0)
         return mm_fail(MM_E_FORMAT, "%s holds no tensors", path);
-    for (size_t s = 0; s < sizeof strangers / sizeof *strangers; s++)
+    for (size_t s = 0; s < sizeof other_models / sizeof *other_models; s++)
         for (int i = 0; i < table->n_tensors; i++)
-            if (strstr(table->tensors[i].name, strangers[s].in_name))
+            if (strstr(table->tensors[i].name, other_models[s].in_name))
                 return mm_fail(MM_E_FORMAT,
-                               "%s holds %s (%.100s), not CLIP's Vision "
-                               "Transformer, which alone is supported",
-                               path, strangers[s].what, table->tensors[i].name);
+                               "%s holds %s (%.100s); only CLIP's Vision "
+                               "Transformer is supported",
+                               path, other_models[s].what,
+                               table->tensors[i].name);
     return mm_fail(MM_E_FORMAT,
                    "%s holds no CLIP Vision Transformer under open_clip's, "
                    "OpenAI's or Hugging Face's names: no tensor is called "
@@ -242,8 +246,8 @@ static mm_status fail_unrecognized(const mm_tensor_table *table,
                    path, table->tensors[0].name);
 }
 
-/** Where `name` ends a tensor's name after nothing or after a dot: what stands
- * before it. */
+/** The prefix of the first tensor whose name ends in `name`, at its start or
+ * after a dot. */
 static bool find_prefix(const mm_tensor_table *table, const char *name,
                         char prefix[MM_NAME_BYTES])
 {

@@ -1,21 +1,26 @@
+/* The list of images that could not be decoded: collected on each rank, named
+ * once by rank 0. */
+
 #include "src/data/bad_images.h"
+
+#include "comm/check_same.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 struct mm_bad_images {
-    bool *known; /* [n_images of the split] what rank 0 has named */
+    bool *known; /* [n_images of the half] what rank 0 has named */
     int64_t n_known;
-    mm_bad_image *noted; /* here, since the last time of sharing */
+    mm_bad_image *noted; /* on this rank, since they were last shared */
     int64_t n_noted, capacity;
 };
 
-mm_status mm_bad_images_create(const mm_split *split, mm_bad_images **bad)
+mm_status mm_bad_images_create(const mm_half *half, mm_bad_images **bad)
 {
     mm_bad_images *b = calloc(1, sizeof *b);
     *bad = b;
     if (b)
-        b->known = calloc((size_t)split->n_images + 1, sizeof *b->known);
+        b->known = calloc((size_t)half->n_images + 1, sizeof *b->known);
     if (b && b->known)
         return MM_OK;
     mm_bad_images_destroy(bad);
@@ -65,6 +70,7 @@ static void name_new_ones(mm_bad_images *b, mm_log *log,
 
 mm_status mm_bad_images_share(mm_bad_images *b, mm_comm *comm, mm_log *log)
 {
+    MM_TRY(MM_CHECK_CALL(comm));
     int64_t n_all = b->n_noted, size = (int64_t)sizeof(mm_bad_image);
     mm_bad_image *all = NULL;
     mm_status st = MM_OK;

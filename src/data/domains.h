@@ -12,7 +12,7 @@
  *   rot90     90 degrees counter-clockwise
  *   invert    255 - v
  *   noise     upside down, then 36 + v / 2 + 63 N(0, 1), clipped and rounded;
- *             the noise is a function of (seed, split, sample, pixel)
+ *             the noise is a function of (seed, half, sample, pixel)
  *   pixelate  2 x 2 mean, each mean twice in both directions, transposed
  */
 
@@ -20,7 +20,7 @@
 typedef struct mm_domains_plan {
     const char *const *names; /* [n_names] synthetic domains           */
     int n_names;              /* 0: the data set's own domains, if any */
-    int64_t train_a_class;    /* most training images a class and domain;
+    int64_t train_per_class;  /* most training images of each class and domain;
                                  0: all                                */
     uint64_t seed;            /* of the noise                          */
 } mm_domains_plan;
@@ -30,7 +30,7 @@ typedef struct mm_domains_plan {
 mm_status mm_domains_check(const char *const *names, int n_names);
 
 /**
- * Make a data set of the plan's domains: in each split all images in the first
+ * Make a data set of the plan's domains: in each half all images in the first
  * domain, then all in the second, and so on, each in the source's order.
  *
  * Memory   Gives *made, freed by mm_domains_destroy (not mm_dataset_close);
@@ -42,8 +42,9 @@ mm_status mm_domains_check(const char *const *names, int n_names);
  *          already or whose images are encoded, and for domains that would make
  *          images of two sizes; MM_E_MEMORY.
  */
-mm_status mm_domains_make(const mm_dataset *source, const mm_domains_plan *plan,
-                          mm_log *log, mm_dataset **made);
+mm_status mm_domains_create(const mm_dataset *source,
+                            const mm_domains_plan *plan, mm_log *log,
+                            mm_dataset **made);
 void mm_domains_destroy(mm_dataset **made);
 
 #endif

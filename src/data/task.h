@@ -8,7 +8,7 @@ typedef enum mm_split_strategy {
     MM_SPLIT_NONE,  /* one task: everything                            */
     MM_SPLIT_CLASS, /* task t has classes floor(C/n t)..floor(C/n (t+1)) */
     MM_SPLIT_DATA,  /* of each class, samples t len/n .. (t+1) len/n    */
-    MM_SPLIT_DOMAIN /* one domain a task, in the data set's order       */
+    MM_SPLIT_DOMAIN /* each domain is a task, in the data set's order   */
 } mm_split_strategy;
 
 /** One task: its classes and its samples. */
@@ -17,9 +17,9 @@ typedef struct mm_task {
     int32_t *classes; /* [n_classes] labels = rows of the head, ascending   */
     int32_t *local;   /* [rows of the head] label -> place in classes, or -1 */
     int64_t n_train;
-    int64_t *train; /* [n_train] indices into the training split, ascending */
+    int64_t *train; /* [n_train] indices into the training half, ascending */
     int64_t n_test;
-    int64_t *test; /* [n_test] likewise, test split                        */
+    int64_t *test; /* [n_test] likewise, test half                        */
 } mm_task;
 
 typedef struct mm_task_list {
@@ -32,19 +32,19 @@ typedef struct mm_split_plan {
     mm_split_strategy strategy;
     int n_splits;  /* 0: the strategy's own number (1, or domains)    */
     int n_classes; /* rows of the head                                */
-    int64_t
-        train_a_class;    /* most training samples a class and domain; 0: all */
-    int64_t test_a_class; /* likewise, test split                            */
-    bool need_train;      /* an empty training half of a task is an error    */
+    int64_t train_per_class; /* most training samples of each class and domain;
+                                0: all */
+    int64_t test_per_class;  /* likewise, test half                          */
+    bool need_train;         /* an empty training half of a task is an error */
     bool need_test;
 } mm_split_plan;
 
 /**
  * Divide a data set. A class split gives every task its own classes in both
- * splits; a data split divides the training samples, and every task is tested
- * on the whole test split; a domain split divides both by domain; in the last
- * two, a task has all classes. A limit of N a class keeps the first N of each
- * class and domain in the data set's order, before dividing.
+ * halves; a data split divides the training samples, and every task is tested
+ * on the whole test half; a domain split divides both by domain; in the last
+ * two, a task has all classes. A limit of N keeps the first N of each class
+ * and domain in the data set's order, before dividing.
  *
  * Memory   Fills *list, freed by mm_task_list_clear. Start from {0}.
  * Ranks    Local. Repeat: same everywhere.
@@ -54,7 +54,7 @@ typedef struct mm_split_plan {
  *          without samples (which task, which half), a domain split of data
  *          without domains or another number of tasks than domains.
  */
-mm_status mm_task_list_make(const mm_dataset *dataset,
+mm_status mm_task_list_init(const mm_dataset *dataset,
                             const mm_split_plan *plan, mm_task_list *list);
 void mm_task_list_clear(mm_task_list *list);
 

@@ -1,8 +1,12 @@
+/* The text tower over many texts, sorted by length so that little is computed
+ * for padding. */
+
 #include "src/eval/encode_texts.h"
 
+#include "comm/check_same.h"
 #include "src/base/arena.h"
 #include "src/input/upload.h"
-#include "src/model/shadow.h"
+#include "src/model/low_precision.h"
 #include "src/model/text.h"
 
 #include <stdlib.h>
@@ -56,8 +60,8 @@ static int64_t length_of(const mm_texts *texts, int64_t i)
 
 /* ---- batches ----------------------------------------------------------- */
 
-/* A batch on its way: the device works on one while the host prepares the next
- * and takes the results of the one before. */
+/* A batch that was enqueued: the device works on one while the host prepares
+ * the next and takes the results of the one before. */
 typedef struct slot {
     int64_t at, n; /* texts order[at] .. order[at + n); 0: none */
     int32_t *tokens;
@@ -76,8 +80,8 @@ typedef struct encoder {
     mm_text *text;
 
     void *device_memory;
-    float *theta;   /* the model's own, or a copy */
-    mm_act *shadow; /* of theta, or NULL */
+    float *theta;      /* the model's own, or a copy */
+    mm_act *theta_low; /* of theta, or NULL */
     mm_upload *upload;
     void *host_memory;
     slot slots[N_SLOTS];
@@ -100,10 +104,11 @@ static mm_status check_texts(const mm_texts *texts, const mm_model_config *c)
 {
     for (int64_t i = 0; i < texts->n; i++) {
         if (length_of(texts, i) > c->text.n_tokens)
-            return mm_fail(MM_E_VALUE,
-                           "text %lld has %lld tokens, the model takes %lld",
-                           (long long)i, (long long)length_of(texts, i),
-                           (long long)c->text.n_tokens);
+            return mm_fail(
+                MM_E_VALUE,
+                "text %lld has %lld tokens, but the model takes at most %lld",
+                (long long)i, (long long)length_of(texts, i),
+                (long long)c->text.n_tokens);
         for (int64_t at = texts->begin[i]; at < texts->begin[i + 1]; at++)
             if (texts->ids[at] < 0 || texts->ids[at] >= c->vocab_size)
                 return mm_fail(MM_E_VALUE,
@@ -153,10 +158,11 @@ static void lay_out_device(encoder *e, mm_arena *arena)
         return;
     const int64_t lead = lead_of(model), n = lead + model->table.n_elems;
     float *theta = mm_arena_floats(arena, n);
-    mm_act *shadow = mm_shadow_take(arena, e->plan->device, n);
+    mm_act *theta_low = mm_low_precision_take(arena, e->plan->device, n);
     e->theta = theta ? theta + lead : NULL;
     const int64_t act_bytes = mm_device_act_bytes(e->plan->device);
-    e->shadow = shadow ? (mm_act *)((char *)shadow + lead * act_bytes) : NULL;
+    e->theta_low =
+        theta_low ? (mm_act *)((char *)theta_low + lead * act_bytes) : NULL;
 }
 
 static void lay_out_host(encoder *e, mm_arena *arena)
@@ -200,8 +206,8 @@ static mm_status prepare(encoder *e)
         MM_TRY(mm_copy_to_device(e->stream, e->theta, model->theta,
                                  model->table.n_elems *
                                      (int64_t)sizeof *e->theta));
-    MM_TRY(mm_shadow_fill(mm_device_ops(p->device), e->stream, e->shadow,
-                          e->theta, model->table.n_elems));
+    MM_TRY(mm_low_precision_fill(mm_device_ops(p->device), e->stream,
+                                 e->theta_low, e->theta, model->table.n_elems));
     return mm_stream_sync(e->stream);
 }
 
@@ -212,9 +218,9 @@ static void release(encoder *e)
     mm_upload_destroy(&e->upload);
     for (int i = 0; i < N_SLOTS; i++)
         mm_event_destroy(&e->slots[i].done);
-    mm_host_release(e->plan->device, &e->host_memory);
+    mm_host_free(e->plan->device, &e->host_memory);
     mm_text_destroy(&e->text);
-    mm_device_release(e->plan->device, &e->device_memory);
+    mm_device_free(e->plan->device, &e->device_memory);
     mm_stream_destroy(&e->stream);
     free(e->order);
 }
@@ -275,7 +281,7 @@ static mm_status encode_batch(encoder *e, int64_t at, int64_t n, slot *to)
     };
     MM_TRY(mm_upload_start(e->upload, e->stream, parts, 2));
     MM_TRY(mm_text_forward(
-        e->text, e->theta, mm_shadow_or_theta(e->shadow, e->theta),
+        e->text, e->theta, mm_low_precision_or_theta(e->theta_low, e->theta),
         parts[0].device, parts[1].device, n, n_tokens, &features));
     MM_TRY(mm_upload_used(e->upload, e->stream));
     MM_TRY(mm_copy_to_host(e->stream, to->features, features,
@@ -284,7 +290,7 @@ static mm_status encode_batch(encoder *e, int64_t at, int64_t n, slot *to)
     return mm_event_record(to->done, e->stream);
 }
 
-/** Hand over what is on its way, if anything is. */
+/** Wait for the results of a slot, if any, and hand them over. */
 static mm_status take_results(encoder *e, slot *from)
 {
     const mm_encode_texts_plan *p = e->plan;
@@ -346,6 +352,7 @@ static mm_status encode_share(encoder *e, int64_t n_all)
 mm_status mm_encode_texts(const mm_encode_texts_plan *plan,
                           mm_encode_texts_work *work)
 {
+    MM_TRY(MM_CHECK_CALL(plan->comm));
     encoder e = {.plan = plan};
     int64_t n_all = plan->texts->n;
     mm_status st = mm_comm_agree(plan->comm, prepare(&e));

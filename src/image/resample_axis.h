@@ -14,7 +14,7 @@ typedef struct mm_taps {
     int64_t n;
 } mm_taps;
 
-/** Two neighbouring weights, each split into upper * 2^16 + lower, for kernels
+/** Two adjacent weights, each split into upper * 2^16 + lower, for kernels
  * that multiply 8 and 16 bits. */
 typedef struct mm_tap_pair {
     int8_t upper[4]; /* first, second, first, second */
@@ -47,8 +47,8 @@ typedef struct mm_axis {
  * Repeat   Pillow's weights (precompute_coeffs) for BICUBIC.
  * Errors   MM_E_MEMORY; the axis is then empty.
  */
-mm_status mm_axis_plan(mm_axis *axis, int64_t n_in, int64_t n_out, int64_t lo,
-                       int64_t n);
+mm_status mm_axis_set(mm_axis *axis, int64_t n_in, int64_t n_out, int64_t lo,
+                      int64_t n);
 void mm_axis_clear(mm_axis *axis);
 
 #endif

@@ -1,3 +1,6 @@
+/* Transposing 32 rows of bytes to a block and back, so that the column pass of
+ * a resize works on adjacent bytes. */
+
 #include "src/image/resample_kernels.h"
 
 #include <string.h>
@@ -38,7 +41,7 @@ void mm_rows_to_block(const uint8_t *const rows[MM_LANES], int64_t n_bytes,
             for (int r = 0; r < TILE; r++) {
                 const uint8_t *at = rows[from + r] + i;
                 memcpy(&tile[r], at, TILE);
-                /* The processor does not see that many rows coming. */
+                /* The processor prefetches fewer streams than these rows. */
                 if (i % 64 == 0)
                     __builtin_prefetch(at + 128);
             }

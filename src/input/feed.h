@@ -7,7 +7,7 @@
 
 /** What a feed prepares, and how. */
 typedef struct mm_feed_plan {
-    const mm_split *split;
+    const mm_half *half;
     mm_device *device; /* that the images will be copied to */
     int64_t image_size;
     int64_t most_images; /* of a batch */
@@ -19,16 +19,16 @@ typedef struct mm_feed_plan {
 } mm_feed_plan;
 
 /** Prepared images, in the order that was asked for. */
-typedef struct mm_fed {
+typedef struct mm_feed_batch {
     int64_t n_images;       /* without the bad ones    */
     const uint8_t *images;  /* [n_images, S, S, 3] of mm_host_alloc */
     const int64_t *samples; /* [n_images]              */
     int64_t n_bad;
     const mm_bad_image *bad; /* [n_bad] */
-} mm_fed;
+} mm_feed_batch;
 
 /**
- * Reads and transforms batches of images ahead of who uses them: batches are
+ * Reads and transforms batches of images ahead of their use: batches are
  * asked for with mm_feed_push, and come back in that order from mm_feed_next.
  * With workers, they are prepared meanwhile, by several threads each; else in
  * mm_feed_next, by OpenMP.
@@ -39,7 +39,7 @@ typedef struct mm_feed mm_feed;
 
 /**
  * Memory   Gives *feed, freed by mm_feed_destroy, which ends its threads; keeps
- *          plan->split and plan->device. All memory is taken here, but for what
+ *          plan->half and plan->device. All memory is taken here, but for what
  *          an image needs that is larger than any before.
  * Ranks    Local.
  * Errors   MM_E_MEMORY; MM_E_IO where the system refuses a thread.
@@ -47,9 +47,9 @@ typedef struct mm_feed mm_feed;
 mm_status mm_feed_create(const mm_feed_plan *plan, mm_feed **feed);
 void mm_feed_destroy(mm_feed **feed);
 
-/** A number of workers for a split where a user has not chosen one: none for
+/** The number of workers for a half where the user has not chosen one: none for
  * raw pixels, which are cheap; else one for each of the rank's threads. */
-int mm_feed_default_workers(const mm_split *split, int n_threads);
+int mm_feed_default_workers(const mm_half *half, int n_threads);
 
 /** Whether another batch can be asked for now. */
 bool mm_feed_has_room(const mm_feed *feed);
@@ -63,17 +63,17 @@ void mm_feed_push(mm_feed *feed, const int64_t *samples, int64_t n,
 /**
  * The oldest batch that was asked for; there must be one.
  *
- * Memory   *fed points into the feed, until the next call or mm_feed_clear.
- * Timing   Waits until it is there, and helps.
+ * Memory   *fed points into the feed, until the next call or mm_feed_cancel.
+ * Timing   Waits until it is ready; the calling thread prepares images too.
  * Errors   MM_E_MEMORY; and, unless bad images are skipped, MM_E_FORMAT,
  *          MM_E_VALUE: those of the batch's first bad image, naming it. An
  *          image that cannot be read at all (MM_E_IO) is never skipped. The
  *          batch is used up also then.
  */
-mm_status mm_feed_next(mm_feed *feed, mm_fed *fed);
+mm_status mm_feed_next(mm_feed *feed, mm_feed_batch *fed);
 
-/** Forget what was asked for and has not come back. */
-void mm_feed_clear(mm_feed *feed);
+/** Cancel the batches that were asked for and have not been given. */
+void mm_feed_cancel(mm_feed *feed);
 
 /** Seconds spent in mm_feed_next so far. */
 double mm_feed_wait_s(const mm_feed *feed);

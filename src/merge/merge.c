@@ -1,8 +1,12 @@
+/* A merge from start to end: every rank streams its elements of all checkpoints
+ * through the device and writes them. */
+
 #include "src/merge/merge.h"
 
+#include "comm/check_same.h"
 #include "io/file.h"
 #include "io/weights/weights.h"
-#include "io/weights/write_weights.h"
+#include "io/weights/weights_writer.h"
 #include "src/merge/merge_plan.h"
 #include "src/merge/merge_report.h"
 #include "src/merge/pipeline.h"
@@ -25,7 +29,7 @@ typedef struct engine {
     mm_weights **inputs; /* [n_inputs] */
     mm_merge_plan plan;
     mm_range own; /* elements of the output */
-    mm_checkpoint *checkpoint;
+    mm_weights_writer *checkpoint;
 
     mm_pipeline *pipeline;
     int64_t *n_won; /* [n_inputs] */
@@ -57,7 +61,8 @@ static mm_status check_request(const mm_merge_request *request)
         return mm_fail(MM_E_ARG, "%d inputs, at most %d", request->n_inputs,
                        MOST_INPUTS - 1);
     if (!isfinite((float)request->coef))
-        return mm_fail(MM_E_ARG, "the scaling coefficient %g is no fp32 number",
+        return mm_fail(MM_E_ARG,
+                       "the scaling coefficient %g is not a finite fp32 number",
                        request->coef);
     static const char *const other_formats[] = {".safetensors", ".pt", ".pth",
                                                 ".bin"};
@@ -89,7 +94,7 @@ static mm_status make_plan(engine *e)
         inputs[i].table = mm_weights_table(e->inputs[i]);
     }
     mm_status st =
-        mm_merge_plan_make(&e->plan, &pretrained, inputs, request->n_inputs);
+        mm_merge_plan_init(&e->plan, &pretrained, inputs, request->n_inputs);
     free(inputs);
     return st;
 }
@@ -143,8 +148,8 @@ done:
     return st;
 }
 
-/* Four counters a task, so that neighbours with one winner need not wait for
- * each other. */
+/* Four counters per task, so that adjacent elements with the same winner need
+ * not wait for each other. */
 static void count_winners(engine *e, const uint16_t *winner, int64_t n_elems)
 {
     enum { FEW = 256, WAYS = 4 };
@@ -165,7 +170,7 @@ static void count_winners(engine *e, const uint16_t *winner, int64_t n_elems)
             e->n_won[task] += counts[way][task];
 }
 
-/* Files may be slow; a device is not. */
+/* Waiting for the device is watched as computing; reading files is not. */
 
 static mm_status next_result(engine *e, bool all, bool *found,
                              mm_pipeline_result *result)
@@ -196,8 +201,9 @@ static mm_status write_results(engine *e, bool all)
             return MM_OK;
         if (result.winner)
             count_winners(e, result.winner, result.n_elems);
-        MM_TRY(mm_checkpoint_write(e->checkpoint, result.lo,
-                                   result.lo + result.n_elems, result.merged));
+        MM_TRY(mm_weights_writer_write(e->checkpoint, result.lo,
+                                       result.lo + result.n_elems,
+                                       result.merged));
     }
 }
 
@@ -225,10 +231,10 @@ static mm_status fold_block(engine *e, int64_t lo, int64_t first,
         MM_TRY(send(e, MM_PIPELINE_TUNED, e->inputs[task], first, n_elems,
                     &tuned));
         MM_TRY(method->fold(&e->settings, &block, tuned, task));
-        MM_TRY(mm_pipeline_release(e->pipeline, MM_PIPELINE_TUNED));
+        MM_TRY(mm_pipeline_used(e->pipeline, MM_PIPELINE_TUNED));
     }
-    MM_TRY(mm_pipeline_finish(e->pipeline, &e->settings, &block, lo));
-    MM_TRY(mm_pipeline_release(e->pipeline, MM_PIPELINE_BASE));
+    MM_TRY(mm_pipeline_end(e->pipeline, &e->settings, &block, lo));
+    MM_TRY(mm_pipeline_used(e->pipeline, MM_PIPELINE_BASE));
     return write_results(e, false);
 }
 
@@ -237,10 +243,10 @@ static mm_status copy_block(engine *e, int64_t lo, int64_t n_elems)
     float *values;
     MM_TRY(host_block(e, MM_PIPELINE_BASE, &values));
     MM_TRY(mm_weights_read(e->pretrained, lo, lo + n_elems, values));
-    return mm_checkpoint_write(e->checkpoint, lo, lo + n_elems, values);
+    return mm_weights_writer_write(e->checkpoint, lo, lo + n_elems, values);
 }
 
-/** Of all elements, by how far this rank has come. */
+/** As a share of all elements, by this rank's progress. */
 static void show_progress(const engine *e, int64_t at)
 {
     double share = (double)(at - e->own.lo) / (double)(e->own.hi - e->own.lo);
@@ -280,20 +286,20 @@ static mm_status verify(const engine *e)
 
 static mm_status commit(engine *e, mm_status st)
 {
-    char *record = NULL;
+    char *provenance = NULL;
     const mm_merge_result result = {e->plan.folded.n_elems, e->n_won};
     if (st == MM_OK)
-        st = mm_merge_record(e->request, &result, &record);
-    st = mm_checkpoint_commit(&e->checkpoint, st,
-                              mm_weights_model(e->pretrained), record);
-    free(record);
+        st = mm_merge_provenance(e->request, &result, &provenance);
+    st = mm_weights_writer_commit(&e->checkpoint, st,
+                                  mm_weights_model(e->pretrained), provenance);
+    free(provenance);
     return st;
 }
 
 static mm_status write_merged(engine *e)
 {
-    MM_TRY(mm_checkpoint_create(e->comm, e->request->output, e->plan.output,
-                                &e->checkpoint));
+    MM_TRY(mm_checkpoint_begin(e->comm, e->request->output, e->plan.output,
+                               &e->checkpoint));
     mm_progress_begin(e->log, "merging", "elements", e->plan.output->n_elems);
     mm_status st = mm_comm_agree(e->comm, merge_own(e));
     if (st == MM_OK)
@@ -320,6 +326,10 @@ static void close_all(engine *e)
 mm_status mm_merge(mm_comm *comm, mm_log *log, const mm_merge_request *request,
                    mm_merge_result *result)
 {
+    MM_TRY(MM_CHECK_SAME(
+        comm, MM_SAME_INT(request->n_inputs), MM_SAME_TEXT(request->output),
+        MM_SAME_TEXT(request->method->name), MM_SAME_REAL(request->coef),
+        MM_SAME_INT(request->seed)));
     engine e = {.comm = comm,
                 .log = log,
                 .request = request,

@@ -5,15 +5,15 @@
 
 /**
  * How a merge came about, for the output's provenance: JSON text with program,
- * version, method, coefficient, files, options and what each task won. It does
- * not say how many ranks took part: that changes nothing.
+ * version, method, coefficient, files, options and what each task won. The
+ * number of ranks is not in it, since it changes nothing.
  *
  * Memory   Gives *text (free).
  * Ranks    Local.
  * Errors   MM_E_MEMORY.
  */
-mm_status mm_merge_record(const mm_merge_request *request,
-                          const mm_merge_result *result, char **text);
+mm_status mm_merge_provenance(const mm_merge_request *request,
+                              const mm_merge_result *result, char **text);
 
 /** The one JSON document of --json, likewise. */
 mm_status mm_merge_report(const mm_merge_request *request,

@@ -1,3 +1,6 @@
+/* Built-in model configurations, and the choice between --model and what a file
+ * of weights records. */
+
 #include "src/model/config.h"
 
 #include "io/file.h"
@@ -26,7 +29,7 @@ static const builtin builtins[] = {
 
 enum { N_BUILTINS = sizeof builtins / sizeof *builtins };
 
-static const char twin_suffix[] = "-quickgelu";
+static const char quickgelu_suffix[] = "-quickgelu";
 
 static mm_status parse_builtin(const builtin *b, bool quick_gelu,
                                mm_model_config *config)
@@ -49,7 +52,7 @@ static mm_status fail_unknown_model(const char *name)
     const char *names[2 * N_BUILTINS];
     for (int i = 0; i < N_BUILTINS; i++) {
         snprintf(twins[i], sizeof twins[i], "%s%s", builtins[i].name,
-                 twin_suffix);
+                 quickgelu_suffix);
         names[2 * i] = builtins[i].name;
         names[2 * i + 1] = twins[i];
     }
@@ -64,7 +67,7 @@ mm_status mm_model_config_find(const char *name, mm_model_config *config)
         size_t length = strlen(builtins[i].name);
         if (strncmp(name, builtins[i].name, length) != 0)
             continue;
-        if (!name[length] || strcmp(name + length, twin_suffix) == 0)
+        if (!name[length] || strcmp(name + length, quickgelu_suffix) == 0)
             return parse_builtin(&builtins[i], name[length] != '\0', config);
     }
     const char *dot = strrchr(name, '.');
@@ -127,8 +130,8 @@ static mm_status check_same(const mm_model_config *typed,
     return check_sizes(text, sizeof text / sizeof *text, path);
 }
 
-/* Into the file's JSON, what was typed: a text tower where the file knows none,
- * and the size of images. */
+/* Adds to the file's JSON what the typed name gives: a text tower where the
+ * file has none, and the size of images. */
 static int merge_json(json_t *file, const json_t *typed)
 {
     json_t *vision = json_object_get(file, "vision_cfg");
@@ -168,9 +171,10 @@ mm_status mm_model_config_choose(const char *name, const char *recorded,
                                  mm_model_config *config)
 {
     if (!name && !recorded)
-        return mm_fail(MM_E_ARG,
-                       "--model is needed: %s does not say what model it holds",
-                       path ? path : "no file of weights");
+        return mm_fail(
+            MM_E_ARG,
+            "--model is required: %s does not say what model it holds",
+            path ? path : "no weights file");
     if (!name)
         return mm_model_config_parse(recorded, path, config);
     MM_TRY(mm_model_config_find(name, config));

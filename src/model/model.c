@@ -1,5 +1,9 @@
+/* A model on the host: its configuration chosen, its weights read from a file
+ * or drawn at random. */
+
 #include "src/model/model.h"
 
+#include "comm/check_same.h"
 #include "io/weights/weights.h"
 #include "src/model/config_files.h"
 #include "src/model/params.h"
@@ -7,7 +11,7 @@
 
 #include <stdlib.h>
 
-/* OpenAI's models have QuickGELU, whatever their users type. */
+/* OpenAI's models have QuickGELU, whatever --model says. */
 static mm_status follow_openai(mm_log *log, const char *path,
                                mm_model_config *config)
 {
@@ -15,8 +19,8 @@ static mm_status follow_openai(mm_log *log, const char *path,
     if (config->image.activation == MM_QUICK_GELU)
         return MM_OK;
     mm_log_warn(log,
-                "%s has the constants of OpenAI's files: taking its model to "
-                "have QuickGELU",
+                "%s has the constants of OpenAI's files: taken as a model "
+                "with QuickGELU",
                 path);
     config->image.activation = config->text.activation = MM_QUICK_GELU;
     MM_TRY(mm_model_config_write(config, &json));
@@ -51,10 +55,11 @@ static mm_status check_text_tower(const char *path,
     for (int i = 0; st == MM_OK && i < wanted->n_tensors; i++)
         if (mm_tensor_table_find(mm_weights_table(file),
                                  wanted->tensors[i].name) < 0)
-            st = mm_fail(MM_E_FORMAT,
-                         "%s lacks the tensor %s: zero-shot heads need the "
-                         "text tower, so load a whole CLIP",
-                         path, wanted->tensors[i].name);
+            st = mm_fail(
+                MM_E_FORMAT,
+                "%s does not contain the tensor %s: zero-shot heads need "
+                "the text tower, so load a whole CLIP",
+                path, wanted->tensors[i].name);
     mm_weights_close(&file);
     return st;
 }
@@ -83,7 +88,7 @@ static mm_status open_local(mm_log *log, const char *name, const char *path,
                        (long long)model->table.n_elems);
     if (path)
         return mm_model_read_weights(log, path, model);
-    mm_params_init(&model->config, &model->table, seed, model->theta);
+    mm_params_randomize(&model->config, &model->table, seed, model->theta);
     return MM_OK;
 }
 
@@ -98,15 +103,17 @@ static mm_status open_tower(mm_comm *comm, mm_log *log, const char *name,
     return st;
 }
 
-mm_status mm_model_open(mm_comm *comm, mm_log *log, const char *name,
+mm_status mm_model_init(mm_comm *comm, mm_log *log, const char *name,
                         const char *path, uint64_t seed, mm_model *model)
 {
+    MM_TRY(MM_CHECK_SAME(comm, MM_SAME_TEXT(name), MM_SAME_INT(seed)));
     return open_tower(comm, log, name, path, MM_IMAGE_TOWER, seed, model);
 }
 
-mm_status mm_model_open_text(mm_comm *comm, mm_log *log, const char *name,
+mm_status mm_model_init_text(mm_comm *comm, mm_log *log, const char *name,
                              const char *path, mm_model *model)
 {
+    MM_TRY(MM_CHECK_SAME(comm, MM_SAME_TEXT(name)));
     return open_tower(comm, log, name, path, MM_TEXT_TOWER, 0, model);
 }
 

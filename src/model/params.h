@@ -57,7 +57,7 @@ mm_status mm_params_clip_table(const mm_model_config *config,
  * layout; no memory is given. */
 mm_vit_params mm_params_vit(const mm_model_config *config, float *flat);
 mm_text_params mm_params_text(const mm_model_config *config, float *flat);
-mm_block_params mm_params_block(const mm_model_config *config, mm_tower tower,
+mm_block_params mm_params_block(const mm_model_config *config, mm_tower of,
                                 int64_t layer, float *flat);
 
 /** Element ranges of the image tower's flat buffer that a backward pass
@@ -72,7 +72,8 @@ void mm_params_range(const mm_model_config *config, int64_t layer, int64_t *lo,
  *
  * Memory   theta: host, [table->n_elems]; table: any of the above.
  */
-void mm_params_init(const mm_model_config *config, const mm_tensor_table *table,
-                    uint64_t seed, float *theta);
+void mm_params_randomize(const mm_model_config *config,
+                         const mm_tensor_table *table, uint64_t seed,
+                         float *theta);
 
 #endif

@@ -1,8 +1,11 @@
+/* CLIP's image tower, forward and backward: embedding of patches, residual
+ * blocks, pooling and projection. */
+
 #include "src/model/vit.h"
 
 #include "src/base/arena.h"
 #include "src/model/blocks.h"
-#include "src/model/shadow.h"
+#include "src/model/low_precision.h"
 
 #include <stdlib.h>
 
@@ -130,7 +133,7 @@ void mm_vit_destroy(mm_vit **vit)
     mm_vit *v = *vit;
     if (!v)
         return;
-    mm_device_release(v->device, &v->memory);
+    mm_device_free(v->device, &v->memory);
     mm_blocks_destroy(&v->blocks);
     free(v);
     *vit = NULL;
@@ -175,15 +178,15 @@ mm_status mm_vit_forward(mm_vit *vit, const float *theta, const mm_act *weights,
     mm_vit_params p = mm_params_vit(c, (float *)theta);
     vit->n_images = n_images;
     MM_TRY(embed(vit, &p,
-                 mm_shadow_at(weights, mm_device_act_bytes(vit->device), theta,
-                              p.conv1_weight),
+                 mm_low_precision_at(weights, mm_device_act_bytes(vit->device),
+                                     theta, p.conv1_weight),
                  images));
     MM_TRY(mm_blocks_forward(vit->blocks, theta, weights, NULL, n_images,
                              c->image.n_tokens));
     MM_TRY(ops->layernorm(vit->stream, vit->normed, vit->post_mean,
                           vit->post_rstd, vit->ports.out, w, p.ln_post_weight,
                           p.ln_post_bias, mm_norm_eps, n_images, w));
-    /* A row an image: from here on fp32. */
+    /* One row per image: from here on fp32. */
     MM_TRY(
         ops->act_to_float(vit->stream, vit->pooled, vit->normed, n_images * w));
     MM_TRY(ops->gemm(vit->stream, vit->features, vit->pooled, p.proj, false,
@@ -274,7 +277,7 @@ mm_status mm_vit_copy_activation(mm_vit *vit, int64_t layer, float *host)
         st = mm_copy_to_host(vit->stream, host, floats, n_bytes);
     if (st == MM_OK)
         st = mm_stream_sync(vit->stream);
-    mm_device_release(vit->device, &floats);
+    mm_device_free(vit->device, &floats);
     return st;
 }
 

@@ -47,8 +47,9 @@ mm_status mm_vit_count_bytes(mm_device *device, const mm_model_config *config,
 /**
  * Features of images, before normalising.
  *
- * Shapes   theta [mm_params_table's n_elems]; weights: theta or its shadow
- *          (src/model/shadow.h); images uint8 [B, S, S, 3];
+ * Shapes   theta [mm_params_table's n_elems]; weights: theta or its
+ *          low-precision copy (src/model/low_precision.h); images uint8
+ *          [B, S, S, 3];
  *          *features [B, embed_dim], owned by the vit, valid until the next
  *          forward. 0 <= n_images <= max_images.
  * Memory   Device pointers, borrowed until the stream passes; images until the
@@ -63,7 +64,7 @@ mm_status mm_vit_forward(mm_vit *vit, const float *theta, const mm_act *weights,
 /** What CLIP subtracts from, and divides by, a pixel's red, green and blue. */
 extern const float mm_pixel_mean[3], mm_pixel_deviation[3];
 
-/** Told when elements [lo, hi) of the gradient are final. */
+/** Called when elements [lo, hi) of the gradient are final. */
 typedef struct mm_grad_listener {
     mm_status (*ready)(void *context, float *grad, int64_t lo, int64_t hi);
     void *context;
@@ -71,8 +72,8 @@ typedef struct mm_grad_listener {
 
 /**
  * Gradient of the last forward pass: grad = (grad if `accumulate`) + dL/dtheta.
- * `listener`, where not NULL, hears of each range once its ops are enqueued, in
- * the same order on every rank, also when this rank had no images.
+ * `listener`, where not NULL, is called for each range once its ops are
+ * enqueued, in the same order on every rank, also when this rank had no images.
  *
  * Shapes   grad [n_elems]; dfeatures [B, embed_dim].
  * Ranks    Local (the listener may be collective).

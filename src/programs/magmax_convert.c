@@ -1,4 +1,5 @@
-/* Weights between formats, and between the names of CLIP's users. */
+/* The program that converts weights between file formats and between the tensor
+ * names of other programs. */
 
 #include "src/convert/convert.h"
 #include "src/convert/naming.h"
@@ -9,7 +10,8 @@ static const mm_option rows[] = {
      .kind = MM_OPTION_TEXT,
      .value = "NAME",
      .help = "model configuration, a built-in name or open_clip's JSON file, "
-             "where IN does not say; another image size resizes the positions"},
+             "where IN does not record one; another image size resizes the "
+             "positions"},
     {.name = "names",
      .kind = MM_OPTION_CHOICE,
      .value = "WHOSE",
@@ -20,11 +22,11 @@ static const mm_option rows[] = {
      .kind = MM_OPTION_CHOICE,
      .value = "TYPE",
      .choices = "f32,f16,bf16",
-     .help = "numbers in a .safetensors file (default: f32)"},
+     .help = "number type in a .safetensors file (default: f32)"},
     {.name = "with",
      .kind = MM_OPTION_TEXT,
      .value = "FILE",
-     .help = "weights of the same model that supply the tensors that IN lacks, "
+     .help = "weights of the same model that supply the tensors missing in IN, "
              "such as the text tower"},
     MM_ROW_RANK_TIMEOUT,
 };
@@ -43,9 +45,9 @@ static const mm_option_table table = {
 static mm_status work(const mm_job *job)
 {
     const mm_options *options = job->options;
-    json_t *record =
+    json_t *provenance =
         json_pack("{s:s, s:s, s:o}", "program", table.program, "version",
-                  MAGMAX_VERSION, "options", mm_options_record(options));
+                  MAGMAX_VERSION, "options", mm_options_to_json(options));
     mm_convert_request request = {
         .input = mm_options_operand(options, 0),
         .output = mm_options_operand(options, 1),
@@ -53,10 +55,10 @@ static mm_status work(const mm_job *job)
         .model = mm_options_text(options, "model"),
         .names = mm_options_text(options, "names"),
         .dtype = mm_options_text(options, "dtype"),
-        .record = record,
+        .provenance = provenance,
     };
     mm_status st = mm_convert(job->comm, job->log, &request);
-    json_decref(record);
+    json_decref(provenance);
     return st;
 }
 

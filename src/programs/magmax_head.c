@@ -1,4 +1,5 @@
-/* A frozen classification head: zero-shot, prototypes or orthonormal. */
+/* The program that makes a frozen classification head: zero-shot, prototypes or
+ * orthonormal; it also prints token ids. */
 
 #include "src/base/names.h"
 #include "src/eval/prototypes.h"
@@ -20,7 +21,8 @@ static const mm_option rows[] = {
     {.name = "tokens",
      .kind = MM_OPTION_TEXT,
      .value = "FILE",
-     .help = "make no head: print the ids of each line of a text file as JSON"},
+     .help = "make no head: print the token ids of each line of a text file as "
+             "JSON"},
     MM_ROW_MODEL,
     MM_ROW_DEVICE,
     MM_ROW_PRECISION,
@@ -38,11 +40,11 @@ static const mm_option rows[] = {
      .kind = MM_OPTION_TEXT,
      .value = "FILE",
      .help =
-         "class names, one a line or a JSON array; without it, --dataset's"},
+         "class names, one per line or a JSON array; without it, --dataset's"},
     {.name = "templates",
      .kind = MM_OPTION_TEXT,
      .value = "FILE",
-     .help = "prompts, one a line or a JSON array, {} for the class name; "
+     .help = "prompts, one per line or a JSON array, {} for the class name; "
              "without it, --dataset's, or \"a photo of a {}.\""},
     {.name = "dataset",
      .kind = MM_OPTION_TEXT,
@@ -80,7 +82,7 @@ static const mm_option rows[] = {
 static const mm_option_table table = {
     .program = "magmax_head",
     .purpose = "Make a frozen classification head: zero-shot, from class names "
-               "and prompts, unless told otherwise",
+               "and prompts, unless another kind is chosen",
     .rows = rows,
     .n_rows = sizeof rows / sizeof *rows,
 };
@@ -92,26 +94,26 @@ static mm_status make_prototypes(const mm_job *job, mm_workload *work,
     mm_split_plan split = {
         .strategy = MM_SPLIT_NONE,
         .n_classes = work->dataset->n_classes,
-        .train_a_class = mm_options_is_set(o, "samples-per-class")
-                             ? mm_options_int(o, "samples-per-class")
-                             : 0,
+        .train_per_class = mm_options_is_set(o, "samples-per-class")
+                               ? mm_options_int(o, "samples-per-class")
+                               : 0,
         .need_train = true,
     };
     MM_TRY(mm_comm_agree(
-        job->comm, mm_task_list_make(work->dataset, &split, &work->tasks)));
+        job->comm, mm_task_list_init(work->dataset, &split, &work->tasks)));
     MM_TRY(mm_workload_open_bad(job, &work->dataset->train, work));
     mm_encode_plan plan = {
         .comm = job->comm,
         .log = job->log,
         .device = work->device,
         .model = &work->model,
-        .split = &work->dataset->train,
+        .half = &work->dataset->train,
         .batch_size = mm_options_int(o, "batch-size"),
         .n_workers = mm_workload_n_workers(o),
         .bad = work->bad,
     };
-    MM_TRY(mm_prototypes_make(&plan, &work->tasks.tasks[0],
-                              mm_options_real(o, "scale"), head));
+    MM_TRY(mm_head_init_prototypes(&plan, &work->tasks.tasks[0],
+                                   mm_options_real(o, "scale"), head));
     mm_workload_report_bad(job, work);
     return MM_OK;
 }
@@ -120,7 +122,7 @@ static mm_status make_orthonormal(const mm_job *job, mm_workload *work,
                                   mm_head *head)
 {
     const mm_options *o = job->options;
-    return mm_orthonormal_make(
+    return mm_head_init_orthonormal(
         work->dataset->n_classes, work->model.config.embed_dim,
         mm_options_real(o, "scale"), (uint64_t)mm_options_int(o, "seed"), head);
 }
@@ -132,7 +134,7 @@ static mm_status write_head(const mm_job *job, const mm_head *head)
         return MM_OK;
     char *provenance = mm_workload_provenance(job, table.program);
     if (!provenance)
-        return mm_fail(MM_E_MEMORY, "no memory for a record");
+        return mm_fail(MM_E_MEMORY, "no memory for the provenance");
     mm_status st = mm_head_write(mm_options_text(job->options, "output"), head,
                                  provenance);
     free(provenance);
@@ -184,7 +186,7 @@ static mm_status open_tokenizer(const mm_options *o, int64_t n_ids,
     char *path;
     MM_TRY(mm_vocabulary_find(mm_options_text(o, "vocab"),
                               mm_options_text(o, "load"), &path));
-    mm_status st = mm_tokenizer_open(path, n_ids, tokenizer);
+    mm_status st = mm_tokenizer_read(path, n_ids, tokenizer);
     free(path);
     return st;
 }
@@ -198,7 +200,7 @@ static mm_status run_tokens(const mm_job *job)
     MM_TRY(open_tokenizer(o, MM_CLIP_N_IDS, &tokenizer));
     mm_status st = mm_token_lines_write(tokenizer, mm_options_text(o, "tokens"),
                                         MM_CLIP_CONTEXT_LENGTH, stdout);
-    mm_tokenizer_close(&tokenizer);
+    mm_tokenizer_destroy(&tokenizer);
     return st;
 }
 
@@ -212,7 +214,7 @@ static mm_status run_zero_shot(const mm_job *job)
     mm_head head = {0};
     mm_status st;
     MM_TRY_GOTO(st, done,
-                mm_comm_agree(comm, mm_zero_shot_texts_open(job, &texts)));
+                mm_comm_agree(comm, mm_zero_shot_texts_read(job, &texts)));
     MM_TRY_GOTO(st, done, mm_workload_open_text_model(job, &work));
     MM_TRY_GOTO(
         st, done,
@@ -232,18 +234,18 @@ static mm_status run_zero_shot(const mm_job *job)
             mm_options_is_given(o, "scale") ? mm_options_real(o, "scale") : 0,
         .batch_tokens = MM_TEXT_BATCH_TOKENS,
     };
-    MM_TRY_GOTO(st, done, mm_zero_shot_make(&plan, &head, NULL));
+    MM_TRY_GOTO(st, done, mm_head_init_zero_shot(&plan, &head, NULL));
     st = write_head(job, &head);
 done:
     mm_head_clear(&head);
-    mm_tokenizer_close(&tokenizer);
+    mm_tokenizer_destroy(&tokenizer);
     mm_zero_shot_texts_clear(&texts);
     mm_workload_close(&work);
     return st;
 }
 
-/* What the program can do: the option that asks for it, the options that it
- * needs, and those of the others that it has no use for. */
+/* What the program can do: the option that chooses it, the options that it
+ * needs, and options that do not go with it. */
 static const struct mode {
     const char *option, *what;
     mm_status (*run)(const mm_job *job);
@@ -284,8 +286,8 @@ static mm_status choose_mode(const mm_options *o, const struct mode **chosen)
             return mm_fail(MM_E_ARG, "%s needs --%s", (*chosen)->what, *need);
     for (const char *const *other = (*chosen)->refuses; *other; other++)
         if (mm_options_is_given(o, *other))
-            return mm_fail(MM_E_ARG, "%s has no use for --%s", (*chosen)->what,
-                           *other);
+            return mm_fail(MM_E_ARG, "%s and --%s exclude each other",
+                           (*chosen)->what, *other);
     return MM_OK;
 }
 

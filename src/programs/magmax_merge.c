@@ -1,4 +1,4 @@
-/* The checkpoints of several tasks into one. */
+/* The program that merges the checkpoints of several tasks into one. */
 
 #include "src/merge/merge.h"
 #include "src/merge/merge_report.h"
@@ -31,15 +31,15 @@ static const mm_option rows[] = {
      .value = "N",
      .fallback = "5",
      .max = 0x1p63,
-     .help = "what random draws from"},
+     .help = "seed of --method random"},
     {.name = "device",
      .kind = MM_OPTION_CHOICE,
      .value = "WHICH",
      .fallback = "cpu",
      .choices = "cpu,cuda,auto",
      .free = true,
-     .help = "what computes; auto: the CPU, for reading files takes longer "
-             "than computing does anywhere"},
+     .help = "what computes; auto: the CPU, since reading the files takes "
+             "longer than computing"},
     {.name = "output",
      .kind = MM_OPTION_TEXT,
      .value = "FILE",
@@ -74,7 +74,7 @@ static mm_status choose_coef(const mm_options *options,
 }
 
 /* One thread: blocks are so small that starting a team for each costs more than
- * it brings. More ranks are the way to more cores, and may share a GPU. */
+ * it saves. More ranks use more cores, and may share a GPU. */
 static mm_status open_device(const mm_job *job, mm_device **device)
 {
     char gpu[32];
@@ -118,8 +118,9 @@ static mm_status work(const mm_job *job)
     const char **inputs = calloc((size_t)n_inputs + 1, sizeof *inputs);
     mm_merge_result result = {
         .n_won = calloc((size_t)n_inputs + 1, sizeof *result.n_won)};
-    /* Where a path is no UTF-8 there is no record, and the merge goes on. */
-    json_t *record = mm_options_record(options);
+    /* Where a path is not UTF-8 no options are recorded, and the merge goes on.
+     */
+    json_t *recorded = mm_options_to_json(options);
     mm_status st = MM_OK;
     if (!inputs || !result.n_won)
         st = mm_fail(MM_E_MEMORY, "no memory for %d inputs", n_inputs);
@@ -134,12 +135,12 @@ static mm_status work(const mm_job *job)
         .output = mm_options_text(options, "output"),
         .method = mm_merge_method_find(mm_options_text(options, "method")),
         .seed = (uint64_t)mm_options_int(options, "seed"),
-        .options = record,
+        .options = recorded,
     };
     st = merge(job, &request, &result);
     mm_device_close(&request.device);
 done:
-    json_decref(record);
+    json_decref(recorded);
     free(result.n_won);
     free(inputs);
     return st;

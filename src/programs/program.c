@@ -1,5 +1,9 @@
+/* What every program does around its work: options, --help, --version, watching
+ * the ranks, messages, exit code. */
+
 #include "src/programs/program.h"
 
+#include "comm/check_same.h"
 #include "io/file.h"
 
 #include <stdlib.h>
@@ -13,7 +17,7 @@ static bool asked_for(const char *what, int argc, char **argv)
     return false;
 }
 
-/** A full disk shows only now: what was printed is still in a buffer. */
+/** A full disk is noticed only now: what was printed is still in a buffer. */
 static mm_status flush_stdout(void)
 {
     return fflush(stdout) || ferror(stdout)
@@ -108,12 +112,13 @@ static mm_status check_output(const mm_options *options, const char *output,
                            "another name",
                            output, path, *inputs);
     }
-    return mm_file_check_new(path);
+    return mm_file_check_writable(path);
 }
 
 mm_status mm_job_check_output(const mm_job *job, const char *output,
                               const char *const *inputs)
 {
+    MM_TRY(MM_CHECK_SAME(job->comm, MM_SAME_TEXT(output)));
     if (!mm_options_text(job->options, output))
         return MM_OK;
     mm_status st = MM_OK;

@@ -1,5 +1,8 @@
+/* Choosing the class names and prompts of a zero-shot head from the options. */
+
 #include "src/programs/zero_shot_texts.h"
 
+#include "comm/check_same.h"
 #include "io/file.h"
 #include "src/base/names.h"
 #include "src/data/benchmarks.h"
@@ -43,7 +46,7 @@ static mm_status open_names(const mm_job *job, const mm_benchmark *benchmark,
                                    &texts->n_classes);
     if (!name)
         return mm_fail(MM_E_ARG,
-                       "which classes? give --dataset or --classnames");
+                       "no class names: give --dataset or --classnames");
     if (!benchmark ||
         (benchmark->class_names.n == 0 && benchmark->class_folders.n == 0))
         return names_of_files(job, name, texts);
@@ -79,10 +82,11 @@ static mm_status find_benchmark(const mm_job *job,
                    mm_fail_message());
 }
 
-mm_status mm_zero_shot_texts_open(const mm_job *job, mm_zero_shot_texts *texts)
+mm_status mm_zero_shot_texts_read(const mm_job *job, mm_zero_shot_texts *texts)
 {
+    MM_TRY(MM_CHECK_CALL(job->comm));
     const mm_benchmark *benchmark;
-    /* All ranks look into a folder, or none. */
+    /* Either all ranks scan a folder or none does. */
     MM_TRY(mm_comm_agree(job->comm, find_benchmark(job, &benchmark)));
     MM_TRY(open_names(job, benchmark, texts));
     MM_TRY(open_prompts(job, benchmark, texts));
@@ -90,7 +94,7 @@ mm_status mm_zero_shot_texts_open(const mm_job *job, mm_zero_shot_texts *texts)
                 (long long)texts->n_classes, (long long)texts->n_prompts,
                 texts->n_prompts > 1 ? "s" : "", texts->prompts[0],
                 texts->n_prompts > 1 ? ", ..." : "");
-    mm_class_names_warn_of_twins(
+    mm_class_names_warn_of_duplicates(
         job->log, (const char *const *)texts->class_names, texts->n_classes);
     return MM_OK;
 }

@@ -7,7 +7,7 @@
 #include "src/model/config.h"
 #include "src/model/head.h"
 
-/** What a training step needs to know, the same for every step of a run. */
+/** Settings of a training step, the same for every step of a run. */
 typedef struct mm_step_plan {
     mm_comm *comm;
     mm_device *device;
@@ -41,30 +41,32 @@ typedef struct mm_step_result {
 /**
  * Memory   Gives *stepper, freed by mm_stepper_destroy; keeps what the plan
  *          points to.
- * Ranks    Collective. Errors: MM_E_MEMORY, agreed.
+ * Ranks    Collective, same plan but for most_images, accumulate, recompute.
+ * Errors   MM_E_MEMORY, agreed.
  */
 mm_status mm_stepper_create(const mm_step_plan *plan, mm_stepper **stepper);
 void mm_stepper_destroy(mm_stepper **stepper);
 
-/** Device bytes: weights, their shadow, gradient, moments, activations and
- * batches. */
+/** Device bytes: weights, their low-precision copy, gradient, moments,
+ * activations and batches. Ranks: local. */
 int64_t mm_stepper_n_bytes(const mm_stepper *stepper);
 
-/** What they would be for a plan; no communicator is needed. Errors:
- * MM_E_MEMORY. */
+/** What they would be for a plan; no communicator is needed. Ranks: local.
+ * Errors: MM_E_MEMORY. */
 mm_status mm_stepper_count_bytes(const mm_step_plan *plan, int64_t *n_bytes);
 
-/** Seconds that steps have waited for other ranks' gradients so far. */
+/** Seconds that steps have waited for other ranks' gradients so far. Ranks:
+ * local. */
 double mm_stepper_wait_s(const mm_stepper *stepper);
 
 /**
- * Start on a task from given weights: moments at zero, logits over the task's
+ * Start a task from given weights: moments at zero, logits over the task's
  * rows of the head.
  *
  * Memory   theta: host, [n parameters], borrowed for the call.
  * Ranks    Local.
  */
-mm_status mm_stepper_begin_task(mm_stepper *stepper, const float *theta,
+mm_status mm_stepper_start_task(mm_stepper *stepper, const float *theta,
                                 const mm_head *head, const mm_task *task);
 
 /**
@@ -73,19 +75,19 @@ mm_status mm_stepper_begin_task(mm_stepper *stepper, const float *theta,
  * over ranks meanwhile, clipping, AdamW. With `accumulate`, forward to backward
  * go part by part, which changes the result by rounding only.
  *
- * A device runs behind: *last is what the step *before* this one came to, so
- * that there is work for it while the host prepares the next batch.
+ * A device runs behind the host: *last is the result of the step *before* this
+ * one, so that the device has work while the host prepares the next batch.
  *
  * Memory   batch borrowed for the call.
- * Ranks    Collective. `batch_status` is how this rank's batch came about: a
- *          failure is told to every rank, and no weight changes.
+ * Ranks    Collective, same lr. `batch_status` is the status of this rank's
+ *          batch: a failure is reported to every rank, and no weight changes.
  * Timing   Waits for the step before; this one is enqueued.
  * Repeat   Same bits on every rank and on reruns with as many ranks and parts.
  * Errors   MM_E_VALUE where the loss or the norm of the step before was NaN or
  *          infinite: neither that step nor this one changes a weight, and *last
  *          is set; MM_E_COMM when the transport failed, when a rank is stuck
- *          (as mm_comm_watch), or when this one cannot go on in a way that
- *          others would notice.
+ *          (as mm_comm_watch), or when this one fails where it cannot let the
+ *          others know.
  */
 mm_status mm_stepper_step(mm_stepper *stepper, const mm_batch *batch,
                           mm_status batch_status, double lr,

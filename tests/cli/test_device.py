@@ -26,7 +26,7 @@ def gpus(n):
 
 
 class Merge(cli.Case):
-    """Files of three blocks a rank and more, one tensor being copied."""
+    """Files of three blocks per rank and more, one tensor being copied."""
 
     def setUp(self):
         super().setUp()
@@ -57,13 +57,13 @@ class Merge(cli.Case):
                  "random": (None, 3), "task-arithmetic": (None, 2)}
         for method, numbers in ranks.items():
             more = ["--method", method, "--scaling-coef", 0.3]
-            on_cpu, told, _ = self.merge("cpu.h5", *more)
+            on_cpu, expected, _ = self.merge("cpu.h5", *more)
             for n in numbers:
                 with self.subTest(method=method, n_ranks=n):
                     merged, result, stderr = self.merge(
                         "cuda.h5", *more, *CUDA, n_ranks=n, env=gpus(2))
                     self.assert_same_weights(merged, on_cpu)
-                    self.assertEqual(result, told)
+                    self.assertEqual(result, expected)
                     self.assertIn("cuda:0, CUDA on CPU", stderr)
 
     def test_auto_is_the_cpu(self):
@@ -73,7 +73,7 @@ class Merge(cli.Case):
     def test_no_gpu_is_one_line_and_no_output(self):
         proc = cli.run("magmax_merge", *self.args, "-o", self.dir / "m.h5",
                        *CUDA, n_ranks=2, env=gpus(0))
-        self.assert_one_line_error(proc, "no GPU in sight")
+        self.assert_one_line_error(proc, "no GPU is visible")
         self.assertFalse((self.dir / "m.h5").exists())
 
     def test_what_is_no_number_is_found_on_the_way_to_the_gpu(self):

@@ -162,7 +162,7 @@ class Pickles(unittest.TestCase):
                                        "collections.OrderedDic",
                                        "ecimal.Decimal", "Fraction")
                 self.assertEqual(code, 3)
-                self.assertIn(f"asks for a call of {name},", text)
+                self.assertIn(f"it calls {name},", text)
 
     def test_persistent_ids(self):
         class Pickler(pickle.Pickler):

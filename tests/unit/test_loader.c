@@ -16,7 +16,7 @@
 #include <stdio.h>
 
 enum {
-    N_STORED = 40, /* images in the split */
+    N_STORED = 40, /* images in the half */
     N_MINE = 23,   /* of them in the task */
     N_CLASSES = 6,
     SIZE = 6,
@@ -28,11 +28,11 @@ enum {
     MOST_RANKS = 5
 };
 
-/** A split of random pixels and a task of three of its classes. */
+/** A half of random pixels and a task of three of its classes. */
 typedef struct fixture {
     uint8_t pixels[N_STORED * STORED_SIZE * STORED_SIZE * 3];
     int32_t labels[N_STORED];
-    mm_split split;
+    mm_half half;
     int32_t classes[3], local[N_CLASSES];
     int64_t train[N_MINE];
     mm_task task;
@@ -83,19 +83,19 @@ static void fill(fixture *f)
             f->train[n++] = i;
     }
     assert_int_equal(n, N_MINE);
-    f->split = (mm_split){.n_images = N_STORED,
-                          .height = STORED_SIZE,
-                          .width = STORED_SIZE,
-                          .channels = 3,
-                          .pixels = f->pixels,
-                          .what = "training image",
-                          .labels = f->labels};
+    f->half = (mm_half){.n_images = N_STORED,
+                        .height = STORED_SIZE,
+                        .width = STORED_SIZE,
+                        .channels = 3,
+                        .pixels = f->pixels,
+                        .what = "training image",
+                        .labels = f->labels};
     f->task = (mm_task){.n_classes = 3,
                         .classes = f->classes,
                         .local = f->local,
                         .n_train = N_MINE,
                         .train = f->train};
-    f->plan = (mm_loader_plan){.split = &f->split,
+    f->plan = (mm_loader_plan){.half = &f->half,
                                .device = device,
                                .image_size = SIZE,
                                .batch_size = BATCH,
@@ -110,10 +110,10 @@ static mm_image stored_image(const fixture *f, int64_t i)
 {
     mm_sample_reader *reader;
     mm_image image;
-    assert_int_equal(mm_sample_reader_create(&f->split, &reader), MM_OK);
+    assert_int_equal(mm_sample_reader_create(&f->half, &reader), MM_OK);
     assert_int_equal(mm_sample_read(reader, i, &image), MM_OK);
     mm_sample_reader_destroy(&reader);
-    return image; /* raw pixels: those of the split */
+    return image; /* raw pixels: those of the half */
 }
 
 static mm_loader *create(const fixture *f, mm_loader_plan plan,
@@ -121,9 +121,9 @@ static mm_loader *create(const fixture *f, mm_loader_plan plan,
 {
     mm_loader *loader = NULL;
     if (mm_loader_create(&plan, &loader) != MM_OK ||
-        mm_loader_begin_task(loader, &f->task, task_number, N_EPOCHS) != MM_OK)
+        mm_loader_start_task(loader, &f->task, task_number, N_EPOCHS) != MM_OK)
         fail_msg("%s", mm_fail_message());
-    mm_loader_begin_epoch(loader, epoch_number);
+    mm_loader_start_epoch(loader, epoch_number);
     return loader;
 }
 
@@ -263,8 +263,8 @@ static void an_epoch_can_be_begun_again(void **state)
     fill(&f);
     collect(&f, 1, 0, 2, &first);
     mm_loader *loader = create(&f, f.plan, 0, 0);
-    mm_loader_begin_epoch(loader, 1);
-    mm_loader_begin_epoch(loader, 2);
+    mm_loader_start_epoch(loader, 1);
+    mm_loader_start_epoch(loader, 2);
     memset(&again, 0, sizeof again);
     for (int64_t step = 0; step < N_STEPS; step++)
         collect_step(&loader, 1, step, &again);
@@ -364,10 +364,10 @@ static void a_larger_task_can_follow(void **state)
     mm_task small = f.task;
     small.n_train = 2;
     mm_loader *loader = create(&f, f.plan, 0, 0);
-    assert_int_equal(mm_loader_begin_task(loader, &small, 1, 1), MM_OK);
+    assert_int_equal(mm_loader_start_task(loader, &small, 1, 1), MM_OK);
     assert_int_equal(mm_loader_n_steps(loader), 1);
-    assert_int_equal(mm_loader_begin_task(loader, &f.task, 2, 1), MM_OK);
-    mm_loader_begin_epoch(loader, 0);
+    assert_int_equal(mm_loader_start_task(loader, &f.task, 2, 1), MM_OK);
+    mm_loader_start_epoch(loader, 0);
     epoch after, alone;
     memset(&after, 0, sizeof after);
     for (int64_t step = 0; step < N_STEPS; step++)
@@ -383,7 +383,7 @@ static void an_image_without_pixels_fails_with_its_index(void **state)
     fixture f;
     mm_batch batch;
     fill(&f);
-    f.split.height = 0;
+    f.half.height = 0;
     f.plan.shuffle = false;
     f.plan.n_threads = 1;
     f.task.n_train = 1;

@@ -27,13 +27,13 @@ enum {
 
 static const int worker_counts[] = {0, 1, 2, 5};
 
-/** A split of PPM files of several sizes, in memory. */
+/** A half of PPM files of several sizes, in memory. */
 typedef struct fixture {
     uint8_t bytes[N_IMAGES * MOST_FILE_BYTES];
     int64_t offsets[N_IMAGES + 1];
     int32_t labels[N_IMAGES], classes[2], local[2];
     int64_t train[N_IMAGES];
-    mm_split split;
+    mm_half half;
     mm_task task;
     mm_loader_plan plan;
 } fixture;
@@ -78,18 +78,18 @@ static void fill(fixture *f)
     }
     f->offsets[N_IMAGES] = at;
     f->classes[1] = f->local[1] = 1;
-    f->split = (mm_split){.n_images = N_IMAGES,
-                          .storage = MM_STORED_BYTES,
-                          .bytes = f->bytes,
-                          .offsets = f->offsets,
-                          .what = "training image",
-                          .labels = f->labels};
+    f->half = (mm_half){.n_images = N_IMAGES,
+                        .storage = MM_STORED_BYTES,
+                        .bytes = f->bytes,
+                        .offsets = f->offsets,
+                        .what = "training image",
+                        .labels = f->labels};
     f->task = (mm_task){.n_classes = 2,
                         .classes = f->classes,
                         .local = f->local,
                         .n_train = N_IMAGES,
                         .train = f->train};
-    f->plan = (mm_loader_plan){.split = &f->split,
+    f->plan = (mm_loader_plan){.half = &f->half,
                                .device = device,
                                .image_size = SIZE,
                                .batch_size = BATCH,
@@ -110,7 +110,7 @@ static mm_loader *create(const fixture *f, const mm_loader_plan *plan)
 {
     mm_loader *loader = NULL;
     if (mm_loader_create(plan, &loader) != MM_OK ||
-        mm_loader_begin_task(loader, &f->task, 0, N_EPOCHS) != MM_OK)
+        mm_loader_start_task(loader, &f->task, 0, N_EPOCHS) != MM_OK)
         fail_msg("%s", mm_fail_message());
     return loader;
 }
@@ -139,7 +139,7 @@ static void collect(const fixture *f, int n_ranks, int n_workers, seen *s)
         loaders[plan.rank] = create(f, &plan);
     for (int epoch = 0; epoch < N_EPOCHS; epoch++) {
         for (int rank = 0; rank < n_ranks; rank++)
-            mm_loader_begin_epoch(loaders[rank], epoch);
+            mm_loader_start_epoch(loaders[rank], epoch);
         for (int step = 0; step < N_STEPS; step++) {
             for (int rank = 0; rank < n_ranks; rank++) {
                 mm_batch batch;
@@ -185,11 +185,11 @@ static void raw_pixels_are_read_ahead_likewise(void **state)
     static fixture f;
     static seen one;
     fill(&f);
-    f.split.storage = MM_STORED_PIXELS;
-    f.split.pixels = f.bytes;
-    f.split.height = 9;
-    f.split.width = 12;
-    f.split.channels = 3;
+    f.half.storage = MM_STORED_PIXELS;
+    f.half.pixels = f.bytes;
+    f.half.height = 9;
+    f.half.width = 12;
+    f.half.channels = 3;
     assert_all_see_the_same(&f, &one);
 }
 
@@ -249,7 +249,7 @@ static void the_first_bad_image_of_a_batch_is_named(void **state)
         mm_batch batch;
         f.plan.n_workers = worker_counts[w];
         mm_loader *loader = create(&f, &f.plan);
-        mm_loader_begin_epoch(loader, 0);
+        mm_loader_start_epoch(loader, 0);
         assert_int_equal(mm_loader_batch(loader, 0, &batch), MM_OK);
         assert_int_equal(mm_loader_batch(loader, 1, &batch), MM_E_FORMAT);
         if (!strstr(mm_fail_message(), "training image 10"))
@@ -274,12 +274,12 @@ static void a_packed_image_is_named_with_the_path_it_had(void **state)
         starts[i] = at;
         at += sprintf(paths + at, "cat/%d.ppm", i) + 1;
     }
-    f.split.paths = paths;
-    f.split.path_starts = starts;
+    f.half.paths = paths;
+    f.half.path_starts = starts;
     f.plan.shuffle = false;
     spoil(&f, 3);
     mm_loader *loader = create(&f, &f.plan);
-    mm_loader_begin_epoch(loader, 0);
+    mm_loader_start_epoch(loader, 0);
     assert_int_equal(mm_loader_batch(loader, 0, &batch), MM_E_FORMAT);
     if (!strstr(mm_fail_message(), "training image 3 (cat/3.ppm)"))
         fail_msg("%s", mm_fail_message());
@@ -299,7 +299,7 @@ static void what_was_read_ahead_can_be_given_up(void **state)
     for (int i = 0; i < 20; i++) {
         mm_batch batch;
         int epoch = i % 2;
-        mm_loader_begin_epoch(loader, epoch);
+        mm_loader_start_epoch(loader, epoch);
         for (int step = 0; step < i % N_STEPS; step++) {
             assert_int_equal(mm_loader_batch(loader, step, &batch), MM_OK);
             assert_memory_equal(batch.images,
@@ -308,10 +308,10 @@ static void what_was_read_ahead_can_be_given_up(void **state)
                                 (size_t)batch.n_images * IMAGE_BYTES);
         }
         if (i % 5 == 4)
-            assert_int_equal(mm_loader_begin_task(loader, &f.task, 0, N_EPOCHS),
+            assert_int_equal(mm_loader_start_task(loader, &f.task, 0, N_EPOCHS),
                              MM_OK);
     }
-    mm_loader_begin_epoch(loader, 0);
+    mm_loader_start_epoch(loader, 0);
     mm_loader_destroy(&loader);
     assert_null(loader);
 }
@@ -319,8 +319,8 @@ static void what_was_read_ahead_can_be_given_up(void **state)
 static void only_encoded_images_get_workers_by_themselves(void **state)
 {
     (void)state;
-    mm_split raw = {.storage = MM_STORED_PIXELS};
-    mm_split files = {.storage = MM_STORED_FILES};
+    mm_half raw = {.storage = MM_STORED_PIXELS};
+    mm_half files = {.storage = MM_STORED_FILES};
     assert_int_equal(mm_feed_default_workers(&raw, 8), 0);
     assert_int_equal(mm_feed_default_workers(&files, 8), 8);
     assert_int_equal(mm_feed_default_workers(&files, 64), 16);

@@ -128,7 +128,7 @@ static void the_count_sees_our_allocations(void **state)
     /* Also those inside the project's library. */
     void *on_device;
     assert_int_equal(mm_device_alloc(s->base.device, 100, &on_device), MM_OK);
-    mm_device_release(s->base.device, &on_device);
+    mm_device_free(s->base.device, &on_device);
     assert_int_equal(atomic_load(&n_ours) - ours, 3);
 }
 
@@ -187,13 +187,13 @@ static long allocations_of_epochs(mm_device *device, int n_workers,
         memcpy(bytes + offsets[i], "P6\n20 20\n255\n", 13);
         train[i] = i;
     }
-    mm_split split = {.n_images = N,
-                      .storage = MM_STORED_BYTES,
-                      .bytes = bytes,
-                      .offsets = offsets,
-                      .labels = labels};
+    mm_half half = {.n_images = N,
+                    .storage = MM_STORED_BYTES,
+                    .bytes = bytes,
+                    .offsets = offsets,
+                    .labels = labels};
     mm_task task = {.local = local, .n_train = N, .train = train};
-    mm_loader_plan plan = {.split = &split,
+    mm_loader_plan plan = {.half = &half,
                            .device = device,
                            .image_size = 16,
                            .batch_size = 5,
@@ -203,10 +203,10 @@ static long allocations_of_epochs(mm_device *device, int n_workers,
                            .shuffle = true};
     mm_loader *loader;
     assert_int_equal(mm_loader_create(&plan, &loader), MM_OK);
-    assert_int_equal(mm_loader_begin_task(loader, &task, 0, n_epochs), MM_OK);
+    assert_int_equal(mm_loader_start_task(loader, &task, 0, n_epochs), MM_OK);
     long before = atomic_load(&n_ours);
     for (int epoch = 0; epoch < n_epochs; epoch++) {
-        mm_loader_begin_epoch(loader, epoch);
+        mm_loader_start_epoch(loader, epoch);
         for (int64_t i = 0; i < mm_loader_n_steps(loader); i++) {
             mm_batch batch;
             assert_int_equal(mm_loader_batch(loader, i, &batch), MM_OK);

@@ -11,7 +11,7 @@
 
 enum { MOST = 400 };
 
-/** A data set of labels and domains; nobody looks at pixels here. */
+/** A data set of labels and domains; its pixels are not used. */
 typedef struct fixture {
     int32_t train_labels[MOST], train_domains[MOST];
     int32_t test_labels[MOST], test_domains[MOST];
@@ -59,7 +59,7 @@ static mm_split_plan plan_of(mm_split_strategy strategy, int n_splits,
 
 static void make(fixture *f, mm_split_plan plan)
 {
-    mm_status st = mm_task_list_make(&f->dataset, &plan, &f->list);
+    mm_status st = mm_task_list_init(&f->dataset, &plan, &f->list);
     if (st != MM_OK)
         fail_msg("%s", mm_fail_message());
 }
@@ -67,7 +67,7 @@ static void make(fixture *f, mm_split_plan plan)
 static void assert_fails(fixture *f, mm_split_plan plan, mm_status status,
                          const char *fragment)
 {
-    assert_int_equal(mm_task_list_make(&f->dataset, &plan, &f->list), status);
+    assert_int_equal(mm_task_list_init(&f->dataset, &plan, &f->list), status);
     if (!strstr(mm_fail_message(), fragment))
         fail_msg("'%s' does not say '%s'", mm_fail_message(), fragment);
     assert_null(f->list.tasks);
@@ -149,7 +149,7 @@ static void data_split_divides_each_class_and_tests_on_all(void **state)
 {
     (void)state;
     fixture f;
-    fill(&f, 2, 10, 6); /* 5 samples a class: 0 2 4 6 8 and 1 3 5 7 9 */
+    fill(&f, 2, 10, 6); /* 5 samples per class: 0 2 4 6 8 and 1 3 5 7 9 */
     make(&f, plan_of(MM_SPLIT_DATA, 3, 2));
     const int64_t first[] = {0, 1}, second[] = {2, 3, 4, 5},
                   third[] = {6, 7, 8, 9};
@@ -219,7 +219,7 @@ static void a_limit_keeps_the_first_of_each_class_and_domain(void **state)
     fill(&f, 2, 16, 8);
     fill_domains(&f, 2);
     mm_split_plan plan = plan_of(MM_SPLIT_DOMAIN, 0, 2);
-    plan.train_a_class = 1;
+    plan.train_per_class = 1;
     make(&f, plan);
     const int64_t train[2][2] = {{0, 1}, {2, 3}};
     for (int t = 0; t < 2; t++) {
@@ -236,8 +236,8 @@ static void limits_apply_before_dividing_and_to_each_half_alone(void **state)
     fixture f;
     fill(&f, 2, 20, 20);
     mm_split_plan plan = plan_of(MM_SPLIT_DATA, 2, 2);
-    plan.train_a_class = 4;
-    plan.test_a_class = 3;
+    plan.train_per_class = 4;
+    plan.test_per_class = 3;
     make(&f, plan);
     const int64_t first[] = {0, 1, 2, 3}, second[] = {4, 5, 6, 7};
     assert_indices(f.list.tasks[0].train, f.list.tasks[0].n_train, first, 4);
@@ -273,7 +273,7 @@ a_task_without_samples_fails_only_where_they_are_needed(void **state)
     mm_task_list_clear(&f.list);
 }
 
-static void an_empty_test_split_fails_only_where_it_is_needed(void **state)
+static void an_empty_test_half_fails_only_where_it_is_needed(void **state)
 {
     (void)state;
     fixture f;
@@ -350,7 +350,7 @@ int main(void)
         cmocka_unit_test(more_tasks_than_classes_fail),
         cmocka_unit_test(
             a_task_without_samples_fails_only_where_they_are_needed),
-        cmocka_unit_test(an_empty_test_split_fails_only_where_it_is_needed),
+        cmocka_unit_test(an_empty_test_half_fails_only_where_it_is_needed),
         cmocka_unit_test(several_tasks_without_a_strategy_fail),
         cmocka_unit_test(a_label_beyond_the_head_fails_with_its_index),
         cmocka_unit_test(a_head_of_another_number_of_named_classes_fails),

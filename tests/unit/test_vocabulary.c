@@ -89,16 +89,18 @@ static void a_bad_line_is_named(void **state)
     assert_refused("#version: 0.2\nc a\nca\nx y", "v: line 3: expected two");
     assert_refused("#version: 0.2\nc a\n\nx y", "v: line 3: expected two");
     assert_refused("#version: 0.2\nc a\n x\nx y", "v: line 3: expected two");
-    assert_refused("#version: 0.2\nc a\nco t\nx y", "line 3: joins what no "
-                                                    "earlier one makes: 'co'");
-    assert_refused("#version: 0.2\nc a\nc a\nx y", "line 3: makes again");
+    assert_refused("#version: 0.2\nc a\nco t\nx y",
+                   "line 3: joins a symbol that no "
+                   "earlier one makes: 'co'");
+    assert_refused("#version: 0.2\nc a\nc a\nx y",
+                   "line 3: makes the same symbol");
 }
 
 static void what_has_no_first_line_is_no_vocabulary(void **state)
 {
     (void)state;
-    assert_refused("", "v is no vocabulary");
-    assert_refused("c a\nca t</w>\na t</w>\n", "v is no vocabulary");
+    assert_refused("", "v is not a vocabulary");
+    assert_refused("c a\nca t</w>\na t</w>\n", "v is not a vocabulary");
     assert_refused("{}", "model.vocab and model.merges");
     assert_refused("{\"model\": {\"vocab\": {}, \"merges\": [1, 2, 3]}}",
                    "merge 0: expected");
@@ -127,7 +129,7 @@ static void small_vocabularies_encode(void **state)
     (void)state;
     mm_tokenizer *tokenizer;
     int32_t ids[6], a_end = mm_vocabulary_byte_symbol('a') + 256;
-    assert_int_equal(mm_tokenizer_make(merges, "v", N_IDS, &tokenizer), MM_OK);
+    assert_int_equal(mm_tokenizer_parse(merges, "v", N_IDS, &tokenizer), MM_OK);
     assert_int_equal(mm_tokenizer_n_ids(tokenizer), N_IDS);
     assert_int_equal(mm_tokenizer_encode(tokenizer, "a CAT", 6, ids), MM_OK);
     const int32_t cat[] = {N_IDS - 2, a_end, 513, N_IDS - 1, 0, 0};
@@ -141,8 +143,8 @@ static void small_vocabularies_encode(void **state)
     assert_int_equal(mm_tokenizer_encode(tokenizer, "a\xc3", 6, ids),
                      MM_E_VALUE);
     assert_says("byte 1 of it, 0xc3");
-    mm_tokenizer_close(&tokenizer);
-    mm_tokenizer_close(&tokenizer);
+    mm_tokenizer_destroy(&tokenizer);
+    mm_tokenizer_destroy(&tokenizer);
 }
 
 int main(void)
