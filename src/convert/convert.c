@@ -127,16 +127,16 @@ static mm_status open_inputs(engine *e)
 /** The output's record: how it was made, and how its input was. */
 static mm_status make_record(engine *e)
 {
+    if (!e->request->record)
+        return MM_OK;
     const char *before = mm_weights_provenance(e->inputs.sources[0].weights);
     json_t *root = json_deep_copy(e->request->record);
     json_t *source = before ? json_loads(before, 0, NULL) : NULL;
-    /* Where a path is no UTF-8 there is no record, and the work goes on. */
     if (root && (!source || json_object_set(root, "source", source) == 0))
         e->record = json_dumps(root, 0);
-    bool failed = root && !e->record;
     json_decref(source);
     json_decref(root);
-    return failed ? mm_fail(MM_E_MEMORY, "no memory for a record") : MM_OK;
+    return e->record ? MM_OK : mm_fail(MM_E_MEMORY, "no memory for a record");
 }
 
 static void describe(const engine *e)

@@ -55,7 +55,11 @@ static mm_status work(const mm_job *job)
         .dtype = mm_options_text(options, "dtype"),
         .record = record,
     };
-    mm_status st = mm_convert(job->comm, job->log, &request);
+    mm_status st =
+        record ? MM_OK : mm_fail(MM_E_MEMORY, "no memory for a record");
+    st = mm_comm_agree(job->comm, st);
+    if (st == MM_OK)
+        st = mm_convert(job->comm, job->log, &request);
     json_decref(record);
     return st;
 }

@@ -423,10 +423,6 @@ static void safetensors_that_cannot_be_leave_no_file(void **state)
     expect_no_file(s);
     s->values[last] = kept;
     assert_int_equal(save_safetensors(s, MM_ELEM_F64, last), MM_E_ARG);
-    assert_int_equal(mm_safetensors_create(s->comm, s->path, &s->table,
-                                           MM_ELEM_F32, "\xff", NULL,
-                                           &checkpoint),
-                     MM_E_ARG);
     expect_no_file(s);
     /* A gap between the pieces. */
     assert_int_equal(mm_safetensors_create(s->comm, s->path, &s->table,
@@ -436,6 +432,34 @@ static void safetensors_that_cannot_be_leave_no_file(void **state)
     assert_int_equal(mm_checkpoint_commit(&checkpoint, MM_OK, NULL, NULL),
                      MM_E_ARG);
     expect_no_file(s);
+}
+
+/* src/base/utf8.h */
+static void safetensors_of_any_bytes_are_utf8(void **state)
+{
+    scene *s = *state;
+    mm_tensor_table odd = {0};
+    mm_checkpoint *checkpoint;
+    mm_weights *weights;
+    const mm_range own = mm_partition(2, mm_comm_rank(s->comm), s->n_ranks);
+    mm_tensor_table_add(&odd, "caf\xe9", 1, (const int64_t[]){1});
+    mm_tensor_table_add(&odd, "caf\\xE9", 1, (const int64_t[]){1});
+    assert_int_equal(mm_safetensors_create(s->comm, s->path, &odd, MM_ELEM_F32,
+                                           "{\xff}", "{\"\\\\xE9\": 1}",
+                                           &checkpoint),
+                     MM_OK);
+    mm_status st = mm_checkpoint_write(checkpoint, own.lo, own.hi, s->values);
+    assert_int_equal(mm_checkpoint_commit(&checkpoint, st, NULL, NULL), MM_OK);
+    assert_int_equal(mm_weights_open(s->path, &weights), MM_OK);
+    const mm_tensor_table *table = mm_weights_table(weights);
+    assert_string_equal(table->tensors[0].name, "caf\\xE9");
+    assert_string_equal(table->tensors[1].name, "caf\\x5CxE9");
+    assert_string_equal(mm_weights_model(weights), "{\\xFF}");
+    assert_string_equal(mm_weights_provenance(weights), "{\"\\\\xE9\": 1}");
+    mm_weights_close(&weights);
+    mm_tensor_table_clear(&odd);
+    mm_comm_barrier(s->comm);
+    remove_file(s);
 }
 
 static void another_architecture_is_refused_by_name(void **state)
@@ -468,6 +492,7 @@ int main(void)
         cmocka_unit_test(pieces_may_come_in_any_order),
         cmocka_unit_test(safetensors_written_by_ranks_are_read),
         cmocka_unit_test(safetensors_that_cannot_be_leave_no_file),
+        cmocka_unit_test(safetensors_of_any_bytes_are_utf8),
         cmocka_unit_test(another_architecture_is_refused_by_name),
     };
     return cmocka_run_group_tests(cases, build_scene, clear_scene);
