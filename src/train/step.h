@@ -41,7 +41,9 @@ typedef struct mm_step_result {
 /**
  * Memory   Gives *stepper, freed by mm_stepper_destroy; keeps what the plan
  *          points to.
- * Ranks    Collective. Errors: MM_E_MEMORY, agreed.
+ * Ranks    Collective.
+ * Errors   Agreed: MM_E_MEMORY; MM_E_DEVICE; MM_E_ARG for reduce_bf16 where
+ *          activations are not bf16; as mm_reducer_create.
  */
 mm_status mm_stepper_create(const mm_step_plan *plan, mm_stepper **stepper);
 void mm_stepper_destroy(mm_stepper **stepper);
@@ -81,11 +83,13 @@ mm_status mm_stepper_begin_task(mm_stepper *stepper, const float *theta,
  *          failure is told to every rank, and no weight changes.
  * Timing   Waits for the step before; this one is enqueued.
  * Repeat   Same bits on every rank and on reruns with as many ranks and parts.
- * Errors   MM_E_VALUE where the loss or the norm of the step before was NaN or
- *          infinite: neither that step nor this one changes a weight, and *last
- *          is set; MM_E_COMM when the transport failed, when a rank is stuck
- *          (as mm_comm_watch), or when this one cannot go on in a way that
- *          others would notice.
+ * Errors   Agreed: `batch_status` of any rank; MM_E_VALUE where the loss or the
+ *          norm of the step before was NaN or infinite: neither that step nor
+ *          this one changes a weight, and *last is set; MM_E_DEVICE in its
+ *          place where the device of any rank knows of a fault. Not agreed:
+ *          MM_E_COMM when the transport failed, when a rank is stuck (as
+ *          mm_comm_watch), or when this one cannot go on in a way that others
+ *          would notice.
  */
 mm_status mm_stepper_step(mm_stepper *stepper, const mm_batch *batch,
                           mm_status batch_status, double lr,
