@@ -10,7 +10,7 @@
  * the file's GB/s by both.
  */
 #include "io/weights/weights.h"
-#include "io/weights/write_weights.h"
+#include "io/weights/weights_writer.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -39,14 +39,15 @@ static double cpu_s(void)
 }
 
 /* Into one buffer that is used again, and on into a file where there is one. */
-static mm_status pass(mm_weights *weights, mm_checkpoint *out, float *buffer)
+static mm_status pass(mm_weights *weights, mm_weights_writer *out,
+                      float *buffer)
 {
     int64_t n = mm_weights_table(weights)->n_elems;
     for (int64_t lo = 0; lo < n; lo += PIECE_ELEMS) {
         int64_t hi = lo + PIECE_ELEMS < n ? lo + PIECE_ELEMS : n;
         MM_TRY(mm_weights_read(weights, lo, hi, buffer));
         if (out)
-            MM_TRY(mm_checkpoint_write(out, lo, hi, buffer));
+            MM_TRY(mm_weights_writer_write(out, lo, hi, buffer));
     }
     return mm_weights_verify(weights, NULL);
 }
@@ -55,7 +56,7 @@ static mm_status copy(const char *path, const char *out_path,
                       const char *type_name, float *buffer)
 {
     mm_weights *weights = NULL;
-    mm_checkpoint *out = NULL;
+    mm_weights_writer *out = NULL;
     mm_comm *comm = NULL;
     mm_elem_type type = MM_ELEM_F64;
     MM_TRY(mm_weights_open(path, &weights));
@@ -66,14 +67,13 @@ static mm_status copy(const char *path, const char *out_path,
             type++;
         st = mm_comm_create(NULL, NULL, &comm);
         if (st == MM_OK)
-            st =
-                mm_safetensors_create(comm, out_path, mm_weights_table(weights),
+            st = mm_safetensors_begin(comm, out_path, mm_weights_table(weights),
                                       type, NULL, NULL, &out);
     }
     if (st == MM_OK)
         st = pass(weights, out, buffer);
     if (out)
-        st = mm_checkpoint_commit(&out, st, NULL, NULL);
+        st = mm_weights_writer_commit(&out, st, NULL, NULL);
     mm_comm_destroy(&comm);
     mm_weights_close(&weights);
     return st;

@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/** Where the images of a split are. */
+/** Where the images of a half are. */
 typedef enum mm_storage {
     MM_STORED_PIXELS, /* raw, all of one size, in memory or mapped          */
     MM_STORED_BYTES,  /* encoded, one behind the other, likewise            */
@@ -17,7 +17,7 @@ typedef enum mm_storage {
 
 /** The training or the test half of a data set, in its own order. Its images
  * are read through io/dataset/sample.h, wherever they are. */
-typedef struct mm_split {
+typedef struct mm_half {
     int64_t n_images;
     mm_storage storage;
     int64_t height, width; /* pixels: of each image                    */
@@ -32,7 +32,7 @@ typedef struct mm_split {
     const char *what;      /* "training image"; NULL: just "image"     */
     int32_t *labels;       /* [n_images], each in [0, n_classes)       */
     int32_t *domains;      /* [n_images], or NULL: all in domain 0     */
-} mm_split;
+} mm_half;
 
 /**
  * A labelled data set of images in memory, mapped from a file so that the
@@ -40,9 +40,9 @@ typedef struct mm_split {
  */
 typedef struct mm_dataset {
     char *name; /* for messages: the path or the built-in name */
-    mm_split train, test;
-    bool one_split; /* test is train: the same images, for whatever purpose */
-    int n_classes;  /* 1 + the largest label, or the number of names */
+    mm_half train, test;
+    bool same_halves; /* test is train: the same images, for whatever purpose */
+    int n_classes;    /* 1 + the largest label, or the number of names */
     char **class_names; /* [n_classes], one block, or NULL */
     int n_domains;
     char **domain_names; /* [n_domains], one block, or NULL */
@@ -56,7 +56,7 @@ typedef struct mm_dataset {
  * train_images, train_labels, test_images, test_labels (MedMNIST's naming;
  * images [N,H,W] or [N,H,W,3] uint8; labels [N] or [N,1] of any integer type;
  * optional train_domains, test_domains likewise; stored or compressed; a file
- * without the test arrays has an empty test split).
+ * without the test arrays has an empty test half).
  *
  * Memory   Gives *dataset, freed by mm_dataset_close.
  * Ranks    Local.
@@ -74,7 +74,7 @@ mm_status mm_dataset_file_open(const char *path, mm_dataset **dataset);
 mm_status mm_dataset_idx_open(const char *folder, mm_dataset **dataset);
 
 /**
- * Open a folder of class folders: FOLDER/CLASS/..., which is one split, or
+ * Open a folder of class folders: FOLDER/CLASS/..., which is one half, or
  * FOLDER/train/CLASS/... and FOLDER/test/CLASS/... (or val/ where there is no
  * test/); train/, test/ and val/ are halves where they hold folders
  * themselves, else classes. Labels count the class folders in byte order of

@@ -4,9 +4,9 @@
 #include "io/dataset/dataset.h"
 
 /**
- * Between dataset_file.c and the readers of formats: a reader fills in the
- * splits, the names where it has them, and the storage; dataset_file.c counts
- * classes and domains and checks them against the names.
+ * Between open_dataset.c and the readers of formats (read_*.c): a reader fills
+ * in the halves, the names where it has them, and the storage; open_dataset.c
+ * counts classes and domains and checks them against the names.
  */
 
 /** Images on a side and classes: more is a damaged file, not a data set. */
@@ -14,16 +14,16 @@ enum { MM_MAX_SIDE = 1 << 16, MM_MAX_CLASSES = 1000000 };
 
 /** Readers of one file or folder; dataset->name is set, the rest is empty. They
  * may leave parts filled when they fail; the caller cleans up. */
-mm_status mm_dataset_open_npz(const char *path, mm_dataset *dataset);
-mm_status mm_dataset_open_packed(const char *path, mm_dataset *dataset);
-mm_status mm_dataset_open_idx(const char *folder, mm_dataset *dataset);
+mm_status mm_dataset_read_npz(const char *path, mm_dataset *dataset);
+mm_status mm_dataset_read_packed(const char *path, mm_dataset *dataset);
+mm_status mm_dataset_read_idx(const char *folder, mm_dataset *dataset);
 
 /** The reader of class folders: as mm_dataset_folder_open, collective. */
-mm_status mm_dataset_scan_folders(mm_comm *comm, const char *folder,
-                                  mm_dataset *dataset);
+mm_status mm_dataset_read_class_folders(mm_comm *comm, const char *folder,
+                                        mm_dataset *dataset);
 
 /**
- * Take pixels that were read into memory, for both splits.
+ * Take pixels that were read into memory, for both halves.
  *
  * Memory   Takes train and test (free), also on failure; either may be NULL.
  * Errors   MM_E_MEMORY.
@@ -32,16 +32,15 @@ mm_status mm_dataset_keep_pixels(mm_dataset *dataset, uint8_t *train,
                                  uint8_t *test);
 
 /**
- * Set the shape of a split from [N, H, W] or [N, H, W, 1 or 3].
+ * Set the shape of a half from [N, H, W] or [N, H, W, 1 or 3].
  *
  * Errors   MM_E_FORMAT naming file and array.
  */
-mm_status mm_split_set_shape(mm_split *split, const char *path,
-                             const char *array, int n_dims,
-                             const int64_t *shape);
+mm_status mm_half_set_shape(mm_half *half, const char *path, const char *array,
+                            int n_dims, const int64_t *shape);
 
-/** Bytes of all pixels of a split whose shape is set; cannot overflow. */
-int64_t mm_split_n_bytes(const mm_split *split);
+/** Bytes of all pixels of a half whose shape is set; cannot overflow. */
+int64_t mm_half_n_bytes(const mm_half *half);
 
 /**
  * Check labels or domains and narrow them to int32.

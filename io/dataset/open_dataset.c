@@ -1,3 +1,6 @@
+/* Opens data sets: which reader reads a file is decided by its content, and
+ * what all readers leave to do is done here. */
+
 #include "io/dataset/dataset_reader.h"
 
 #include "io/file.h"
@@ -8,85 +11,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-/* Storage of pixels that were read into memory. */
-typedef struct pixel_blocks {
-    uint8_t *train, *test;
-} pixel_blocks;
-
-static void release_pixels(void *storage)
-{
-    pixel_blocks *blocks = storage;
-    free(blocks->train);
-    free(blocks->test);
-    free(blocks);
-}
-
-mm_status mm_dataset_keep_pixels(mm_dataset *dataset, uint8_t *train,
-                                 uint8_t *test)
-{
-    pixel_blocks *blocks = malloc(sizeof *blocks);
-    if (!blocks) {
-        free(train);
-        free(test);
-        return mm_fail(MM_E_MEMORY, "%s: no memory to open it", dataset->name);
-    }
-    *blocks = (pixel_blocks){train, test};
-    dataset->storage = blocks;
-    dataset->release = release_pixels;
-    dataset->train.pixels = train;
-    dataset->test.pixels = test;
-    return MM_OK;
-}
-
-mm_status mm_split_set_shape(mm_split *split, const char *path,
-                             const char *array, int n_dims,
-                             const int64_t *shape)
-{
-    int64_t channels = n_dims == 4 ? shape[3] : 1, n_bytes;
-    if (n_dims < 3 || n_dims > 4 || (channels != 1 && channels != 3))
-        return mm_fail(MM_E_FORMAT,
-                       "%s: images in %s must be [N, H, W] or [N, H, W, 3]",
-                       path, array);
-    for (int i = 1; i < 3; i++)
-        if (shape[i] < 1 || shape[i] > MM_MAX_SIDE)
-            return mm_fail(MM_E_FORMAT,
-                           "%s: images in %s have a side of %lld pixels", path,
-                           array, (long long)shape[i]);
-    if (shape[0] < 0 || __builtin_mul_overflow(
-                            shape[0], shape[1] * shape[2] * channels, &n_bytes))
-        return mm_fail(MM_E_FORMAT, "%s: %s has an impossible shape", path,
-                       array);
-    split->n_images = shape[0];
-    split->height = shape[1];
-    split->width = shape[2];
-    split->channels = (int)channels;
-    return MM_OK;
-}
-
-int64_t mm_split_n_bytes(const mm_split *split)
-{
-    return split->n_images * split->height * split->width * split->channels;
-}
-
-mm_status mm_labels_narrow(const char *path, const char *array,
-                           const int64_t *wide, int64_t n, int32_t **narrow)
-{
-    int32_t *labels = malloc((size_t)n * sizeof *labels + 1);
-    if (!labels)
-        return mm_fail(MM_E_MEMORY, "%s: no memory for %s", path, array);
-    for (int64_t i = 0; i < n; i++) {
-        if (wide[i] < 0 || wide[i] >= MM_MAX_CLASSES) {
-            free(labels);
-            return mm_fail(MM_E_VALUE, "%s: %s[%lld] is %lld, not in [0, %d)",
-                           path, array, (long long)i, (long long)wide[i],
-                           MM_MAX_CLASSES);
-        }
-        labels[i] = (int32_t)wide[i];
-    }
-    *narrow = labels;
-    return MM_OK;
-}
 
 static void raise_to(const int32_t *labels, int64_t n, int *count)
 {
@@ -109,7 +33,7 @@ static mm_status settle(const mm_dataset *dataset, const char *what, int used,
 
 static mm_status count_classes(mm_dataset *dataset)
 {
-    const mm_split *train = &dataset->train, *test = &dataset->test;
+    const mm_half *train = &dataset->train, *test = &dataset->test;
     int n_classes = 0, n_domains = 1;
     if (train->n_images + test->n_images == 0)
         return mm_fail(MM_E_FORMAT, "%s holds no images", dataset->name);
@@ -140,9 +64,9 @@ static mm_status open_by_content(mm_comm *alone, const char *path,
     bool is_zip = pread(fd, start, 4, 0) == 4 && memcmp(start, "PK", 2) == 0;
     close(fd);
     if (is_hdf5)
-        return mm_dataset_open_packed(path, dataset);
+        return mm_dataset_read_packed(path, dataset);
     if (is_zip)
-        return mm_dataset_open_npz(path, dataset);
+        return mm_dataset_read_npz(path, dataset);
     return mm_fail(MM_E_FORMAT,
                    "%s is neither a packed data set (HDF5) nor .npz", path);
 }
@@ -151,7 +75,7 @@ static mm_status open_idx(mm_comm *alone, const char *folder,
                           mm_dataset *dataset)
 {
     (void)alone;
-    return mm_dataset_open_idx(folder, dataset);
+    return mm_dataset_read_idx(folder, dataset);
 }
 
 /* "photos/" is "photos" in messages and in paths below it. */
@@ -167,9 +91,9 @@ static char *without_slashes(const char *path)
 static mm_status finish(mm_dataset *d)
 {
     MM_TRY(count_classes(d));
-    d->train.what = d->one_split ? "image" : "training image";
+    d->train.what = d->same_halves ? "image" : "training image";
     d->test.what = "test image";
-    if (d->one_split)
+    if (d->same_halves)
         d->test = d->train;
     return MM_OK;
 }
@@ -213,32 +137,5 @@ mm_status mm_dataset_idx_open(const char *folder, mm_dataset **dataset)
 mm_status mm_dataset_folder_open(mm_comm *comm, const char *folder,
                                  mm_dataset **dataset)
 {
-    return open_dataset(comm, folder, mm_dataset_scan_folders, dataset);
-}
-
-static void free_split(mm_split *split)
-{
-    free(split->offsets);
-    free(split->paths);
-    free(split->path_starts);
-    free(split->labels);
-    free(split->domains);
-}
-
-void mm_dataset_close(mm_dataset **dataset)
-{
-    mm_dataset *d = *dataset;
-    if (!d)
-        return;
-    if (d->release)
-        d->release(d->storage);
-    free_split(&d->train);
-    if (!d->one_split)
-        free_split(&d->test);
-    free(d->class_names);
-    free(d->domain_names);
-    free(d->note);
-    free(d->name);
-    free(d);
-    *dataset = NULL;
+    return open_dataset(comm, folder, mm_dataset_read_class_folders, dataset);
 }

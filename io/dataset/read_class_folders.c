@@ -12,7 +12,7 @@ enum { NAMES, NOTE, PATHS, LABELS = PATHS + 2, N_BLOCKS = LABELS + 2 };
 
 typedef struct listing {
     mm_block blocks[N_BLOCKS];
-    bool one_split;
+    bool same_halves;
 } listing;
 
 static void clear(listing *l)
@@ -221,8 +221,8 @@ static mm_status scan_all(const char *root, listing *l)
     mm_status st;
     MM_TRY_GOTO(st, done, mm_folder_scan_folders(&scan, "", &folders));
     MM_TRY_GOTO(st, done, find_halves(root, &folders, halves));
-    l->one_split = !halves[0] && !halves[1];
-    if (l->one_split) {
+    l->same_halves = !halves[0] && !halves[1];
+    if (l->same_halves) {
         l->blocks[NAMES] = folders;
         folders = (mm_block){0};
         st = scan_half(&scan, "", &l->blocks[NAMES], &l->blocks[PATHS],
@@ -252,11 +252,11 @@ static mm_status make_room(const int64_t *sizes, listing *l)
 
 static mm_status share(mm_comm *comm, listing *l)
 {
-    int64_t sizes[N_BLOCKS + 1] = {[N_BLOCKS] = l->one_split};
+    int64_t sizes[N_BLOCKS + 1] = {[N_BLOCKS] = l->same_halves};
     for (int i = 0; i < N_BLOCKS; i++)
         sizes[i] = l->blocks[i].n_bytes;
     MM_TRY(mm_comm_broadcast(comm, sizes, sizeof sizes, 0));
-    l->one_split = sizes[N_BLOCKS];
+    l->same_halves = sizes[N_BLOCKS];
     MM_TRY(mm_comm_agree(comm, mm_comm_rank(comm) == 0 ? MM_OK
                                                        : make_room(sizes, l)));
     for (int i = 0; i < N_BLOCKS; i++)
@@ -280,17 +280,17 @@ static mm_status index_texts(const mm_block *texts, int64_t **starts,
     return MM_OK;
 }
 
-static mm_status take_split(listing *l, int half, const char *folder,
-                            mm_split *split)
+static mm_status take_half(listing *l, int which, const char *folder,
+                           mm_half *half)
 {
-    mm_block *paths = &l->blocks[PATHS + half];
-    mm_block *labels = &l->blocks[LABELS + half];
-    split->storage = MM_STORED_FILES;
-    split->folder = folder;
-    split->paths = paths->data;
-    split->labels = (int32_t *)(void *)labels->data;
+    mm_block *paths = &l->blocks[PATHS + which];
+    mm_block *labels = &l->blocks[LABELS + which];
+    half->storage = MM_STORED_FILES;
+    half->folder = folder;
+    half->paths = paths->data;
+    half->labels = (int32_t *)(void *)labels->data;
     *labels = (mm_block){0};
-    mm_status st = index_texts(paths, &split->path_starts, &split->n_images);
+    mm_status st = index_texts(paths, &half->path_starts, &half->n_images);
     *paths = (mm_block){0};
     return st;
 }
@@ -314,17 +314,17 @@ static mm_status take_names(const mm_block *texts, mm_dataset *d)
 static mm_status take(listing *l, mm_dataset *d)
 {
     MM_TRY(take_names(&l->blocks[NAMES], d));
-    MM_TRY(take_split(l, 0, d->name, &d->train));
-    d->one_split = l->one_split;
+    MM_TRY(take_half(l, 0, d->name, &d->train));
+    d->same_halves = l->same_halves;
     if (l->blocks[NOTE].n_bytes) {
         d->note = l->blocks[NOTE].data;
         l->blocks[NOTE] = (mm_block){0};
     }
-    return l->one_split ? MM_OK : take_split(l, 1, d->name, &d->test);
+    return l->same_halves ? MM_OK : take_half(l, 1, d->name, &d->test);
 }
 
-mm_status mm_dataset_scan_folders(mm_comm *comm, const char *folder,
-                                  mm_dataset *dataset)
+mm_status mm_dataset_read_class_folders(mm_comm *comm, const char *folder,
+                                        mm_dataset *dataset)
 {
     listing l = {0};
     mm_status st = MM_OK;

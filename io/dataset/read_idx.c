@@ -112,14 +112,14 @@ static mm_status read_header(idx *x, int n_dims)
 }
 
 static mm_status read_images(const char *folder, const char *name,
-                             mm_split *split, uint8_t **pixels)
+                             mm_half *half, uint8_t **pixels)
 {
     idx x;
     mm_status st;
     MM_TRY_GOTO(st, done, open_stream(folder, name, &x));
     MM_TRY_GOTO(st, done, read_header(&x, 3));
-    MM_TRY_GOTO(st, done, mm_split_set_shape(split, x.path, "it", 3, x.shape));
-    int64_t n_bytes = mm_split_n_bytes(split);
+    MM_TRY_GOTO(st, done, mm_half_set_shape(half, x.path, "it", 3, x.shape));
+    int64_t n_bytes = mm_half_n_bytes(half);
     *pixels = malloc((size_t)n_bytes + 1);
     if (!*pixels)
         MM_TRY_GOTO(st, done, mm_fail(MM_E_MEMORY, "no memory for %s", x.path));
@@ -131,11 +131,11 @@ done:
 }
 
 static mm_status read_labels(const char *folder, const char *name,
-                             mm_split *split)
+                             mm_half *half)
 {
     idx x;
     uint8_t *bytes = NULL;
-    int64_t n = split->n_images;
+    int64_t n = half->n_images;
     mm_status st;
     MM_TRY_GOTO(st, done, open_stream(folder, name, &x));
     MM_TRY_GOTO(st, done, read_header(&x, 1));
@@ -144,20 +144,20 @@ static mm_status read_labels(const char *folder, const char *name,
                     mm_fail(MM_E_FORMAT, "%s has %lld labels for %lld images",
                             x.path, (long long)x.shape[0], (long long)n));
     bytes = malloc((size_t)n + 1);
-    split->labels = malloc((size_t)n * sizeof *split->labels + 1);
-    if (!bytes || !split->labels)
+    half->labels = malloc((size_t)n * sizeof *half->labels + 1);
+    if (!bytes || !half->labels)
         MM_TRY_GOTO(st, done, mm_fail(MM_E_MEMORY, "no memory for %s", x.path));
     MM_TRY_GOTO(st, done, read_bytes(&x, bytes, n));
     MM_TRY_GOTO(st, done, expect_end(&x));
     for (int64_t i = 0; i < n; i++)
-        split->labels[i] = bytes[i];
+        half->labels[i] = bytes[i];
 done:
     free(bytes);
     close_idx(&x);
     return st;
 }
 
-mm_status mm_dataset_open_idx(const char *folder, mm_dataset *dataset)
+mm_status mm_dataset_read_idx(const char *folder, mm_dataset *dataset)
 {
     uint8_t *train = NULL, *test = NULL;
     mm_status st;

@@ -111,7 +111,7 @@ static mm_status open_array(zip_t *archive, const char *path, const char *name,
 }
 
 static mm_status read_images(zip_t *archive, const char *path, const char *name,
-                             mm_split *split, uint8_t **pixels, bool *there)
+                             mm_half *half, uint8_t **pixels, bool *there)
 {
     array a;
     mm_status st;
@@ -120,9 +120,8 @@ static mm_status read_images(zip_t *archive, const char *path, const char *name,
         goto done;
     if (a.npy.kind != 'u' || a.npy.elem_bytes != 1)
         MM_TRY_GOTO(st, done, fail(&a, "must be uint8"));
-    MM_TRY_GOTO(
-        st, done,
-        mm_split_set_shape(split, path, name, a.npy.n_dims, a.npy.shape));
+    MM_TRY_GOTO(st, done,
+                mm_half_set_shape(half, path, name, a.npy.n_dims, a.npy.shape));
     *pixels = malloc((size_t)a.npy.n_bytes + 1);
     if (!*pixels)
         MM_TRY_GOTO(st, done,
@@ -182,22 +181,22 @@ done:
 }
 
 /* Images, labels and domains that are named "train_..." or "test_...". */
-static mm_status read_split(zip_t *archive, const char *path,
-                            const char *const names[3], mm_split *split,
-                            uint8_t **pixels, bool *there)
+static mm_status read_half(zip_t *archive, const char *path,
+                           const char *const names[3], mm_half *half,
+                           uint8_t **pixels, bool *there)
 {
     bool has_labels, has_domains;
-    MM_TRY(read_images(archive, path, names[0], split, pixels, there));
-    MM_TRY(read_labels(archive, path, names[1], split->n_images, &split->labels,
+    MM_TRY(read_images(archive, path, names[0], half, pixels, there));
+    MM_TRY(read_labels(archive, path, names[1], half->n_images, &half->labels,
                        &has_labels));
     if (*there != has_labels)
         return mm_fail(MM_E_FORMAT, "%s lacks the array %s", path,
                        has_labels ? names[0] : names[1]);
-    return read_labels(archive, path, names[2], split->n_images,
-                       &split->domains, &has_domains);
+    return read_labels(archive, path, names[2], half->n_images, &half->domains,
+                       &has_domains);
 }
 
-mm_status mm_dataset_open_npz(const char *path, mm_dataset *dataset)
+mm_status mm_dataset_read_npz(const char *path, mm_dataset *dataset)
 {
     static const char *const train_names[] = {"train_images", "train_labels",
                                               "train_domains"};
@@ -216,15 +215,15 @@ mm_status mm_dataset_open_npz(const char *path, mm_dataset *dataset)
         return st;
     }
     MM_TRY_GOTO(st, done,
-                read_split(archive, path, train_names, &dataset->train, &train,
-                           &has_train));
+                read_half(archive, path, train_names, &dataset->train, &train,
+                          &has_train));
     if (!has_train)
         MM_TRY_GOTO(
             st, done,
             mm_fail(MM_E_FORMAT, "%s lacks the array train_images", path));
-    MM_TRY_GOTO(st, done,
-                read_split(archive, path, test_names, &dataset->test, &test,
-                           &has_test));
+    MM_TRY_GOTO(
+        st, done,
+        read_half(archive, path, test_names, &dataset->test, &test, &has_test));
     st = mm_dataset_keep_pixels(dataset, train, test);
     train = test = NULL;
 done:

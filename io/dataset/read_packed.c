@@ -104,7 +104,7 @@ static mm_status find_bytes(const char *path, const char *name, const array *a,
 }
 
 static mm_status read_images(const char *path, hid_t file, const char *name,
-                             const mapping *map, mm_split *split, bool *there)
+                             const mapping *map, mm_half *half, bool *there)
 {
     array a;
     mm_status st;
@@ -112,9 +112,8 @@ static mm_status read_images(const char *path, hid_t file, const char *name,
     if (!*there)
         goto done;
     MM_TRY_GOTO(st, done,
-                mm_split_set_shape(split, path, name, a.n_dims, a.shape));
-    st = find_bytes(path, name, &a, map, mm_split_n_bytes(split),
-                    &split->pixels);
+                mm_half_set_shape(half, path, name, a.n_dims, a.shape));
+    st = find_bytes(path, name, &a, map, mm_half_n_bytes(half), &half->pixels);
 done:
     close_array(&a);
     return st;
@@ -135,7 +134,7 @@ static mm_status check_offsets(const char *path, const char *name,
 }
 
 static mm_status read_offsets(const char *path, hid_t file, const char *name,
-                              int64_t n_bytes, mm_split *split)
+                              int64_t n_bytes, mm_half *half)
 {
     array a;
     bool there;
@@ -148,23 +147,22 @@ static mm_status read_offsets(const char *path, hid_t file, const char *name,
                             "%s: %s must be one integer for each image and one "
                             "more",
                             path, name));
-    split->n_images = a.shape[0] - 1;
-    split->offsets = calloc((size_t)a.shape[0], sizeof *split->offsets);
-    if (!split->offsets)
+    half->n_images = a.shape[0] - 1;
+    half->offsets = calloc((size_t)a.shape[0], sizeof *half->offsets);
+    if (!half->offsets)
         MM_TRY_GOTO(st, done,
                     mm_fail(MM_E_MEMORY, "%s: no memory for %s", path, name));
     if (H5Dread(a.dataset, H5T_NATIVE_INT64, H5S_ALL, H5S_ALL, H5P_DEFAULT,
-                split->offsets) < 0)
+                half->offsets) < 0)
         MM_TRY_GOTO(st, done, mm_h5_fail(MM_E_FORMAT, path, name));
-    st = check_offsets(path, name, split->offsets, split->n_images, n_bytes);
+    st = check_offsets(path, name, half->offsets, half->n_images, n_bytes);
 done:
     close_array(&a);
     return st;
 }
 
 static mm_status read_bytes(const char *path, hid_t file, const char *name,
-                            const mapping *map, mm_split *split,
-                            int64_t *n_bytes)
+                            const mapping *map, mm_half *half, int64_t *n_bytes)
 {
     array a;
     bool there;
@@ -175,8 +173,8 @@ static mm_status read_bytes(const char *path, hid_t file, const char *name,
                     mm_fail(MM_E_FORMAT, "%s lacks %.*s/images or an array %s",
                             path, (int)strcspn(name, "/"), name, name));
     *n_bytes = a.shape[0];
-    split->storage = MM_STORED_BYTES;
-    st = find_bytes(path, name, &a, map, *n_bytes, &split->bytes);
+    half->storage = MM_STORED_BYTES;
+    st = find_bytes(path, name, &a, map, *n_bytes, &half->bytes);
 done:
     close_array(&a);
     return st;
@@ -227,62 +225,62 @@ static mm_status read_names(const char *path, hid_t file, const char *name,
 }
 
 /* The paths that the images once had: a list of texts becomes one block. */
-static mm_status join_paths(const char *path, char **names, mm_split *split)
+static mm_status join_paths(const char *path, char **names, mm_half *half)
 {
     int64_t n_bytes = 0;
-    split->path_starts = malloc((size_t)split->n_images * sizeof(int64_t));
-    if (!split->path_starts)
+    half->path_starts = malloc((size_t)half->n_images * sizeof(int64_t));
+    if (!half->path_starts)
         return mm_fail(MM_E_MEMORY, "%s: no memory for paths", path);
-    for (int64_t i = 0; i < split->n_images; i++) {
-        split->path_starts[i] = n_bytes;
+    for (int64_t i = 0; i < half->n_images; i++) {
+        half->path_starts[i] = n_bytes;
         n_bytes += (int64_t)strlen(names[i]) + 1;
     }
-    split->paths = malloc((size_t)n_bytes);
-    if (!split->paths)
+    half->paths = malloc((size_t)n_bytes);
+    if (!half->paths)
         return mm_fail(MM_E_MEMORY, "%s: no memory for paths", path);
-    for (int64_t i = 0; i < split->n_images; i++)
-        strcpy(split->paths + split->path_starts[i], names[i]);
+    for (int64_t i = 0; i < half->n_images; i++)
+        strcpy(half->paths + half->path_starts[i], names[i]);
     return MM_OK;
 }
 
 static mm_status read_paths(const char *path, hid_t file, const char *name,
-                            mm_split *split)
+                            mm_half *half)
 {
     char **names;
     int64_t n_names;
-    MM_TRY(mm_h5_read_strings(path, file, name, split->n_images, &names,
-                              &n_names));
+    MM_TRY(
+        mm_h5_read_strings(path, file, name, half->n_images, &names, &n_names));
     mm_status st = MM_OK;
-    if (names && n_names != split->n_images)
+    if (names && n_names != half->n_images)
         st = mm_fail(MM_E_FORMAT, "%s: %s must be one text for each image",
                      path, name);
     if (st == MM_OK && names)
-        st = join_paths(path, names, split);
+        st = join_paths(path, names, half);
     free(names);
     return st;
 }
 
-static mm_status read_split(const char *path, hid_t file, const char *half,
-                            const mapping *map, mm_split *split)
+static mm_status read_half(const char *path, hid_t file, const char *group,
+                           const mapping *map, mm_half *half)
 {
     bool raw;
     char name[5][24];
     static const char *const parts[] = {"images", "bytes", "offsets", "labels",
                                         "domains"};
     for (int i = 0; i < 5; i++)
-        snprintf(name[i], sizeof name[i], "%s/%s", half, parts[i]);
-    MM_TRY(read_images(path, file, name[0], map, split, &raw));
+        snprintf(name[i], sizeof name[i], "%s/%s", group, parts[i]);
+    MM_TRY(read_images(path, file, name[0], map, half, &raw));
     if (!raw) {
         int64_t n_bytes;
-        MM_TRY(read_bytes(path, file, name[1], map, split, &n_bytes));
-        MM_TRY(read_offsets(path, file, name[2], n_bytes, split));
+        MM_TRY(read_bytes(path, file, name[1], map, half, &n_bytes));
+        MM_TRY(read_offsets(path, file, name[2], n_bytes, half));
     }
-    MM_TRY(read_labels(path, file, name[3], false, split->n_images,
-                       &split->labels));
-    MM_TRY(read_labels(path, file, name[4], true, split->n_images,
-                       &split->domains));
-    snprintf(name[0], sizeof name[0], "%s/paths", half);
-    return split->n_images ? read_paths(path, file, name[0], split) : MM_OK;
+    MM_TRY(
+        read_labels(path, file, name[3], false, half->n_images, &half->labels));
+    MM_TRY(
+        read_labels(path, file, name[4], true, half->n_images, &half->domains));
+    snprintf(name[0], sizeof name[0], "%s/paths", group);
+    return half->n_images ? read_paths(path, file, name[0], half) : MM_OK;
 }
 
 static mm_status read_file(const char *path, hid_t file, mm_dataset *d)
@@ -293,18 +291,18 @@ static mm_status read_file(const char *path, hid_t file, mm_dataset *d)
     if (H5Lexists(file, "train", H5P_DEFAULT) <= 0)
         return mm_fail(MM_E_FORMAT, "%s is no packed data set: it lacks /train",
                        path);
-    MM_TRY(read_split(path, file, "train", d->storage, &d->train));
+    MM_TRY(read_half(path, file, "train", d->storage, &d->train));
     if (H5Lexists(file, "test", H5P_DEFAULT) > 0)
-        MM_TRY(read_split(path, file, "test", d->storage, &d->test));
+        MM_TRY(read_half(path, file, "test", d->storage, &d->test));
     else
-        d->one_split = H5Aexists(file, "one_split") > 0;
+        d->same_halves = H5Aexists(file, "one_split") > 0;
     MM_TRY(
         read_names(path, file, "class_names", &d->n_classes, &d->class_names));
     return read_names(path, file, "domain_names", &d->n_domains,
                       &d->domain_names);
 }
 
-mm_status mm_dataset_open_packed(const char *path, mm_dataset *dataset)
+mm_status mm_dataset_read_packed(const char *path, mm_dataset *dataset)
 {
     hid_t file = MM_H5_NONE;
     mm_status st = mm_h5_open(path, false, &file);

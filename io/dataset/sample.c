@@ -12,22 +12,22 @@
 static const int64_t max_file_bytes = INT32_MAX;
 
 struct mm_sample_reader {
-    const mm_split *split;
+    const mm_half *half;
     mm_image_decoder *decoder; /* NULL for raw pixels */
     uint8_t *bytes;            /* the file read last */
     int64_t capacity;
 };
 
-mm_status mm_sample_reader_create(const mm_split *split,
+mm_status mm_sample_reader_create(const mm_half *half,
                                   mm_sample_reader **reader)
 {
     mm_sample_reader *r = calloc(1, sizeof *r);
     *reader = r;
     if (!r)
         return mm_fail(MM_E_MEMORY, "no memory to read images");
-    r->split = split;
+    r->half = half;
     mm_status st = MM_OK;
-    if (split->storage != MM_STORED_PIXELS)
+    if (half->storage != MM_STORED_PIXELS)
         st = mm_image_decoder_create(&r->decoder);
     if (st != MM_OK)
         mm_sample_reader_destroy(reader);
@@ -44,14 +44,14 @@ void mm_sample_reader_destroy(mm_sample_reader **reader)
     *reader = NULL;
 }
 
-void mm_sample_name(const mm_split *split, int64_t i,
+void mm_sample_name(const mm_half *half, int64_t i,
                     char name[MM_SAMPLE_NAME_BYTES])
 {
-    const char *what = split->what ? split->what : "image";
+    const char *what = half->what ? half->what : "image";
     const char *path =
-        split->path_starts ? split->paths + split->path_starts[i] : NULL;
-    if (split->storage == MM_STORED_FILES)
-        snprintf(name, MM_SAMPLE_NAME_BYTES, "%s/%s", split->folder, path);
+        half->path_starts ? half->paths + half->path_starts[i] : NULL;
+    if (half->storage == MM_STORED_FILES)
+        snprintf(name, MM_SAMPLE_NAME_BYTES, "%s/%s", half->folder, path);
     else if (path)
         snprintf(name, MM_SAMPLE_NAME_BYTES, "%s %lld (%s)", what, (long long)i,
                  path);
@@ -102,22 +102,22 @@ static mm_status read_file(mm_sample_reader *r, const char *path,
 
 enum { PATH_BYTES = 4200 };
 
-static void file_path(const mm_split *split, int64_t i, char path[PATH_BYTES])
+static void file_path(const mm_half *half, int64_t i, char path[PATH_BYTES])
 {
-    snprintf(path, PATH_BYTES, "%s/%s", split->folder,
-             split->paths + split->path_starts[i]);
+    snprintf(path, PATH_BYTES, "%s/%s", half->folder,
+             half->paths + half->path_starts[i]);
 }
 
-mm_status mm_sample_n_bytes(const mm_split *split, int64_t i, int64_t *n_bytes)
+mm_status mm_sample_n_bytes(const mm_half *half, int64_t i, int64_t *n_bytes)
 {
     char path[PATH_BYTES];
     struct stat info;
-    MM_ASSERT(split->storage != MM_STORED_PIXELS);
-    if (split->storage == MM_STORED_BYTES) {
-        *n_bytes = split->offsets[i + 1] - split->offsets[i];
+    MM_ASSERT(half->storage != MM_STORED_PIXELS);
+    if (half->storage == MM_STORED_BYTES) {
+        *n_bytes = half->offsets[i + 1] - half->offsets[i];
         return MM_OK;
     }
-    file_path(split, i, path);
+    file_path(half, i, path);
     if (stat(path, &info) != 0)
         return mm_fail_errno("cannot open %s", path);
     *n_bytes = info.st_size;
@@ -127,42 +127,42 @@ mm_status mm_sample_n_bytes(const mm_split *split, int64_t i, int64_t *n_bytes)
 mm_status mm_sample_read_bytes(mm_sample_reader *r, int64_t i,
                                const uint8_t **bytes, int64_t *n_bytes)
 {
-    const mm_split *split = r->split;
-    MM_ASSERT(split->storage != MM_STORED_PIXELS);
-    if (split->storage == MM_STORED_BYTES) {
-        *bytes = split->bytes + split->offsets[i];
-        *n_bytes = split->offsets[i + 1] - split->offsets[i];
+    const mm_half *half = r->half;
+    MM_ASSERT(half->storage != MM_STORED_PIXELS);
+    if (half->storage == MM_STORED_BYTES) {
+        *bytes = half->bytes + half->offsets[i];
+        *n_bytes = half->offsets[i + 1] - half->offsets[i];
         return MM_OK;
     }
     char path[PATH_BYTES];
-    file_path(split, i, path);
+    file_path(half, i, path);
     MM_TRY(read_file(r, path, n_bytes));
     *bytes = r->bytes;
     return MM_OK;
 }
 
-static mm_image raw_image(const mm_split *split, int64_t i)
+static mm_image raw_image(const mm_half *half, int64_t i)
 {
-    int64_t n_bytes = split->height * split->width * split->channels;
+    int64_t n_bytes = half->height * half->width * half->channels;
     return (mm_image){
-        .pixels = split->pixels + i * n_bytes,
-        .height = split->height,
-        .width = split->width,
-        .channels = split->channels,
-        .mode = split->channels == 3 ? MM_IMAGE_RGB : MM_IMAGE_GREY,
+        .pixels = half->pixels + i * n_bytes,
+        .height = half->height,
+        .width = half->width,
+        .channels = half->channels,
+        .mode = half->channels == 3 ? MM_IMAGE_RGB : MM_IMAGE_GREY,
     };
 }
 
 mm_status mm_sample_read(mm_sample_reader *r, int64_t i, mm_image *image)
 {
-    if (r->split->storage == MM_STORED_PIXELS) {
-        *image = raw_image(r->split, i);
+    if (r->half->storage == MM_STORED_PIXELS) {
+        *image = raw_image(r->half, i);
         return MM_OK;
     }
     const uint8_t *bytes;
     int64_t n_bytes;
     char name[MM_SAMPLE_NAME_BYTES];
     MM_TRY(mm_sample_read_bytes(r, i, &bytes, &n_bytes));
-    mm_sample_name(r->split, i, name);
+    mm_sample_name(r->half, i, name);
     return mm_image_decode(r->decoder, bytes, n_bytes, name, image);
 }

@@ -61,30 +61,29 @@ done:
     return st;
 }
 
-static mm_status write_paths(const char *path, hid_t group,
-                             const mm_split *split)
+static mm_status write_paths(const char *path, hid_t group, const mm_half *half)
 {
-    const char **texts = malloc((size_t)split->n_images * sizeof *texts + 1);
+    const char **texts = malloc((size_t)half->n_images * sizeof *texts + 1);
     if (!texts)
         return mm_fail(MM_E_MEMORY, "%s: no memory for paths", path);
-    for (int64_t i = 0; i < split->n_images; i++)
-        texts[i] = split->paths + split->path_starts[i];
+    for (int64_t i = 0; i < half->n_images; i++)
+        texts[i] = half->paths + half->path_starts[i];
     mm_status st =
-        mm_h5_write_strings(path, group, "paths", texts, split->n_images);
+        mm_h5_write_strings(path, group, "paths", texts, half->n_images);
     free(texts);
     return st;
 }
 
-/* Room for the images: raw, or encoded with their offsets. An empty split has
+/* Room for the images: raw, or encoded with their offsets. An empty half has
  * the other one's shape. */
 static mm_status write_images(const char *path, hid_t group,
-                              const mm_split *split, const mm_split *like,
+                              const mm_half *half, const mm_half *like,
                               int64_t *offset)
 {
-    const mm_split *form = split->n_images ? split : like;
+    const mm_half *form = half->n_images ? half : like;
     int64_t none = 0;
     if (form->storage == MM_STORED_PIXELS) {
-        int64_t shape[4] = {split->n_images, form->height, form->width,
+        int64_t shape[4] = {half->n_images, form->height, form->width,
                             form->channels};
         array images = {.name = "images",
                         .stored = H5T_STD_U8LE,
@@ -92,9 +91,9 @@ static mm_status write_images(const char *path, hid_t group,
                         .shape = shape};
         return write_array(path, group, &images, offset);
     }
-    const int64_t *offsets = split->n_images ? split->offsets : &none;
-    int64_t n_bytes = offsets[split->n_images];
-    int64_t n_offsets = split->n_images + 1;
+    const int64_t *offsets = half->n_images ? half->offsets : &none;
+    int64_t n_bytes = offsets[half->n_images];
+    int64_t n_offsets = half->n_images + 1;
     array bytes = {.name = "bytes",
                    .stored = H5T_STD_U8LE,
                    .n_dims = 1,
@@ -105,27 +104,27 @@ static mm_status write_images(const char *path, hid_t group,
     return write_array(path, group, &where, NULL);
 }
 
-static mm_status write_split(const char *path, hid_t file, const char *name,
-                             const mm_split *split, const mm_split *like,
-                             int64_t *offset)
+static mm_status write_half(const char *path, hid_t file, const char *name,
+                            const mm_half *half, const mm_half *like,
+                            int64_t *offset)
 {
     hid_t group = MM_H5_NONE;
     mm_status st;
-    array labels = {"labels", H5T_STD_I32LE,    H5T_NATIVE_INT32,
-                    1,        &split->n_images, split->labels};
+    array labels = {"labels", H5T_STD_I32LE,   H5T_NATIVE_INT32,
+                    1,        &half->n_images, half->labels};
     array domains = labels;
     domains.name = "domains";
-    domains.data = split->domains;
+    domains.data = half->domains;
     MM_TRY_GOTO(st, done,
                 MM_H5_GET(group, path, "cannot create a group",
                           H5Gcreate2(file, name, H5P_DEFAULT, H5P_DEFAULT,
                                      H5P_DEFAULT)));
-    MM_TRY_GOTO(st, done, write_images(path, group, split, like, offset));
+    MM_TRY_GOTO(st, done, write_images(path, group, half, like, offset));
     MM_TRY_GOTO(st, done, write_array(path, group, &labels, NULL));
-    if (split->domains)
+    if (half->domains)
         MM_TRY_GOTO(st, done, write_array(path, group, &domains, NULL));
-    if (split->path_starts)
-        st = write_paths(path, group, split);
+    if (half->path_starts)
+        st = write_paths(path, group, half);
 done:
     mm_h5_close(&group);
     return st;
@@ -149,13 +148,12 @@ static mm_status write_structure(mm_packed_writer *w, hid_t file,
     if (provenance)
         MM_TRY(
             mm_h5_write_text_attribute(path, file, "provenance", provenance));
-    MM_TRY(
-        write_split(path, file, "train", &d->train, &d->test, &w->offset[0]));
-    if (d->one_split)
+    MM_TRY(write_half(path, file, "train", &d->train, &d->test, &w->offset[0]));
+    if (d->same_halves)
         MM_TRY(mm_h5_write_int_attribute(path, file, "one_split", 1));
     else
-        MM_TRY(write_split(path, file, "test", &d->test, &d->train,
-                           &w->offset[1]));
+        MM_TRY(
+            write_half(path, file, "test", &d->test, &d->train, &w->offset[1]));
     MM_TRY(
         write_names(path, file, "class_names", d->class_names, d->n_classes));
     return write_names(path, file, "domain_names", d->domain_names,
@@ -215,20 +213,20 @@ mm_status mm_packed_writer_begin(const char *path, const mm_dataset *dataset,
     mm_h5_close(&file);
     if (st == MM_OK)
         st = open_to_write(w);
-    return st == MM_OK ? MM_OK : mm_packed_writer_end(writer, st);
+    return st == MM_OK ? MM_OK : mm_packed_writer_commit(writer, st);
 }
 
-mm_status mm_packed_writer_put(mm_packed_writer *w, const mm_split *split,
-                               int64_t off_bytes, const void *data,
-                               int64_t n_bytes)
+mm_status mm_packed_writer_write(mm_packed_writer *w, const mm_half *half,
+                                 int64_t off_bytes, const void *data,
+                                 int64_t n_bytes)
 {
-    int half = split == &w->dataset->test;
-    MM_ASSERT(half || split == &w->dataset->train);
-    return mm_file_write_at(w->fd, w->tmp_path, w->offset[half] + off_bytes,
+    bool is_test = half == &w->dataset->test;
+    MM_ASSERT(is_test || half == &w->dataset->train);
+    return mm_file_write_at(w->fd, w->tmp_path, w->offset[is_test] + off_bytes,
                             data, n_bytes);
 }
 
-mm_status mm_packed_writer_end(mm_packed_writer **writer, mm_status status)
+mm_status mm_packed_writer_commit(mm_packed_writer **writer, mm_status status)
 {
     mm_packed_writer *w = *writer;
     if (w->fd >= 0 && close(w->fd) != 0 && status == MM_OK)
@@ -244,15 +242,15 @@ mm_status mm_packed_writer_end(mm_packed_writer **writer, mm_status status)
 
 /* ---- in one go --------------------------------------------------------- */
 
-static mm_status put_split(mm_packed_writer *w, const mm_split *split)
+static mm_status put_half(mm_packed_writer *w, const mm_half *half)
 {
-    if (split->n_images == 0)
+    if (half->n_images == 0)
         return MM_OK;
-    if (split->storage == MM_STORED_PIXELS)
-        return mm_packed_writer_put(w, split, 0, split->pixels,
-                                    mm_split_n_bytes(split));
-    return mm_packed_writer_put(w, split, 0, split->bytes,
-                                split->offsets[split->n_images]);
+    if (half->storage == MM_STORED_PIXELS)
+        return mm_packed_writer_write(w, half, 0, half->pixels,
+                                      mm_half_n_bytes(half));
+    return mm_packed_writer_write(w, half, 0, half->bytes,
+                                  half->offsets[half->n_images]);
 }
 
 mm_status mm_dataset_file_write(const char *path, const mm_dataset *dataset,
@@ -260,8 +258,8 @@ mm_status mm_dataset_file_write(const char *path, const mm_dataset *dataset,
 {
     mm_packed_writer *w;
     MM_TRY(mm_packed_writer_begin(path, dataset, provenance, &w));
-    mm_status st = put_split(w, &dataset->train);
-    if (st == MM_OK && !dataset->one_split)
-        st = put_split(w, &dataset->test);
-    return mm_packed_writer_end(&w, st);
+    mm_status st = put_half(w, &dataset->train);
+    if (st == MM_OK && !dataset->same_halves)
+        st = put_half(w, &dataset->test);
+    return mm_packed_writer_commit(&w, st);
 }

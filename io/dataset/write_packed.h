@@ -25,10 +25,10 @@ typedef struct mm_packed_writer mm_packed_writer;
 /**
  * Create the file with everything but the images, which have their place.
  *
- * `dataset` tells what there will be: its splits' pixels and bytes are not
+ * `dataset` tells what there will be: its halves' pixels and bytes are not
  * looked at, and its storage may not be files.
  *
- * Memory   Gives *writer, freed by mm_packed_writer_end; keeps `dataset`.
+ * Memory   Gives *writer, freed by mm_packed_writer_commit; keeps `dataset`.
  * Ranks    Local: one rank writes.
  * Errors   MM_E_IO, also where the disk has no room; MM_E_MEMORY.
  */
@@ -36,14 +36,14 @@ mm_status mm_packed_writer_begin(const char *path, const mm_dataset *dataset,
                                  const char *provenance,
                                  mm_packed_writer **writer);
 
-/** Write part of a split's images or bytes: `split` is the data set's train or
+/** Write part of a half's images or bytes: `half` is the data set's train or
  * test. Ranks: local; any thread, also several at once. Errors: MM_E_IO. */
-mm_status mm_packed_writer_put(mm_packed_writer *writer, const mm_split *split,
-                               int64_t off_bytes, const void *data,
-                               int64_t n_bytes);
+mm_status mm_packed_writer_write(mm_packed_writer *writer, const mm_half *half,
+                                 int64_t off_bytes, const void *data,
+                                 int64_t n_bytes);
 
 /** Finish the file, or, unless `status` is MM_OK, remove what there is of it.
  * Gives `status`, or how finishing went. */
-mm_status mm_packed_writer_end(mm_packed_writer **writer, mm_status status);
+mm_status mm_packed_writer_commit(mm_packed_writer **writer, mm_status status);
 
 #endif

@@ -120,8 +120,8 @@ static mm_status read_header(jpeg_file *f, mm_image_decoder *decoder,
                        "pixels",
                        file->where, (long long)file->n_bytes, lib->image_width,
                        lib->image_height);
-    return mm_image_begin(decoder, file, lib->image_width, lib->image_height,
-                          mode, image, &f->pixels);
+    return mm_image_make_room(decoder, file, lib->image_width,
+                              lib->image_height, mode, image, &f->pixels);
 }
 
 static mm_status read_pixels(jpeg_file *f, const mm_image_file *file,

@@ -116,8 +116,8 @@ static mm_status read_header(png_file *f, mm_image_decoder *decoder,
                        "pixels",
                        f->file->where, (long long)f->file->n_bytes,
                        (long long)width, (long long)height);
-    return mm_image_begin(decoder, f->file, width, height, mode, image,
-                          &f->pixels);
+    return mm_image_make_room(decoder, f->file, width, height, mode, image,
+                              &f->pixels);
 }
 
 static mm_status read_pixels(png_file *f, const mm_image *image)

@@ -145,8 +145,8 @@ static mm_status read_file(pnm_file *f, mm_image_decoder *decoder,
     pm_setusermessagefn(print_nothing);
     pnm_readpaminit(f->stream, &f->header, sizeof f->header);
     MM_TRY(check_length(f));
-    MM_TRY(mm_image_begin(decoder, f->file, f->header.width, f->header.height,
-                          mode_of(f), image, &pixels));
+    MM_TRY(mm_image_make_room(decoder, f->file, f->header.width,
+                              f->header.height, mode_of(f), image, &pixels));
     f->row = pnm_allocpamrow(&f->header);
     bool wide = image->mode == MM_IMAGE_GREY_16;
     for (int y = 0; y < f->header.height; y++) {

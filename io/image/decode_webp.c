@@ -25,8 +25,8 @@ mm_status mm_image_decode_webp(mm_image_decoder *decoder,
         return fail(file, "no header that can be read");
     mm_image_mode mode = features.has_alpha ? MM_IMAGE_RGBA : MM_IMAGE_RGB;
     uint8_t *pixels;
-    MM_TRY(mm_image_begin(decoder, file, features.width, features.height, mode,
-                          image, &pixels));
+    MM_TRY(mm_image_make_room(decoder, file, features.width, features.height,
+                              mode, image, &pixels));
 
     /* As Pillow does: the first picture of an animation, on its canvas. */
     const WebPData data = {file->bytes, (size_t)file->n_bytes};

@@ -29,9 +29,10 @@ typedef struct mm_image_file {
  * Errors   MM_E_FORMAT for a size below 1 or above MM_IMAGE_MAX_PIXELS;
  *          MM_E_MEMORY.
  */
-mm_status mm_image_begin(mm_image_decoder *decoder, const mm_image_file *file,
-                         int64_t width, int64_t height, mm_image_mode mode,
-                         mm_image *image, uint8_t **pixels);
+mm_status mm_image_make_room(mm_image_decoder *decoder,
+                             const mm_image_file *file, int64_t width,
+                             int64_t height, mm_image_mode mode,
+                             mm_image *image, uint8_t **pixels);
 
 /* One reader a format; the bytes are known to begin as the format does. */
 mm_status mm_image_decode_jpeg(mm_image_decoder *decoder,

@@ -115,8 +115,8 @@ static inline float from_f8_e8m0(uint8_t byte)
         CONVERT_ALL(in_type, float, convert); \
         break
 
-void mm_convert_to_f32(mm_elem_type type, const void *in, float *out,
-                       int64_t n_elems)
+void mm_elem_to_f32(mm_elem_type type, const void *in, float *out,
+                    int64_t n_elems)
 {
     switch (type) {
         CASE(F64, double, from_number);
@@ -183,8 +183,8 @@ static int64_t first_infinite(const uint16_t *halves, uint16_t infinity,
     return -1;
 }
 
-int64_t mm_convert_from_f32(mm_elem_type type, const float *in, void *out,
-                            int64_t n_elems)
+int64_t mm_elem_from_f32(mm_elem_type type, const float *in, void *out,
+                         int64_t n_elems)
 {
     if (type == MM_ELEM_F16) {
         CONVERT_ALL(float, uint16_t, to_f16);

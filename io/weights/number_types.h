@@ -40,8 +40,8 @@ const char *mm_elem_name(mm_elem_type type);
  * Timing   Blocking.
  * Errors   None; type is not MM_ELEM_OTHER.
  */
-void mm_convert_to_f32(mm_elem_type type, const void *in, float *out,
-                       int64_t n_elems);
+void mm_elem_to_f32(mm_elem_type type, const void *in, float *out,
+                    int64_t n_elems);
 
 /**
  * fp32 to F32, F16 or BF16, rounded to the nearest, ties to even.
@@ -52,8 +52,8 @@ void mm_convert_to_f32(mm_elem_type type, const void *in, float *out,
  * Errors   None; gives the index of the first number that became infinite or
  *          was no finite number, or -1.
  */
-int64_t mm_convert_from_f32(mm_elem_type type, const float *in, void *out,
-                            int64_t n_elems);
+int64_t mm_elem_from_f32(mm_elem_type type, const float *in, void *out,
+                         int64_t n_elems);
 
 /** Index of the first NaN or infinity, or -1. */
 int64_t mm_first_nonfinite(const float *values, int64_t n_elems);

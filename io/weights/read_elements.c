@@ -116,7 +116,7 @@ static mm_status read_piece(mm_weights *w, int bound, int64_t first, int64_t n,
         MM_TRY(mm_checksum_add(&w->sum, bound, first, n,
                                source->has_crc ? bytes : NULL, n * elem_bytes));
     if (bytes != out)
-        mm_convert_to_f32(source->type, bytes, out, n);
+        mm_elem_to_f32(source->type, bytes, out, n);
     int64_t bad = mm_first_nonfinite(out, n);
     if (bad >= 0)
         return mm_fail(

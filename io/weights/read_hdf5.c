@@ -361,7 +361,7 @@ static mm_status open_group(const mm_weights *weights, hid_t file, hid_t *group)
     return MM_OK;
 }
 
-mm_status mm_weights_open_hdf5(mm_weights *weights)
+mm_status mm_weights_read_hdf5(mm_weights *weights)
 {
     hid_t file = MM_H5_NONE, group = MM_H5_NONE;
     bool is_ours = false;

@@ -211,7 +211,7 @@ static mm_status add_entries(mm_weights *weights, entry *entries, int n_entries,
     return MM_OK;
 }
 
-mm_status mm_weights_open_safetensors(mm_weights *weights)
+mm_status mm_weights_read_safetensors(mm_weights *weights)
 {
     char *header = NULL;
     json_t *root = NULL;

@@ -146,7 +146,7 @@ static mm_status read_names(mm_torch_zip *zip, char **data, mm_pickle **pickle,
                                mm_torch_zip_has(zip, "constants.pkl"), names);
 }
 
-mm_status mm_weights_open_torch(mm_weights *weights)
+mm_status mm_weights_read_torch(mm_weights *weights)
 {
     const mm_weights_file *file = weights->file;
     mm_torch_zip *zip = NULL;

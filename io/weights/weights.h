@@ -29,11 +29,14 @@
  *
  * Elements are read directly at their offset in the file and converted to fp32,
  * so that every rank reads its own slice and nothing else. Numbers of any type
- * are read (mm_convert_to_f32); HDF5's must be little-endian F64, F32, F16 or
+ * are read (mm_elem_to_f32); HDF5's must be little-endian F64, F32, F16 or
  * BF16. Tensors of anything else are listed in the table, and an error when
  * they are read.
  */
 typedef struct mm_weights mm_weights;
+
+/** A file with more is not a model: names are compared one by one. */
+enum { MM_MAX_TENSORS = 16384 };
 
 /**
  * Open a file and read its table, not its tensors.
@@ -62,7 +65,7 @@ const char *mm_weights_model(const mm_weights *weights);
 const char *mm_weights_provenance(const mm_weights *weights);
 
 typedef enum mm_weights_kind {
-    MM_WEIGHTS_CHECKPOINT, /* HDF5, written by mm_checkpoint */
+    MM_WEIGHTS_CHECKPOINT, /* HDF5, written by mm_weights_writer */
     MM_WEIGHTS_HDF5,       /* any other HDF5 */
     MM_WEIGHTS_SAFETENSORS,
     MM_WEIGHTS_TORCH_DICT,   /* torch.save of a dictionary */

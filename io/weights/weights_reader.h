@@ -4,15 +4,15 @@
 #include "io/weights/checksum.h"
 #include "io/weights/number_types.h"
 #include "io/weights/weights.h"
+#include "io/weights/weights_index.h"
 
 /**
- * Between weights.c and the readers of formats: a reader fills in the table,
- * where each tensor lies, and the texts; weights_read.c reads the elements.
+ * Between open_weights.c and the readers of formats (read_*.c): a reader fills
+ * in the table, where each tensor lies, and the texts; read_elements.c reads
+ * the elements.
  */
 
 enum {
-    /* A file with more is not a model: names are compared one by one. */
-    MM_MAX_TENSORS = 16384,
     /* Elements are read, summed up and checked in pieces that stay in the
      * cache. */
     MM_WEIGHTS_PIECE_BYTES = 1 << 18
@@ -70,7 +70,9 @@ struct mm_weights {
     char *span;   /* the bytes around a strided tensor, `gathered`; -1: none */
     int gathered;
 
-    const struct mm_weights_index *index; /* while its files are opened */
+    /* While an index's files are opened: the index, and which one it is. */
+    const mm_weights_index *index;
+    int index_file;
 };
 
 /**
@@ -85,21 +87,8 @@ mm_status mm_weights_add(mm_weights *weights, const char *name, int n_dims,
 
 /** The readers: weights->file is open, and the table may hold other files'
  * tensors. They may leave parts filled when they fail; the caller cleans up. */
-mm_status mm_weights_open_hdf5(mm_weights *weights);
-mm_status mm_weights_open_safetensors(mm_weights *weights);
-mm_status mm_weights_open_torch(mm_weights *weights);
-
-/** Open path as weights->file and have its reader read it; `in_index`: one of
- * the kinds that an index may name. */
-mm_status mm_weights_open_file(mm_weights *weights, const char *path,
-                               bool in_index);
-
-/** As a reader, for the index that weights->file is; it opens the others. */
-mm_status mm_weights_open_index(mm_weights *weights);
-
-/** Whether weights->index (not NULL) wants a tensor of weights->file; an error
- * where it does not list it at all. */
-mm_status mm_weights_index_check(const mm_weights *weights, const char *name,
-                                 bool *wanted);
+mm_status mm_weights_read_hdf5(mm_weights *weights);
+mm_status mm_weights_read_safetensors(mm_weights *weights);
+mm_status mm_weights_read_torch(mm_weights *weights);
 
 #endif

@@ -1,6 +1,6 @@
 #include "src/convert/convert.h"
 
-#include "io/weights/write_weights.h"
+#include "io/weights/weights_writer.h"
 #include "src/convert/stream.h"
 
 #include <stdio.h>
@@ -22,7 +22,7 @@ typedef struct engine {
     mm_range own; /* elements of the output */
     float *block;
     char *record;
-    mm_checkpoint *output;
+    mm_weights_writer *output;
 } engine;
 
 /* ---- the request ------------------------------------------------------- */
@@ -191,11 +191,10 @@ static mm_status create_output(engine *e)
 {
     const mm_convert_request *r = e->request;
     if (is_safetensors(r))
-        return mm_safetensors_create(e->comm, r->output, &e->plan.output,
-                                     type_of(r->dtype), e->model.config.json,
-                                     e->record, &e->output);
-    return mm_checkpoint_create(e->comm, r->output, &e->plan.output,
-                                &e->output);
+        return mm_safetensors_begin(e->comm, r->output, &e->plan.output,
+                                    type_of(r->dtype), e->model.config.json,
+                                    e->record, &e->output);
+    return mm_checkpoint_begin(e->comm, r->output, &e->plan.output, &e->output);
 }
 
 /** Of all elements, by how far this rank has come. */
@@ -213,7 +212,7 @@ static mm_status copy_own(engine *e)
         int64_t left = e->own.hi - at;
         int64_t n = left < BLOCK_ELEMS ? left : BLOCK_ELEMS;
         MM_TRY(mm_convert_stream_read(e->stream, at, at + n, e->block));
-        MM_TRY(mm_checkpoint_write(e->output, at, at + n, e->block));
+        MM_TRY(mm_weights_writer_write(e->output, at, at + n, e->block));
         at += n;
         show_progress(e, at);
     }
@@ -227,8 +226,8 @@ static mm_status convert(engine *e)
 {
     MM_TRY(create_output(e));
     mm_progress_begin(e->log, "converting", "elements", e->plan.output.n_elems);
-    MM_TRY(mm_checkpoint_commit(&e->output, copy_own(e), e->model.config.json,
-                                e->record));
+    MM_TRY(mm_weights_writer_commit(&e->output, copy_own(e),
+                                    e->model.config.json, e->record));
     mm_progress_update(e->log, e->plan.output.n_elems, NULL);
     mm_progress_end(e->log);
     if (!e->plan.has_text && is_safetensors(e->request))

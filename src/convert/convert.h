@@ -26,7 +26,7 @@ typedef struct mm_convert_request {
  * Repeat   Same bytes for any number of ranks.
  * Errors   The same on every rank; MM_E_ARG for a request that cannot be meant;
  *          else as mm_convert_source_open, mm_convert_model_find,
- *          mm_convert_plan_make, mm_checkpoint_commit, mm_weights_verify.
+ *          mm_convert_plan_make, mm_weights_writer_commit, mm_weights_verify.
  *          Nothing is written then; an earlier output stays.
  */
 mm_status mm_convert(mm_comm *comm, mm_log *log,

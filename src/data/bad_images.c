@@ -4,18 +4,18 @@
 #include <string.h>
 
 struct mm_bad_images {
-    bool *known; /* [n_images of the split] what rank 0 has named */
+    bool *known; /* [n_images of the half] what rank 0 has named */
     int64_t n_known;
     mm_bad_image *noted; /* here, since the last time of sharing */
     int64_t n_noted, capacity;
 };
 
-mm_status mm_bad_images_create(const mm_split *split, mm_bad_images **bad)
+mm_status mm_bad_images_create(const mm_half *half, mm_bad_images **bad)
 {
     mm_bad_images *b = calloc(1, sizeof *b);
     *bad = b;
     if (b)
-        b->known = calloc((size_t)split->n_images + 1, sizeof *b->known);
+        b->known = calloc((size_t)half->n_images + 1, sizeof *b->known);
     if (b && b->known)
         return MM_OK;
     mm_bad_images_destroy(bad);

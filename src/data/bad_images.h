@@ -12,7 +12,7 @@ typedef struct mm_bad_image {
 } mm_bad_image;
 
 /**
- * Which images of a split could not be decoded and were skipped: each is named
+ * Which images of a half could not be decoded and were skipped: each is named
  * once, by rank 0, whichever ranks met it how often.
  */
 typedef struct mm_bad_images mm_bad_images;
@@ -22,7 +22,7 @@ typedef struct mm_bad_images mm_bad_images;
  * Ranks    Local.
  * Errors   MM_E_MEMORY.
  */
-mm_status mm_bad_images_create(const mm_split *split, mm_bad_images **bad);
+mm_status mm_bad_images_create(const mm_half *half, mm_bad_images **bad);
 void mm_bad_images_destroy(mm_bad_images **bad);
 
 /** Note images that this rank met. Memory: copies. Errors: MM_E_MEMORY. */

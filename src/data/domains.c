@@ -12,7 +12,7 @@
 /** Where the noise of one image comes from. */
 typedef struct noise_source {
     mm_rng_key key;
-    uint64_t sample; /* in the data set's own order, test split apart */
+    uint64_t sample; /* in the data set's own order, test half apart */
 } noise_source;
 
 /** One kind of change: image to out, which has as many bytes. */
@@ -122,12 +122,12 @@ mm_status mm_domains_check(const char *const *names, int n_names)
     return MM_OK;
 }
 
-/** Whether a domain turns the split's images; all of them must agree where
+/** Whether a domain turns the half's images; all of them must agree where
  * images are not square. */
-static mm_status check_sides(const mm_dataset *source, const mm_split *split,
+static mm_status check_sides(const mm_dataset *source, const mm_half *half,
                              const mm_domains_plan *plan)
 {
-    if (split->height == split->width)
+    if (half->height == half->width)
         return MM_OK;
     for (int i = 1; i < plan->n_names; i++) {
         bool swaps = find_kind(plan->names[i])->swaps_sides;
@@ -136,7 +136,7 @@ static mm_status check_sides(const mm_dataset *source, const mm_split *split,
                            "domains %s and %s of %s would have images of two "
                            "sizes: %lld x %lld is not square",
                            plan->names[0], plan->names[i], source->name,
-                           (long long)split->height, (long long)split->width);
+                           (long long)half->height, (long long)half->width);
     }
     return MM_OK;
 }
@@ -160,19 +160,19 @@ static mm_status check_source(const mm_dataset *source,
     return check_sides(source, &source->test, plan);
 }
 
-/** The images of one split that are kept, and where they go. */
+/** The images of one half that are kept, and where they go. */
 typedef struct expansion {
-    const mm_split *from;
+    const mm_half *from;
     const int64_t *kept; /* [n_kept] indices into `from` */
     int64_t n_kept;
-    uint64_t first_sample; /* keeps the splits' noise apart */
-    mm_split *to;
+    uint64_t first_sample; /* keeps the halves' noise apart */
+    mm_half *to;
 } expansion;
 
 static mm_status allocate(const expansion *e, const mm_domains_plan *plan)
 {
-    const mm_split *from = e->from;
-    mm_split *to = e->to;
+    const mm_half *from = e->from;
+    mm_half *to = e->to;
     bool many = plan->n_names > 0;
     bool swaps = many && find_kind(plan->names[0])->swaps_sides;
     to->n_images = e->n_kept * (many ? plan->n_names : 1);
@@ -200,8 +200,8 @@ static mm_status expand(const expansion *e, const mm_domains_plan *plan,
     const domain_kind *kind =
         plan->n_names > 0 ? find_kind(plan->names[domain]) : &kinds[0];
     noise_source noise = {mm_rng_key_of(plan->seed, MM_RNG_DOMAIN), 0};
-    mm_split *to = e->to;
-    /* The split owns its pixels; others see them as constant. */
+    mm_half *to = e->to;
+    /* The half owns its pixels; others see them as constant. */
     uint8_t *pixels = (uint8_t *)(uintptr_t)to->pixels;
     mm_sample_reader *reader;
     mm_image image;
@@ -254,10 +254,10 @@ mm_status mm_domains_make(const mm_dataset *source, const mm_domains_plan *plan,
     const mm_task *task = &kept.tasks[0];
     expansion halves[2] = {
         {&source->train, task->train, task->n_train, 0, &d->train},
-        {&source->test, source->one_split ? NULL : task->test,
-         source->one_split ? 0 : task->n_test, (uint64_t)1 << 40, &d->test},
+        {&source->test, source->same_halves ? NULL : task->test,
+         source->same_halves ? 0 : task->n_test, (uint64_t)1 << 40, &d->test},
     };
-    d->one_split = source->one_split;
+    d->same_halves = source->same_halves;
     d->name = source->name;
     name_domains(source, plan, d);
     MM_TRY_GOTO(st, done, allocate(&halves[0], plan));
@@ -284,11 +284,11 @@ void mm_domains_destroy(mm_dataset **made)
 {
     if (!*made)
         return;
-    mm_split *splits[2] = {&(*made)->train, &(*made)->test};
+    mm_half *halves[2] = {&(*made)->train, &(*made)->test};
     for (int i = 0; i < 2; i++) {
-        free((void *)(uintptr_t)splits[i]->pixels);
-        free(splits[i]->labels);
-        free(splits[i]->domains);
+        free((void *)(uintptr_t)halves[i]->pixels);
+        free(halves[i]->labels);
+        free(halves[i]->domains);
     }
     free(*made);
     *made = NULL;

@@ -12,7 +12,7 @@
  *   rot90     90 degrees counter-clockwise
  *   invert    255 - v
  *   noise     upside down, then 36 + v / 2 + 63 N(0, 1), clipped and rounded;
- *             the noise is a function of (seed, split, sample, pixel)
+ *             the noise is a function of (seed, half, sample, pixel)
  *   pixelate  2 x 2 mean, each mean twice in both directions, transposed
  */
 
@@ -30,7 +30,7 @@ typedef struct mm_domains_plan {
 mm_status mm_domains_check(const char *const *names, int n_names);
 
 /**
- * Make a data set of the plan's domains: in each split all images in the first
+ * Make a data set of the plan's domains: in each half all images in the first
  * domain, then all in the second, and so on, each in the source's order.
  *
  * Memory   Gives *made, freed by mm_domains_destroy (not mm_dataset_close);

@@ -18,19 +18,19 @@ typedef struct hand {
 } hand;
 
 /* One half of the data set: what is kept of it, and what it becomes. */
-typedef struct half {
-    const mm_split *from;
-    mm_split *to;
+typedef struct selection {
+    const mm_half *from;
+    mm_half *to;
     int64_t *kept; /* [n_kept] indices into `from`, ascending */
     int64_t n_kept;
     bool *is_bad; /* [n_kept] */
-} half;
+} selection;
 
 typedef struct packer {
     const mm_pack_plan *plan;
     const mm_dataset *source;
     mm_dataset made; /* names are the source's */
-    half halves[2];
+    selection halves[2];
     mm_packed_writer *writer;
     mm_bad_images *bad[2];
     int64_t n_done, n_bad; /* in this attempt */
@@ -38,7 +38,7 @@ typedef struct packer {
 
 /* ---- what is kept ------------------------------------------------------ */
 
-static mm_status keep(half *h, const mm_split *from, mm_split *to,
+static mm_status keep(selection *h, const mm_half *from, mm_half *to,
                       const int64_t *samples, int64_t n)
 {
     h->from = from;
@@ -63,7 +63,7 @@ static mm_status choose(packer *p)
     mm_task_list list = {0};
     MM_TRY(mm_task_list_make(source, &everything, &list));
     const mm_task *all = &list.tasks[0];
-    int64_t n_test = source->one_split ? 0 : all->n_test;
+    int64_t n_test = source->same_halves ? 0 : all->n_test;
     mm_status st = keep(&p->halves[0], &source->train, &p->made.train,
                         all->train, all->n_train);
     if (st == MM_OK)
@@ -73,7 +73,7 @@ static mm_status choose(packer *p)
     return st;
 }
 
-static void drop_bad(half *h)
+static void drop_bad(selection *h)
 {
     int64_t n = 0;
     for (int64_t i = 0; i < h->n_kept; i++)
@@ -85,16 +85,16 @@ static void drop_bad(half *h)
 
 /* ---- the file's form --------------------------------------------------- */
 
-static void clear_split(mm_split *split)
+static void clear_half(mm_half *half)
 {
-    free(split->labels);
-    free(split->domains);
-    free(split->path_starts);
-    free(split->offsets);
-    *split = (mm_split){0};
+    free(half->labels);
+    free(half->domains);
+    free(half->path_starts);
+    free(half->offsets);
+    *half = (mm_half){0};
 }
 
-static mm_status set_offsets(const half *h, int n_threads)
+static mm_status set_offsets(const selection *h, int n_threads)
 {
     int64_t *offsets = h->to->offsets;
     mm_status worst = MM_OK;
@@ -118,18 +118,18 @@ static mm_status set_offsets(const half *h, int n_threads)
     return MM_OK;
 }
 
-static mm_status set_form(const packer *p, const half *h)
+static mm_status set_form(const packer *p, const selection *h)
 {
-    const mm_split *from = h->from;
-    mm_split *to = h->to;
+    const mm_half *from = h->from;
+    mm_half *to = h->to;
     size_t n = (size_t)h->n_kept + 1; /* never an empty block */
     int64_t size = p->plan->size;
-    *to = (mm_split){.n_images = h->n_kept,
-                     .storage = size ? MM_STORED_PIXELS : MM_STORED_BYTES,
-                     .height = size,
-                     .width = size,
-                     .channels = 3,
-                     .paths = from->paths};
+    *to = (mm_half){.n_images = h->n_kept,
+                    .storage = size ? MM_STORED_PIXELS : MM_STORED_BYTES,
+                    .height = size,
+                    .width = size,
+                    .channels = 3,
+                    .paths = from->paths};
     to->labels = malloc(n * sizeof *to->labels);
     to->domains = from->domains ? malloc(n * sizeof *to->domains) : NULL;
     to->path_starts =
@@ -151,7 +151,7 @@ static mm_status set_form(const packer *p, const half *h)
 
 /* ---- the images -------------------------------------------------------- */
 
-static mm_status create_hand(const packer *p, const half *h, hand *made)
+static mm_status create_hand(const packer *p, const selection *h, hand *made)
 {
     MM_TRY(mm_sample_reader_create(h->from, &made->reader));
     int64_t size = p->plan->size;
@@ -174,7 +174,8 @@ static void destroy_hands(hand **hands, int n)
     *hands = NULL;
 }
 
-static mm_status pack_resized(packer *p, const half *h, hand *with, int64_t i)
+static mm_status pack_resized(packer *p, const selection *h, hand *with,
+                              int64_t i)
 {
     int64_t sample = h->kept[i],
             image_bytes = p->plan->size * p->plan->size * 3;
@@ -186,11 +187,12 @@ static mm_status pack_resized(packer *p, const half *h, hand *with, int64_t i)
         mm_sample_name(h->from, sample, name);
         return mm_fail_within(st, "%s", name);
     }
-    return mm_packed_writer_put(p->writer, h->to, i * image_bytes, with->out,
-                                image_bytes);
+    return mm_packed_writer_write(p->writer, h->to, i * image_bytes, with->out,
+                                  image_bytes);
 }
 
-static mm_status pack_bytes(packer *p, const half *h, hand *with, int64_t i)
+static mm_status pack_bytes(packer *p, const selection *h, hand *with,
+                            int64_t i)
 {
     const uint8_t *bytes;
     int64_t n_bytes, sample = h->kept[i];
@@ -203,7 +205,7 @@ static mm_status pack_bytes(packer *p, const half *h, hand *with, int64_t i)
         mm_sample_name(h->from, sample, name);
         return mm_fail(MM_E_IO, "%s changed while it was packed", name);
     }
-    return mm_packed_writer_put(p->writer, h->to, offsets[i], bytes, n_bytes);
+    return mm_packed_writer_write(p->writer, h->to, offsets[i], bytes, n_bytes);
 }
 
 /* The first failure of a half. */
@@ -219,7 +221,7 @@ static bool may_skip(const packer *p, mm_status st)
 }
 
 /* One thread at a time. */
-static void note_failure(packer *p, const half *h, int64_t i, mm_status st,
+static void note_failure(packer *p, const selection *h, int64_t i, mm_status st,
                          failure *first)
 {
     mm_bad_image bad = {.sample = h->kept[i]};
@@ -237,7 +239,7 @@ static void note_failure(packer *p, const half *h, int64_t i, mm_status st,
     }
 }
 
-static mm_status pack_half(packer *p, const half *h)
+static mm_status pack_half(packer *p, const selection *h)
 {
     int n_threads = p->plan->n_threads;
     hand *hands = calloc((size_t)n_threads, sizeof *hands);
@@ -281,7 +283,7 @@ static mm_status attempt(packer *p, const char *path)
 {
     p->n_done = p->n_bad = 0;
     for (int i = 0; i < 2; i++) {
-        clear_split(p->halves[i].to);
+        clear_half(p->halves[i].to);
         MM_TRY(set_form(p, &p->halves[i]));
     }
     MM_TRY(mm_packed_writer_begin(path, &p->made, p->plan->provenance,
@@ -295,7 +297,7 @@ static mm_status attempt(packer *p, const char *path)
     if (st == MM_OK && p->n_bad == 0)
         mm_progress_end(p->plan->log);
     bool again = st == MM_OK && p->n_bad > 0;
-    st = mm_packed_writer_end(&p->writer, again ? MM_E_FORMAT : st);
+    st = mm_packed_writer_commit(&p->writer, again ? MM_E_FORMAT : st);
     return again ? MM_OK : st;
 }
 
@@ -317,7 +319,7 @@ static mm_status pack_without_bad(packer *p, const char *path)
 static void name_as_source(packer *p)
 {
     const mm_dataset *source = p->source;
-    p->made.one_split = source->one_split;
+    p->made.same_halves = source->same_halves;
     p->made.n_classes = source->n_classes;
     p->made.class_names = source->class_names;
     p->made.n_domains = source->n_domains;
@@ -347,7 +349,7 @@ done:
         free(p.halves[i].kept);
         free(p.halves[i].is_bad);
     }
-    clear_split(&p.made.train);
-    clear_split(&p.made.test);
+    clear_half(&p.made.train);
+    clear_half(&p.made.test);
     return st;
 }

@@ -26,26 +26,26 @@ typedef struct divider {
     int *task_of_class; /* class split: [n_classes] */
 } divider;
 
-static int domain_of(const mm_split *split, int64_t i)
+static int domain_of(const mm_half *half, int64_t i)
 {
-    return split->domains ? split->domains[i] : 0;
+    return half->domains ? half->domains[i] : 0;
 }
 
-static mm_status check_samples(const divider *d, const mm_split *split,
-                               const char *half)
+static mm_status check_samples(const divider *d, const mm_half *half,
+                               const char *name)
 {
-    for (int64_t i = 0; i < split->n_images; i++) {
-        if (split->labels[i] < 0 || split->labels[i] >= d->plan->n_classes)
+    for (int64_t i = 0; i < half->n_images; i++) {
+        if (half->labels[i] < 0 || half->labels[i] >= d->plan->n_classes)
             return mm_fail(MM_E_VALUE,
                            "%s: %s image %lld has label %d, but the head has "
                            "%d rows",
-                           d->dataset->name, half, (long long)i,
-                           split->labels[i], d->plan->n_classes);
-        int domain = domain_of(split, i);
+                           d->dataset->name, name, (long long)i,
+                           half->labels[i], d->plan->n_classes);
+        int domain = domain_of(half, i);
         if (domain < 0 || domain >= d->n_domains)
             return mm_fail(
                 MM_E_VALUE, "%s: %s image %lld is in domain %d of %d",
-                d->dataset->name, half, (long long)i, domain, d->n_domains);
+                d->dataset->name, name, (long long)i, domain, d->n_domains);
     }
     return MM_OK;
 }
@@ -135,16 +135,16 @@ static mm_status fill_classes(const divider *d, int task, mm_task *t)
 }
 
 /** Drop what is beyond the limit of a class and domain. */
-static mm_status apply_limit(const divider *d, const mm_split *split,
+static mm_status apply_limit(const divider *d, const mm_half *half,
                              int64_t limit, int *task_of)
 {
     int64_t n_groups = (int64_t)d->plan->n_classes * d->n_domains;
     int64_t *seen = calloc((size_t)n_groups, sizeof *seen);
     if (!seen)
         return mm_fail(MM_E_MEMORY, "no memory to count samples");
-    for (int64_t i = 0; i < split->n_images; i++) {
-        int64_t group = (int64_t)domain_of(split, i) * d->plan->n_classes +
-                        split->labels[i];
+    for (int64_t i = 0; i < half->n_images; i++) {
+        int64_t group =
+            (int64_t)domain_of(half, i) * d->plan->n_classes + half->labels[i];
         task_of[i] = limit == 0 || seen[group]++ < limit ? EVERY_TASK : NO_TASK;
     }
     free(seen);
@@ -152,7 +152,7 @@ static mm_status apply_limit(const divider *d, const mm_split *split,
 }
 
 /** Of each class, samples floor(t len / n) to floor((t + 1) len / n). */
-static mm_status divide_by_data(const divider *d, const mm_split *split,
+static mm_status divide_by_data(const divider *d, const mm_half *half,
                                 int *task_of)
 {
     size_t n_classes = (size_t)d->plan->n_classes;
@@ -164,13 +164,13 @@ static mm_status divide_by_data(const divider *d, const mm_split *split,
         st = mm_fail(MM_E_MEMORY, "no memory to divide samples");
         goto done;
     }
-    for (int64_t i = 0; i < split->n_images; i++)
+    for (int64_t i = 0; i < half->n_images; i++)
         if (task_of[i] != NO_TASK)
-            length[split->labels[i]]++;
-    for (int64_t i = 0; i < split->n_images; i++) {
+            length[half->labels[i]]++;
+    for (int64_t i = 0; i < half->n_images; i++) {
         if (task_of[i] == NO_TASK)
             continue;
-        int label = split->labels[i];
+        int label = half->labels[i];
         while (seen[label] >= (task[label] + 1) * length[label] / d->n_tasks)
             task[label]++;
         seen[label]++;
@@ -183,40 +183,39 @@ done:
     return st;
 }
 
-static void divide_by_class(const divider *d, const mm_split *split,
-                            int *task_of)
+static void divide_by_class(const divider *d, const mm_half *half, int *task_of)
 {
-    for (int64_t i = 0; i < split->n_images; i++)
+    for (int64_t i = 0; i < half->n_images; i++)
         if (task_of[i] != NO_TASK)
-            task_of[i] = d->task_of_class[split->labels[i]];
+            task_of[i] = d->task_of_class[half->labels[i]];
 }
 
-static void divide_by_domain(const mm_split *split, int *task_of)
+static void divide_by_domain(const mm_half *half, int *task_of)
 {
-    for (int64_t i = 0; i < split->n_images; i++)
+    for (int64_t i = 0; i < half->n_images; i++)
         if (task_of[i] != NO_TASK)
-            task_of[i] = domain_of(split, i);
+            task_of[i] = domain_of(half, i);
 }
 
 /** Task of every sample of one half. */
 static mm_status divide(const divider *d, bool training, int *task_of)
 {
-    const mm_split *split = training ? &d->dataset->train : &d->dataset->test;
+    const mm_half *half = training ? &d->dataset->train : &d->dataset->test;
     MM_TRY(apply_limit(
-        d, split, training ? d->plan->train_a_class : d->plan->test_a_class,
+        d, half, training ? d->plan->train_a_class : d->plan->test_a_class,
         task_of));
     switch (d->plan->strategy) {
     case MM_SPLIT_NONE:
         break;
     case MM_SPLIT_CLASS:
-        divide_by_class(d, split, task_of);
+        divide_by_class(d, half, task_of);
         break;
     case MM_SPLIT_DATA:
         if (training)
-            return divide_by_data(d, split, task_of);
+            return divide_by_data(d, half, task_of);
         break;
     case MM_SPLIT_DOMAIN:
-        divide_by_domain(split, task_of);
+        divide_by_domain(half, task_of);
         break;
     }
     return MM_OK;
@@ -245,9 +244,9 @@ static mm_status collect(const int *task_of, int64_t n_images, int task,
 static mm_status fill_samples(const divider *d, bool training,
                               mm_task_list *list)
 {
-    const mm_split *split = training ? &d->dataset->train : &d->dataset->test;
+    const mm_half *half = training ? &d->dataset->train : &d->dataset->test;
     bool needed = training ? d->plan->need_train : d->plan->need_test;
-    int *task_of = malloc(sizeof *task_of * (size_t)(split->n_images + 1));
+    int *task_of = malloc(sizeof *task_of * (size_t)(half->n_images + 1));
     mm_status st = mm_fail(MM_E_MEMORY, "no memory to divide samples");
     if (!task_of)
         return st;
@@ -256,7 +255,7 @@ static mm_status fill_samples(const divider *d, bool training,
         mm_task *task = &list->tasks[t];
         int64_t *n = training ? &task->n_train : &task->n_test;
         MM_TRY_GOTO(st, done,
-                    collect(task_of, split->n_images, t,
+                    collect(task_of, half->n_images, t,
                             training ? &task->train : &task->test, n));
         if (*n == 0 && needed) {
             st = mm_fail(MM_E_ARG,

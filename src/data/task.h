@@ -17,9 +17,9 @@ typedef struct mm_task {
     int32_t *classes; /* [n_classes] labels = rows of the head, ascending   */
     int32_t *local;   /* [rows of the head] label -> place in classes, or -1 */
     int64_t n_train;
-    int64_t *train; /* [n_train] indices into the training split, ascending */
+    int64_t *train; /* [n_train] indices into the training half, ascending */
     int64_t n_test;
-    int64_t *test; /* [n_test] likewise, test split                        */
+    int64_t *test; /* [n_test] likewise, test half                        */
 } mm_task;
 
 typedef struct mm_task_list {
@@ -34,15 +34,15 @@ typedef struct mm_split_plan {
     int n_classes; /* rows of the head                                */
     int64_t
         train_a_class;    /* most training samples a class and domain; 0: all */
-    int64_t test_a_class; /* likewise, test split                            */
+    int64_t test_a_class; /* likewise, test half                            */
     bool need_train;      /* an empty training half of a task is an error    */
     bool need_test;
 } mm_split_plan;
 
 /**
  * Divide a data set. A class split gives every task its own classes in both
- * splits; a data split divides the training samples, and every task is tested
- * on the whole test split; a domain split divides both by domain; in the last
+ * halves; a data split divides the training samples, and every task is tested
+ * on the whole test half; a domain split divides both by domain; in the last
  * two, a task has all classes. A limit of N a class keeps the first N of each
  * class and domain in the data set's order, before dividing.
  *

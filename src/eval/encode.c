@@ -70,12 +70,12 @@ static mm_status create_feed(encoder *e)
     const mm_encode_plan *p = e->plan;
     int n_threads = mm_comm_n_threads(p->comm);
     mm_feed_plan feed = {
-        .split = p->split,
+        .half = p->half,
         .device = p->device,
         .image_size = p->model->config.image_size,
         .most_images = e->batch,
         .n_workers = p->n_workers < 0
-                         ? mm_feed_default_workers(p->split, n_threads)
+                         ? mm_feed_default_workers(p->half, n_threads)
                          : p->n_workers,
         .n_threads = n_threads,
         .skip_bad = p->bad != NULL,

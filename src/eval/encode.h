@@ -9,7 +9,7 @@
 
 /** What came out for a run of samples of one rank's share, in its order. */
 typedef struct mm_encoded {
-    const int64_t *samples; /* [n] indices into the split             */
+    const int64_t *samples; /* [n] indices into the half             */
     int64_t n;
     const float *features; /* [n, embed_dim] before normalising      */
     const float *logits;   /* [n, n_classes], or NULL without a head */
@@ -22,7 +22,7 @@ typedef struct mm_encode_plan {
     mm_device *device;
     const mm_model *model;
     const mm_head *head; /* or NULL: features only */
-    const mm_split *split;
+    const mm_half *half;
     const int64_t *samples; /* [n_samples] the same on every rank */
     int64_t n_samples;
     int64_t batch_size; /* images at a time on a rank */

@@ -181,7 +181,7 @@ mm_status mm_evaluate(const mm_evaluate_plan *plan, mm_task_score *scores)
         .device = plan->device,
         .model = plan->model,
         .head = plan->head,
-        .split = &plan->dataset->test,
+        .half = &plan->dataset->test,
         .samples = e.samples,
         .n_samples = e.n_samples,
         .batch_size = plan->batch_size,

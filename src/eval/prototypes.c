@@ -7,7 +7,7 @@
 /* ---- class means ------------------------------------------------------- */
 
 typedef struct sums {
-    const mm_split *split;
+    const mm_half *half;
     int64_t embed_dim;
     double *rows;      /* [n_classes, embed_dim] */
     double *direction; /* [embed_dim] */
@@ -23,7 +23,7 @@ static mm_status take(void *context, const mm_encoded *encoded)
             return mm_fail(MM_E_VALUE, "image %lld has features of length 0",
                            (long long)encoded->samples[i]);
         double *row =
-            s->rows + s->split->labels[encoded->samples[i]] * s->embed_dim;
+            s->rows + s->half->labels[encoded->samples[i]] * s->embed_dim;
         for (int64_t j = 0; j < s->embed_dim; j++)
             row[j] += s->direction[j];
     }
@@ -49,7 +49,7 @@ mm_status mm_prototypes_make(const mm_encode_plan *plan, const mm_task *task,
                              double scale, mm_head *head)
 {
     int64_t n_classes = task->n_classes;
-    sums s = {.split = plan->split, .embed_dim = plan->model->config.embed_dim};
+    sums s = {.half = plan->half, .embed_dim = plan->model->config.embed_dim};
     mm_status st = MM_OK;
     s.rows = calloc((size_t)(n_classes * s.embed_dim), sizeof *s.rows);
     s.direction = calloc((size_t)s.embed_dim, sizeof *s.direction);

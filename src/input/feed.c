@@ -83,7 +83,7 @@ static mm_status prepare(mm_feed *f, hand *h, const slot *s, int64_t i)
     if (st == MM_OK)
         return MM_OK;
     char name[MM_SAMPLE_NAME_BYTES];
-    mm_sample_name(p->split, sample, name);
+    mm_sample_name(p->half, sample, name);
     return mm_fail_within(st, "%s", name);
 }
 
@@ -188,7 +188,7 @@ static mm_status create_hands(mm_feed *f)
     if (!f->hands)
         return mm_fail(MM_E_MEMORY, "no memory to read images");
     for (int i = 0; i < f->n_hands; i++) {
-        MM_TRY(mm_sample_reader_create(f->plan.split, &f->hands[i].reader));
+        MM_TRY(mm_sample_reader_create(f->plan.half, &f->hands[i].reader));
         MM_TRY(mm_transform_create(f->plan.image_size, &f->hands[i].transform));
     }
     return MM_OK;
@@ -227,7 +227,7 @@ mm_status mm_feed_create(const mm_feed_plan *plan, mm_feed **feed)
         return mm_fail(MM_E_MEMORY, "no memory to read images");
     f->plan = *plan;
     f->image_bytes = plan->image_size * plan->image_size * 3;
-    f->piece = plan->split->storage == MM_STORED_PIXELS ? PIXELS_PIECE : 1;
+    f->piece = plan->half->storage == MM_STORED_PIXELS ? PIXELS_PIECE : 1;
     f->n_hands = plan->n_workers ? plan->n_workers + 1 : plan->n_threads;
     f->n_slots = plan->n_workers ? N_SLOTS : 2;
     pthread_mutex_init(&f->lock, NULL);
@@ -274,10 +274,10 @@ void mm_feed_destroy(mm_feed **feed)
     *feed = NULL;
 }
 
-int mm_feed_default_workers(const mm_split *split, int n_threads)
+int mm_feed_default_workers(const mm_half *half, int n_threads)
 {
     enum { MOST = 16 };
-    if (split->storage == MM_STORED_PIXELS)
+    if (half->storage == MM_STORED_PIXELS)
         return 0;
     return n_threads < MOST ? n_threads : MOST;
 }

@@ -7,7 +7,7 @@
 
 /** What a feed prepares, and how. */
 typedef struct mm_feed_plan {
-    const mm_split *split;
+    const mm_half *half;
     mm_device *device; /* that the images will be copied to */
     int64_t image_size;
     int64_t most_images; /* of a batch */
@@ -39,7 +39,7 @@ typedef struct mm_feed mm_feed;
 
 /**
  * Memory   Gives *feed, freed by mm_feed_destroy, which ends its threads; keeps
- *          plan->split and plan->device. All memory is taken here, but for what
+ *          plan->half and plan->device. All memory is taken here, but for what
  *          an image needs that is larger than any before.
  * Ranks    Local.
  * Errors   MM_E_MEMORY; MM_E_IO where the system refuses a thread.
@@ -47,9 +47,9 @@ typedef struct mm_feed mm_feed;
 mm_status mm_feed_create(const mm_feed_plan *plan, mm_feed **feed);
 void mm_feed_destroy(mm_feed **feed);
 
-/** A number of workers for a split where a user has not chosen one: none for
+/** A number of workers for a half where a user has not chosen one: none for
  * raw pixels, which are cheap; else one for each of the rank's threads. */
-int mm_feed_default_workers(const mm_split *split, int n_threads);
+int mm_feed_default_workers(const mm_half *half, int n_threads);
 
 /** Whether another batch can be asked for now. */
 bool mm_feed_has_room(const mm_feed *feed);

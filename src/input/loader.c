@@ -38,7 +38,7 @@ mm_status mm_loader_create(const mm_loader_plan *plan, mm_loader **loader)
                               &l->label_memory));
     l->labels = l->label_memory;
     mm_feed_plan feed = {
-        .split = plan->split,
+        .half = plan->half,
         .device = plan->device,
         .image_size = plan->image_size,
         .most_images = l->most_images,
@@ -173,7 +173,7 @@ mm_status mm_loader_batch(mm_loader *l, int64_t step, mm_batch *batch)
     ask_ahead(l);
     MM_TRY(st);
     for (int64_t i = 0; i < fed.n_images; i++)
-        l->labels[i] = l->task->local[l->plan.split->labels[fed.samples[i]]];
+        l->labels[i] = l->task->local[l->plan.half->labels[fed.samples[i]]];
     batch->n_images = fed.n_images;
     batch->images = fed.images;
     batch->n_bad = fed.n_bad;

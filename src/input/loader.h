@@ -8,7 +8,7 @@
 
 /** What a loader draws from, and how. */
 typedef struct mm_loader_plan {
-    const mm_split *split;
+    const mm_half *half;
     mm_device *device; /* that batches will be copied to */
     int64_t image_size;
     int64_t batch_size; /* global */
@@ -46,7 +46,7 @@ typedef struct mm_batch {
 typedef struct mm_loader mm_loader;
 
 /**
- * Memory   Gives *loader, freed by mm_loader_destroy; keeps plan->split and
+ * Memory   Gives *loader, freed by mm_loader_destroy; keeps plan->half and
  *          plan->device. All memory that batches need is taken here, but for
  *          the index of a larger task and what mm_feed needs.
  * Ranks    Local.

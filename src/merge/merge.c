@@ -2,7 +2,7 @@
 
 #include "io/file.h"
 #include "io/weights/weights.h"
-#include "io/weights/write_weights.h"
+#include "io/weights/weights_writer.h"
 #include "src/merge/merge_plan.h"
 #include "src/merge/merge_report.h"
 #include "src/merge/pipeline.h"
@@ -25,7 +25,7 @@ typedef struct engine {
     mm_weights **inputs; /* [n_inputs] */
     mm_merge_plan plan;
     mm_range own; /* elements of the output */
-    mm_checkpoint *checkpoint;
+    mm_weights_writer *checkpoint;
 
     mm_pipeline *pipeline;
     int64_t *n_won; /* [n_inputs] */
@@ -196,8 +196,9 @@ static mm_status write_results(engine *e, bool all)
             return MM_OK;
         if (result.winner)
             count_winners(e, result.winner, result.n_elems);
-        MM_TRY(mm_checkpoint_write(e->checkpoint, result.lo,
-                                   result.lo + result.n_elems, result.merged));
+        MM_TRY(mm_weights_writer_write(e->checkpoint, result.lo,
+                                       result.lo + result.n_elems,
+                                       result.merged));
     }
 }
 
@@ -237,7 +238,7 @@ static mm_status copy_block(engine *e, int64_t lo, int64_t n_elems)
     float *values;
     MM_TRY(host_block(e, MM_PIPELINE_BASE, &values));
     MM_TRY(mm_weights_read(e->pretrained, lo, lo + n_elems, values));
-    return mm_checkpoint_write(e->checkpoint, lo, lo + n_elems, values);
+    return mm_weights_writer_write(e->checkpoint, lo, lo + n_elems, values);
 }
 
 /** Of all elements, by how far this rank has come. */
@@ -284,16 +285,16 @@ static mm_status commit(engine *e, mm_status st)
     const mm_merge_result result = {e->plan.folded.n_elems, e->n_won};
     if (st == MM_OK)
         st = mm_merge_record(e->request, &result, &record);
-    st = mm_checkpoint_commit(&e->checkpoint, st,
-                              mm_weights_model(e->pretrained), record);
+    st = mm_weights_writer_commit(&e->checkpoint, st,
+                                  mm_weights_model(e->pretrained), record);
     free(record);
     return st;
 }
 
 static mm_status write_merged(engine *e)
 {
-    MM_TRY(mm_checkpoint_create(e->comm, e->request->output, e->plan.output,
-                                &e->checkpoint));
+    MM_TRY(mm_checkpoint_begin(e->comm, e->request->output, e->plan.output,
+                               &e->checkpoint));
     mm_progress_begin(e->log, "merging", "elements", e->plan.output->n_elems);
     mm_status st = mm_comm_agree(e->comm, merge_own(e));
     if (st == MM_OK)

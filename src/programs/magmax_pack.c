@@ -71,7 +71,7 @@ static void report(const mm_job *job, const char *path, const mm_dataset *d,
     char what[96], skipped[64] = "";
     snprintf(what, sizeof what, "%lld training and %lld test",
              (long long)n->n_train, (long long)n->n_test);
-    if (d->one_split)
+    if (d->same_halves)
         snprintf(what, sizeof what, "%lld", (long long)n->n_train);
     if (n->n_skipped)
         snprintf(skipped, sizeof skipped, "; %lld skipped",

@@ -61,12 +61,12 @@ mm_status mm_workload_open_dataset(const mm_job *job, mm_workload *work)
     return MM_OK;
 }
 
-mm_status mm_workload_open_bad(const mm_job *job, const mm_split *split,
+mm_status mm_workload_open_bad(const mm_job *job, const mm_half *half,
                                mm_workload *work)
 {
     if (!mm_options_flag(job->options, "skip-bad-images"))
         return MM_OK;
-    return mm_comm_agree(job->comm, mm_bad_images_create(split, &work->bad));
+    return mm_comm_agree(job->comm, mm_bad_images_create(half, &work->bad));
 }
 
 int mm_workload_n_workers(const mm_options *options)

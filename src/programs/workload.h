@@ -127,8 +127,8 @@ mm_status mm_workload_open_dataset(const mm_job *job, mm_workload *work);
 mm_status mm_workload_open_tasks(const mm_job *job, bool for_training,
                                  mm_workload *work);
 
-/** Prepare for --skip-bad-images, which may be off, in `split`. As above. */
-mm_status mm_workload_open_bad(const mm_job *job, const mm_split *split,
+/** Prepare for --skip-bad-images, which may be off, in `half`. As above. */
+mm_status mm_workload_open_bad(const mm_job *job, const mm_half *half,
                                mm_workload *work);
 
 void mm_workload_close(mm_workload *work);

@@ -2,7 +2,7 @@
 
 #include "io/weights/checksum.h"
 #include "io/weights/weights.h"
-#include "io/weights/write_weights.h"
+#include "io/weights/weights_writer.h"
 #include "src/base/clock.h"
 #include "src/input/loader.h"
 #include "src/train/schedule.h"
@@ -287,7 +287,7 @@ static mm_status prepare_local(sequence *s)
     }
     int n_threads = mm_comm_n_threads(plan->comm);
     mm_loader_plan loader = {
-        .split = &plan->dataset->train,
+        .half = &plan->dataset->train,
         .device = plan->device,
         .image_size = s->model->config.image_size,
         .batch_size = plan->batch_size,

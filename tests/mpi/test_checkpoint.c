@@ -1,7 +1,7 @@
 /* Checkpoints written and read by 1 to 4 ranks. */
 #include "comm/partition.h"
 #include "io/weights/weights.h"
-#include "io/weights/write_weights.h"
+#include "io/weights/weights_writer.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -146,18 +146,18 @@ static uLong file_crc(const char *path)
 static void the_file_is_the_same_for_any_number_of_ranks(void **state)
 {
     scene *s = *state;
-    mm_checkpoint *checkpoint;
+    mm_weights_writer *checkpoint;
     assert_int_equal(save(s), MM_OK);
     uLong together = file_crc(s->path);
     for (int writer = 0; writer < s->n_ranks; writer++) {
         remove_file(s);
         assert_int_equal(
-            mm_checkpoint_create(s->comm, s->path, &s->table, &checkpoint),
+            mm_checkpoint_begin(s->comm, s->path, &s->table, &checkpoint),
             MM_OK);
-        mm_status st = mm_checkpoint_write(
+        mm_status st = mm_weights_writer_write(
             checkpoint, 0, s->rank == writer ? s->table.n_elems : 0, s->values);
         assert_int_equal(
-            mm_checkpoint_commit(&checkpoint, st, "{}", "{\"seed\": 5}"),
+            mm_weights_writer_commit(&checkpoint, st, "{}", "{\"seed\": 5}"),
             MM_OK);
         assert_int_equal(file_crc(s->path), together);
     }
@@ -167,20 +167,21 @@ static void the_file_is_the_same_for_any_number_of_ranks(void **state)
 static void uneven_ranges_in_odd_pieces_make_the_same_file(void **state)
 {
     scene *s = *state;
-    mm_checkpoint *checkpoint;
+    mm_weights_writer *checkpoint;
     int64_t n = s->table.n_elems;
     /* The last rank writes nearly all; with three or more, one writes none. */
     int64_t lo = s->rank == 0 ? 0 : 999;
     int64_t hi = s->rank == s->n_ranks - 1 ? n : 999;
     assert_int_equal(
-        mm_checkpoint_create(s->comm, s->path, &s->table, &checkpoint), MM_OK);
+        mm_checkpoint_begin(s->comm, s->path, &s->table, &checkpoint), MM_OK);
     mm_status st = MM_OK;
     for (int64_t at = lo; st == MM_OK && at < hi; at += 70001) {
         int64_t end = at + 70001 < hi ? at + 70001 : hi;
-        st = mm_checkpoint_write(checkpoint, at, end, s->values + at);
+        st = mm_weights_writer_write(checkpoint, at, end, s->values + at);
     }
     assert_int_equal(
-        mm_checkpoint_commit(&checkpoint, st, "{}", "{\"seed\": 5}"), MM_OK);
+        mm_weights_writer_commit(&checkpoint, st, "{}", "{\"seed\": 5}"),
+        MM_OK);
     assert_null(checkpoint);
     float *all = malloc((size_t)n * sizeof *all);
     assert_int_equal(mm_weights_load(s->path, &s->table, all), MM_OK);
@@ -192,15 +193,15 @@ static void uneven_ranges_in_odd_pieces_make_the_same_file(void **state)
 static void a_gap_between_the_ranks_is_an_error(void **state)
 {
     scene *s = *state;
-    mm_checkpoint *checkpoint;
+    mm_weights_writer *checkpoint;
     mm_range share = mm_partition(s->table.n_elems, s->rank, s->n_ranks);
     if (s->rank == s->n_ranks - 1)
         share.lo++;
     assert_int_equal(
-        mm_checkpoint_create(s->comm, s->path, &s->table, &checkpoint), MM_OK);
-    mm_status st = mm_checkpoint_write(checkpoint, share.lo, share.hi,
-                                       s->values + share.lo);
-    assert_int_equal(mm_checkpoint_commit(&checkpoint, st, NULL, NULL),
+        mm_checkpoint_begin(s->comm, s->path, &s->table, &checkpoint), MM_OK);
+    mm_status st = mm_weights_writer_write(checkpoint, share.lo, share.hi,
+                                           s->values + share.lo);
+    assert_int_equal(mm_weights_writer_commit(&checkpoint, st, NULL, NULL),
                      MM_E_ARG);
     expect_no_file(s);
 }
@@ -209,16 +210,16 @@ static void a_failure_of_one_rank_is_returned_by_all(void **state)
 {
     scene *s = *state;
     for (int bad = 0; bad < s->n_ranks; bad++) {
-        mm_checkpoint *checkpoint;
+        mm_weights_writer *checkpoint;
         mm_range share = mm_partition(s->table.n_elems, s->rank, s->n_ranks);
         assert_int_equal(
-            mm_checkpoint_create(s->comm, s->path, &s->table, &checkpoint),
+            mm_checkpoint_begin(s->comm, s->path, &s->table, &checkpoint),
             MM_OK);
-        mm_status st = mm_checkpoint_write(checkpoint, share.lo, share.hi,
-                                           s->values + share.lo);
+        mm_status st = mm_weights_writer_write(checkpoint, share.lo, share.hi,
+                                               s->values + share.lo);
         if (s->rank == bad)
             st = mm_fail(MM_E_DEVICE, "the device is gone");
-        assert_int_equal(mm_checkpoint_commit(&checkpoint, st, NULL, NULL),
+        assert_int_equal(mm_weights_writer_commit(&checkpoint, st, NULL, NULL),
                          MM_E_DEVICE);
         assert_non_null(strstr(mm_fail_message(), "the device is gone"));
         expect_no_file(s);
@@ -242,9 +243,9 @@ static void nan_is_never_written(void **state)
 static void an_unwritable_folder_is_one_error_on_all(void **state)
 {
     scene *s = *state;
-    mm_checkpoint *checkpoint;
+    mm_weights_writer *checkpoint;
     assert_int_equal(
-        mm_checkpoint_create(s->comm, "/none/task.h5", &s->table, &checkpoint),
+        mm_checkpoint_begin(s->comm, "/none/task.h5", &s->table, &checkpoint),
         MM_E_IO);
     assert_null(checkpoint);
     assert_non_null(strstr(mm_fail_message(), "/none/task.h5"));
@@ -351,18 +352,18 @@ static void pieces_may_come_in_any_order(void **state)
 
 static mm_status save_safetensors(scene *s, mm_elem_type type, int64_t piece)
 {
-    mm_checkpoint *checkpoint;
+    mm_weights_writer *checkpoint;
     mm_range share = mm_partition(s->table.n_elems, s->rank, s->n_ranks);
     mm_status st =
-        mm_safetensors_create(s->comm, s->path, &s->table, type, "{\"a\": 1}",
-                              "{\"b\": \"\\n\"}", &checkpoint);
+        mm_safetensors_begin(s->comm, s->path, &s->table, type, "{\"a\": 1}",
+                             "{\"b\": \"\\n\"}", &checkpoint);
     if (st != MM_OK)
         return st;
     for (int64_t lo = share.lo; st == MM_OK && lo < share.hi; lo += piece) {
         int64_t hi = lo + piece < share.hi ? lo + piece : share.hi;
-        st = mm_checkpoint_write(checkpoint, lo, hi, s->values + lo);
+        st = mm_weights_writer_write(checkpoint, lo, hi, s->values + lo);
     }
-    return mm_checkpoint_commit(&checkpoint, st, NULL, NULL);
+    return mm_weights_writer_commit(&checkpoint, st, NULL, NULL);
 }
 
 /* What is written as `type` and read again. */
@@ -371,8 +372,8 @@ static float through(mm_elem_type type, float value)
     uint16_t half;
     if (type == MM_ELEM_F32)
         return value;
-    mm_convert_from_f32(type, &value, &half, 1);
-    mm_convert_to_f32(type, &half, &value, 1);
+    mm_elem_from_f32(type, &value, &half, 1);
+    mm_elem_to_f32(type, &half, &value, 1);
     return value;
 }
 
@@ -409,7 +410,7 @@ static void safetensors_written_by_ranks_are_read(void **state)
 static void safetensors_that_cannot_be_leave_no_file(void **state)
 {
     scene *s = *state;
-    mm_checkpoint *checkpoint;
+    mm_weights_writer *checkpoint;
     int64_t last = s->table.n_elems - 1;
     float kept = s->values[last];
     s->values[last] = 65520;
@@ -425,11 +426,10 @@ static void safetensors_that_cannot_be_leave_no_file(void **state)
     assert_int_equal(save_safetensors(s, MM_ELEM_F64, last), MM_E_ARG);
     expect_no_file(s);
     /* A gap between the pieces. */
-    assert_int_equal(mm_safetensors_create(s->comm, s->path, &s->table,
-                                           MM_ELEM_F32, NULL, NULL,
-                                           &checkpoint),
+    assert_int_equal(mm_safetensors_begin(s->comm, s->path, &s->table,
+                                          MM_ELEM_F32, NULL, NULL, &checkpoint),
                      MM_OK);
-    assert_int_equal(mm_checkpoint_commit(&checkpoint, MM_OK, NULL, NULL),
+    assert_int_equal(mm_weights_writer_commit(&checkpoint, MM_OK, NULL, NULL),
                      MM_E_ARG);
     expect_no_file(s);
 }
@@ -439,17 +439,17 @@ static void safetensors_of_any_bytes_are_utf8(void **state)
 {
     scene *s = *state;
     mm_tensor_table odd = {0};
-    mm_checkpoint *checkpoint;
+    mm_weights_writer *writer;
     mm_weights *weights;
     const mm_range own = mm_partition(2, mm_comm_rank(s->comm), s->n_ranks);
     mm_tensor_table_add(&odd, "caf\xe9", 1, (const int64_t[]){1});
     mm_tensor_table_add(&odd, "caf\\xE9", 1, (const int64_t[]){1});
-    assert_int_equal(mm_safetensors_create(s->comm, s->path, &odd, MM_ELEM_F32,
-                                           "{\xff}", "{\"\\\\xE9\": 1}",
-                                           &checkpoint),
+    assert_int_equal(mm_safetensors_begin(s->comm, s->path, &odd, MM_ELEM_F32,
+                                          "{\xff}", "{\"\\\\xE9\": 1}",
+                                          &writer),
                      MM_OK);
-    mm_status st = mm_checkpoint_write(checkpoint, own.lo, own.hi, s->values);
-    assert_int_equal(mm_checkpoint_commit(&checkpoint, st, NULL, NULL), MM_OK);
+    mm_status st = mm_weights_writer_write(writer, own.lo, own.hi, s->values);
+    assert_int_equal(mm_weights_writer_commit(&writer, st, NULL, NULL), MM_OK);
     assert_int_equal(mm_weights_open(s->path, &weights), MM_OK);
     const mm_tensor_table *table = mm_weights_table(weights);
     assert_string_equal(table->tensors[0].name, "caf\\xE9");

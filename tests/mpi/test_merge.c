@@ -6,7 +6,7 @@
 #include "comm/comm.h"
 #include "io/file.h"
 #include "io/weights/weights.h"
-#include "io/weights/write_weights.h"
+#include "io/weights/weights_writer.h"
 #include "src/base/rng.h"
 
 #include <math.h>

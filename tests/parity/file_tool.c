@@ -14,7 +14,7 @@
 #include "io/dataset/dataset.h"
 #include "io/hdf5/array_file.h"
 #include "io/weights/weights.h"
-#include "io/weights/write_weights.h"
+#include "io/weights/weights_writer.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -137,7 +137,7 @@ static mm_status safetensors(const char *type_name, const char *in,
     mm_elem_type type = MM_ELEM_F64;
     mm_comm *comm = NULL;
     mm_weights *weights = NULL;
-    mm_checkpoint *file = NULL;
+    mm_weights_writer *file = NULL;
     float *values = NULL;
     while (type < MM_ELEM_OTHER && strcmp(mm_elem_name(type), type_name) != 0)
         type++;
@@ -145,12 +145,12 @@ static mm_status safetensors(const char *type_name, const char *in,
     if (st == MM_OK)
         st = mm_comm_create(NULL, NULL, &comm);
     if (st == MM_OK)
-        st = mm_safetensors_create(comm, out, mm_weights_table(weights), type,
-                                   model, provenance, &file);
+        st = mm_safetensors_begin(comm, out, mm_weights_table(weights), type,
+                                  model, provenance, &file);
     if (st == MM_OK) {
-        st = mm_checkpoint_write(file, 0, mm_weights_table(weights)->n_elems,
-                                 values);
-        st = mm_checkpoint_commit(&file, st, NULL, NULL);
+        st = mm_weights_writer_write(
+            file, 0, mm_weights_table(weights)->n_elems, values);
+        st = mm_weights_writer_commit(&file, st, NULL, NULL);
     }
     mm_comm_destroy(&comm);
     free(values);
@@ -166,29 +166,29 @@ static mm_status open_dataset(const char *in, mm_dataset **dataset)
     return mm_dataset_file_open(in, dataset);
 }
 
-static void print_split(const char *name, const mm_split *split,
-                        const char *out, const char *mode)
+static void print_half(const char *name, const mm_half *half, const char *out,
+                       const char *mode)
 {
-    printf("%s %" PRId64 " %" PRId64 " %" PRId64 " %d\n", name, split->n_images,
-           split->height, split->width, split->channels);
+    printf("%s %" PRId64 " %" PRId64 " %" PRId64 " %d\n", name, half->n_images,
+           half->height, half->width, half->channels);
     printf("labels");
-    for (int64_t i = 0; i < split->n_images; i++)
-        printf(" %d", split->labels[i]);
+    for (int64_t i = 0; i < half->n_images; i++)
+        printf(" %d", half->labels[i]);
     printf("\ndomains");
-    for (int64_t i = 0; split->domains && i < split->n_images; i++)
-        printf(" %d", split->domains[i]);
+    for (int64_t i = 0; half->domains && i < half->n_images; i++)
+        printf(" %d", half->domains[i]);
     printf("\n");
-    size_t n_bytes = (size_t)(split->n_images * split->height * split->width *
-                              split->channels);
-    write_raw(out, split->pixels, n_bytes, mode);
+    size_t n_bytes =
+        (size_t)(half->n_images * half->height * half->width * half->channels);
+    write_raw(out, half->pixels, n_bytes, mode);
 }
 
 static mm_status dataset(const char *in, const char *out)
 {
     mm_dataset *d = NULL;
     MM_TRY(open_dataset(in, &d));
-    print_split("train", &d->train, out, "wb");
-    print_split("test", &d->test, out, "ab");
+    print_half("train", &d->train, out, "wb");
+    print_half("test", &d->test, out, "ab");
     printf("classes %d domains %d\n", d->n_classes, d->n_domains);
     for (int i = 0; d->class_names && i < d->n_classes; i++)
         printf("class %s\n", d->class_names[i]);

@@ -323,7 +323,7 @@ class Shards(Case):
         for text, words in (("{\n  \"weight_map\": [", "line 2"),
                             ("{\"weight_map\": []}", "weight_map"),
                             ("{\"a\": \"something\"}", "weight_map"),
-                            ("{\"weight_map\": {\"a\": 7}}", "no string"),
+                            ("{\"weight_map\": {\"a\": 7}}", "not a string"),
                             ("{\"weight_map\": {\"a\": \"x\", \"a\": \"y\"}}",
                              "duplicate")):
             self.index.write_text(text)

@@ -2,7 +2,7 @@
  * an error.
  * ctest: cost=15 unwind */
 #include "io/weights/weights.h"
-#include "io/weights/write_weights.h"
+#include "io/weights/weights_writer.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -215,17 +215,17 @@ static void a_long_model_text_comes_back(void **state)
 static void an_unfinished_file_is_not_read(void **state)
 {
     scene *s = *state;
-    mm_checkpoint *checkpoint;
+    mm_weights_writer *checkpoint;
     char tmp_path[128];
     bool same;
     snprintf(tmp_path, sizeof tmp_path, "%s.tmp", s->damaged);
     unlink(s->damaged);
     assert_int_equal(
-        mm_checkpoint_create(s->comm, s->damaged, &s->table, &checkpoint),
+        mm_checkpoint_begin(s->comm, s->damaged, &s->table, &checkpoint),
         MM_OK);
     assert_int_equal(read_all(s, tmp_path, &same), MM_E_FORMAT);
     assert_non_null(strstr(mm_fail_message(), "not finished"));
-    assert_int_equal(mm_checkpoint_commit(&checkpoint, MM_OK, NULL, NULL),
+    assert_int_equal(mm_weights_writer_commit(&checkpoint, MM_OK, NULL, NULL),
                      MM_E_ARG);
     assert_null(checkpoint);
     assert_int_not_equal(access(tmp_path, F_OK), 0);
@@ -280,19 +280,19 @@ static void a_full_disk_leaves_the_old_file(void **state)
     assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
     assert_true(signal(SIGXFSZ, SIG_IGN) != SIG_ERR);
     for (rlim_t max_bytes = 0; max_bytes < 16000; max_bytes += 500) {
-        mm_checkpoint *checkpoint = NULL;
+        mm_weights_writer *checkpoint = NULL;
         limit = (struct rlimit){max_bytes, old.rlim_max};
         /* Before creating, and between creating and committing. */
         bool late = max_bytes / 500 % 2;
         if (!late)
             setrlimit(RLIMIT_FSIZE, &limit);
         mm_status st =
-            mm_checkpoint_create(s->comm, s->damaged, &s->table, &checkpoint);
+            mm_checkpoint_begin(s->comm, s->damaged, &s->table, &checkpoint);
         setrlimit(RLIMIT_FSIZE, &limit);
         if (st == MM_OK) {
-            st =
-                mm_checkpoint_write(checkpoint, 0, s->table.n_elems, s->values);
-            st = mm_checkpoint_commit(&checkpoint, st, model, provenance);
+            st = mm_weights_writer_write(checkpoint, 0, s->table.n_elems,
+                                         s->values);
+            st = mm_weights_writer_commit(&checkpoint, st, model, provenance);
         }
         setrlimit(RLIMIT_FSIZE, &old);
         if (st != MM_OK) {

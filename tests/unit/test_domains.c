@@ -11,20 +11,20 @@
 
 static char name[] = "data.npz";
 
-/** One split of n images, borrowed pixels and labels. */
+/** One half of n images, borrowed pixels and labels. */
 static mm_dataset dataset_of(uint8_t *pixels, int64_t height, int64_t width,
                              int channels, int32_t *labels, int64_t n)
 {
-    mm_split split = {.n_images = n,
-                      .height = height,
-                      .width = width,
-                      .channels = channels,
-                      .pixels = pixels,
-                      .labels = labels};
-    mm_split none = split;
+    mm_half half = {.n_images = n,
+                    .height = height,
+                    .width = width,
+                    .channels = channels,
+                    .pixels = pixels,
+                    .labels = labels};
+    mm_half none = half;
     none.n_images = 0;
     return (mm_dataset){.name = name,
-                        .train = split,
+                        .train = half,
                         .test = none,
                         .n_classes = 2,
                         .n_domains = 1};
@@ -125,7 +125,7 @@ static void noise_has_the_mean_and_deviation_that_it_says(void **state)
     mm_domains_destroy(&made);
 }
 
-static void noise_is_keyed_on_seed_sample_and_split(void **state)
+static void noise_is_keyed_on_seed_sample_and_half(void **state)
 {
     (void)state;
     uint8_t pixels[2 * 16];
@@ -262,7 +262,7 @@ int main(void)
         cmocka_unit_test(pixelate_averages_blocks_and_transposes),
         cmocka_unit_test(pixelate_averages_what_an_odd_edge_has),
         cmocka_unit_test(noise_has_the_mean_and_deviation_that_it_says),
-        cmocka_unit_test(noise_is_keyed_on_seed_sample_and_split),
+        cmocka_unit_test(noise_is_keyed_on_seed_sample_and_half),
         cmocka_unit_test(
             noise_of_a_sample_does_not_depend_on_which_others_are_kept),
         cmocka_unit_test(domains_follow_each_other_with_labels_repeated),

@@ -16,7 +16,7 @@
 #include <stdio.h>
 
 enum {
-    N_STORED = 40, /* images in the split */
+    N_STORED = 40, /* images in the half */
     N_MINE = 23,   /* of them in the task */
     N_CLASSES = 6,
     SIZE = 6,
@@ -28,11 +28,11 @@ enum {
     MOST_RANKS = 5
 };
 
-/** A split of random pixels and a task of three of its classes. */
+/** A half of random pixels and a task of three of its classes. */
 typedef struct fixture {
     uint8_t pixels[N_STORED * STORED_SIZE * STORED_SIZE * 3];
     int32_t labels[N_STORED];
-    mm_split split;
+    mm_half half;
     int32_t classes[3], local[N_CLASSES];
     int64_t train[N_MINE];
     mm_task task;
@@ -83,19 +83,19 @@ static void fill(fixture *f)
             f->train[n++] = i;
     }
     assert_int_equal(n, N_MINE);
-    f->split = (mm_split){.n_images = N_STORED,
-                          .height = STORED_SIZE,
-                          .width = STORED_SIZE,
-                          .channels = 3,
-                          .pixels = f->pixels,
-                          .what = "training image",
-                          .labels = f->labels};
+    f->half = (mm_half){.n_images = N_STORED,
+                        .height = STORED_SIZE,
+                        .width = STORED_SIZE,
+                        .channels = 3,
+                        .pixels = f->pixels,
+                        .what = "training image",
+                        .labels = f->labels};
     f->task = (mm_task){.n_classes = 3,
                         .classes = f->classes,
                         .local = f->local,
                         .n_train = N_MINE,
                         .train = f->train};
-    f->plan = (mm_loader_plan){.split = &f->split,
+    f->plan = (mm_loader_plan){.half = &f->half,
                                .device = device,
                                .image_size = SIZE,
                                .batch_size = BATCH,
@@ -110,10 +110,10 @@ static mm_image stored_image(const fixture *f, int64_t i)
 {
     mm_sample_reader *reader;
     mm_image image;
-    assert_int_equal(mm_sample_reader_create(&f->split, &reader), MM_OK);
+    assert_int_equal(mm_sample_reader_create(&f->half, &reader), MM_OK);
     assert_int_equal(mm_sample_read(reader, i, &image), MM_OK);
     mm_sample_reader_destroy(&reader);
-    return image; /* raw pixels: those of the split */
+    return image; /* raw pixels: those of the half */
 }
 
 static mm_loader *create(const fixture *f, mm_loader_plan plan,
@@ -383,7 +383,7 @@ static void an_image_without_pixels_fails_with_its_index(void **state)
     fixture f;
     mm_batch batch;
     fill(&f);
-    f.split.height = 0;
+    f.half.height = 0;
     f.plan.shuffle = false;
     f.plan.n_threads = 1;
     f.task.n_train = 1;

@@ -27,13 +27,13 @@ enum {
 
 static const int worker_counts[] = {0, 1, 2, 5};
 
-/** A split of PPM files of several sizes, in memory. */
+/** A half of PPM files of several sizes, in memory. */
 typedef struct fixture {
     uint8_t bytes[N_IMAGES * MOST_FILE_BYTES];
     int64_t offsets[N_IMAGES + 1];
     int32_t labels[N_IMAGES], classes[2], local[2];
     int64_t train[N_IMAGES];
-    mm_split split;
+    mm_half half;
     mm_task task;
     mm_loader_plan plan;
 } fixture;
@@ -78,18 +78,18 @@ static void fill(fixture *f)
     }
     f->offsets[N_IMAGES] = at;
     f->classes[1] = f->local[1] = 1;
-    f->split = (mm_split){.n_images = N_IMAGES,
-                          .storage = MM_STORED_BYTES,
-                          .bytes = f->bytes,
-                          .offsets = f->offsets,
-                          .what = "training image",
-                          .labels = f->labels};
+    f->half = (mm_half){.n_images = N_IMAGES,
+                        .storage = MM_STORED_BYTES,
+                        .bytes = f->bytes,
+                        .offsets = f->offsets,
+                        .what = "training image",
+                        .labels = f->labels};
     f->task = (mm_task){.n_classes = 2,
                         .classes = f->classes,
                         .local = f->local,
                         .n_train = N_IMAGES,
                         .train = f->train};
-    f->plan = (mm_loader_plan){.split = &f->split,
+    f->plan = (mm_loader_plan){.half = &f->half,
                                .device = device,
                                .image_size = SIZE,
                                .batch_size = BATCH,
@@ -185,11 +185,11 @@ static void raw_pixels_are_read_ahead_likewise(void **state)
     static fixture f;
     static seen one;
     fill(&f);
-    f.split.storage = MM_STORED_PIXELS;
-    f.split.pixels = f.bytes;
-    f.split.height = 9;
-    f.split.width = 12;
-    f.split.channels = 3;
+    f.half.storage = MM_STORED_PIXELS;
+    f.half.pixels = f.bytes;
+    f.half.height = 9;
+    f.half.width = 12;
+    f.half.channels = 3;
     assert_all_see_the_same(&f, &one);
 }
 
@@ -274,8 +274,8 @@ static void a_packed_image_is_named_with_the_path_it_had(void **state)
         starts[i] = at;
         at += sprintf(paths + at, "cat/%d.ppm", i) + 1;
     }
-    f.split.paths = paths;
-    f.split.path_starts = starts;
+    f.half.paths = paths;
+    f.half.path_starts = starts;
     f.plan.shuffle = false;
     spoil(&f, 3);
     mm_loader *loader = create(&f, &f.plan);
@@ -319,8 +319,8 @@ static void what_was_read_ahead_can_be_given_up(void **state)
 static void only_encoded_images_get_workers_by_themselves(void **state)
 {
     (void)state;
-    mm_split raw = {.storage = MM_STORED_PIXELS};
-    mm_split files = {.storage = MM_STORED_FILES};
+    mm_half raw = {.storage = MM_STORED_PIXELS};
+    mm_half files = {.storage = MM_STORED_FILES};
     assert_int_equal(mm_feed_default_workers(&raw, 8), 0);
     assert_int_equal(mm_feed_default_workers(&files, 8), 8);
     assert_int_equal(mm_feed_default_workers(&files, 64), 16);

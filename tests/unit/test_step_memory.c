@@ -187,13 +187,13 @@ static long allocations_of_epochs(mm_device *device, int n_workers,
         memcpy(bytes + offsets[i], "P6\n20 20\n255\n", 13);
         train[i] = i;
     }
-    mm_split split = {.n_images = N,
-                      .storage = MM_STORED_BYTES,
-                      .bytes = bytes,
-                      .offsets = offsets,
-                      .labels = labels};
+    mm_half half = {.n_images = N,
+                    .storage = MM_STORED_BYTES,
+                    .bytes = bytes,
+                    .offsets = offsets,
+                    .labels = labels};
     mm_task task = {.local = local, .n_train = N, .train = train};
-    mm_loader_plan plan = {.split = &split,
+    mm_loader_plan plan = {.half = &half,
                            .device = device,
                            .image_size = 16,
                            .batch_size = 5,

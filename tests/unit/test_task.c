@@ -273,7 +273,7 @@ a_task_without_samples_fails_only_where_they_are_needed(void **state)
     mm_task_list_clear(&f.list);
 }
 
-static void an_empty_test_split_fails_only_where_it_is_needed(void **state)
+static void an_empty_test_half_fails_only_where_it_is_needed(void **state)
 {
     (void)state;
     fixture f;
@@ -350,7 +350,7 @@ int main(void)
         cmocka_unit_test(more_tasks_than_classes_fail),
         cmocka_unit_test(
             a_task_without_samples_fails_only_where_they_are_needed),
-        cmocka_unit_test(an_empty_test_split_fails_only_where_it_is_needed),
+        cmocka_unit_test(an_empty_test_half_fails_only_where_it_is_needed),
         cmocka_unit_test(several_tasks_without_a_strategy_fail),
         cmocka_unit_test(a_label_beyond_the_head_fails_with_its_index),
         cmocka_unit_test(a_head_of_another_number_of_named_classes_fails),

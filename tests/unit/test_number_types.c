@@ -1,3 +1,4 @@
+/* Number types of weights files against IEEE 754 by its definition. */
 #include "io/weights/number_types.h"
 
 #include <setjmp.h>
@@ -31,7 +32,7 @@ static void every_half_becomes_its_value(void **state)
     assert_true(in && out);
     for (int i = 0; i < N; i++)
         in[i] = (uint16_t)i;
-    mm_convert_to_f32(MM_ELEM_F16, in, out, N);
+    mm_elem_to_f32(MM_ELEM_F16, in, out, N);
     for (int i = 0; i < N; i++) {
         double expected = value_of_half((unsigned)i);
         if (isnan(expected))
@@ -51,7 +52,7 @@ static void bfloat16_is_the_upper_half_of_a_float(void **state)
     assert_true(in && out);
     for (int i = 0; i < N; i++)
         in[i] = (uint16_t)i;
-    mm_convert_to_f32(MM_ELEM_BF16, in, out, N);
+    mm_elem_to_f32(MM_ELEM_BF16, in, out, N);
     for (int i = 0; i < N; i++) {
         uint32_t bits;
         memcpy(&bits, &out[i], 4);
@@ -66,7 +67,7 @@ static void doubles_are_rounded_to_the_nearest(void **state)
     (void)state;
     const double in[] = {1, 1 + 0x1p-25, 1 + 0x1.8p-24, -0.0, 1e300, 0x1p-149};
     float out[6];
-    mm_convert_to_f32(MM_ELEM_F64, in, out, 6);
+    mm_elem_to_f32(MM_ELEM_F64, in, out, 6);
     assert_true(out[0] == 1 && out[1] == 1 && out[2] == 1 + 0x1p-23f);
     assert_true(signbit(out[3]) && isinf(out[4]) && out[5] == 0x1p-149f);
 }
@@ -90,9 +91,9 @@ static void every_8_bit_float_becomes_its_value(void **state)
     float e4m3[512], e5m2[512], e8m0[512];
     for (int i = 0; i < 512; i++)
         in[i] = (uint8_t)i;
-    mm_convert_to_f32(MM_ELEM_F8_E4M3, in, e4m3, 512);
-    mm_convert_to_f32(MM_ELEM_F8_E5M2, in, e5m2, 512);
-    mm_convert_to_f32(MM_ELEM_F8_E8M0, in, e8m0, 512);
+    mm_elem_to_f32(MM_ELEM_F8_E4M3, in, e4m3, 512);
+    mm_elem_to_f32(MM_ELEM_F8_E5M2, in, e5m2, 512);
+    mm_elem_to_f32(MM_ELEM_F8_E8M0, in, e8m0, 512);
     for (int i = 0; i < 512; i++) {
         int byte = in[i];
         if ((byte & 0x7f) == 0x7f)
@@ -118,7 +119,7 @@ static void every_8_bit_float_becomes_its_value(void **state)
         const type in[] = {__VA_ARGS__};                     \
         enum { COUNT = sizeof in / sizeof *in };             \
         float out[COUNT];                                    \
-        mm_convert_to_f32(elem, in, out, COUNT);             \
+        mm_elem_to_f32(elem, in, out, COUNT);                \
         assert_int_equal(mm_elem_n_bytes(elem), sizeof *in); \
         for (int i = 0; i < COUNT; i++)                      \
             assert_true(out[i] == (float)in[i]);             \
@@ -138,16 +139,16 @@ static void integers_are_rounded_to_the_nearest(void **state)
     const int32_t ties[] = {(1 << 24) + 1, (1 << 24) + 3};
     const uint8_t truths[] = {0, 1, 2, 255};
     float out[4];
-    mm_convert_to_f32(MM_ELEM_I32, ties, out, 2);
+    mm_elem_to_f32(MM_ELEM_I32, ties, out, 2);
     assert_true(out[0] == 0x1p24f && out[1] == 0x1p24f + 4);
-    mm_convert_to_f32(MM_ELEM_BOOL, truths, out, 4);
+    mm_elem_to_f32(MM_ELEM_BOOL, truths, out, 4);
     assert_true(out[0] == 0 && out[1] == 1 && out[2] == 1 && out[3] == 1);
 }
 
 static uint16_t narrowed(mm_elem_type type, float value)
 {
     uint16_t half;
-    mm_convert_from_f32(type, &value, &half, 1);
+    mm_elem_from_f32(type, &value, &half, 1);
     return half;
 }
 
@@ -160,7 +161,7 @@ static void check_rounding(mm_elem_type type, unsigned n_finite)
             uint16_t pair[2] = {(uint16_t)(i | sign),
                                 (uint16_t)((i + 1) | sign)};
             float value[2];
-            mm_convert_to_f32(type, pair, value, 2);
+            mm_elem_to_f32(type, pair, value, 2);
             assert_int_equal(narrowed(type, value[0]), pair[0]);
             if (i + 1 == n_finite)
                 break;
@@ -197,13 +198,13 @@ static void what_becomes_infinite_is_found_at_any_place(void **state)
         float in[M], out[M];
         for (int i = 0; i < M; i++)
             in[i] = i % 2 ? cases[c].largest : -cases[c].largest;
-        assert_int_equal(mm_convert_from_f32(cases[c].type, in, out, M), -1);
+        assert_int_equal(mm_elem_from_f32(cases[c].type, in, out, M), -1);
         for (int i = 0; i < M; i++) {
             float kept = in[i];
             in[i] = i % 3 == 0   ? NAN
                     : i % 3 == 1 ? cases[c].too_large
                                  : -cases[c].too_large;
-            assert_int_equal(mm_convert_from_f32(cases[c].type, in, out, M), i);
+            assert_int_equal(mm_elem_from_f32(cases[c].type, in, out, M), i);
             in[i] = kept;
         }
     }

@@ -1,28 +1,9 @@
+/* What the readers of image formats share: the memory that images are decoded
+ * into. */
+
 #include "io/image/image_decoder.h"
 
-#include <stdbool.h>
 #include <stdlib.h>
-#include <string.h>
-
-/* What a file of a format begins with; '?' in the pattern is any byte. */
-typedef struct format {
-    const char *start;
-    int n_bytes;
-    mm_status (*decode)(mm_image_decoder *decoder, const mm_image_file *file,
-                        mm_image *image);
-} format;
-
-static const format formats[] = {
-    {"\xFF\xD8\xFF", 3, mm_image_decode_jpeg},
-    {"\x89PNG\r\n\x1A\n", 8, mm_image_decode_png},
-    {"RIFF????WEBP", 12, mm_image_decode_webp},
-    {"P1", 2, mm_image_decode_pnm},
-    {"P2", 2, mm_image_decode_pnm},
-    {"P3", 2, mm_image_decode_pnm},
-    {"P4", 2, mm_image_decode_pnm},
-    {"P5", 2, mm_image_decode_pnm},
-    {"P6", 2, mm_image_decode_pnm},
-};
 
 mm_status mm_image_decoder_create(mm_image_decoder **decoder)
 {
@@ -39,31 +20,6 @@ void mm_image_decoder_destroy(mm_image_decoder **decoder)
     free((*decoder)->pixels);
     free(*decoder);
     *decoder = NULL;
-}
-
-static bool begins_with(const mm_image_file *file, const format *f)
-{
-    if (file->n_bytes < f->n_bytes)
-        return false;
-    for (int i = 0; i < f->n_bytes; i++)
-        if (f->start[i] != '?' && file->bytes[i] != (uint8_t)f->start[i])
-            return false;
-    return true;
-}
-
-mm_status mm_image_decode(mm_image_decoder *decoder, const void *bytes,
-                          int64_t n_bytes, const char *where, mm_image *image)
-{
-    mm_image_file file = {bytes, n_bytes, where};
-    if (n_bytes < 1)
-        return mm_fail(MM_E_FORMAT, "%s: the image file is empty", where);
-    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
-        if (begins_with(&file, &formats[i]))
-            return formats[i].decode(decoder, &file, image);
-    return mm_fail(MM_E_FORMAT,
-                   "%s: not an image that is known here (JPEG, PNG, WebP, "
-                   "PPM, PGM, PBM)",
-                   where);
 }
 
 static int channels_of(mm_image_mode mode)
@@ -85,9 +41,10 @@ static int channels_of(mm_image_mode mode)
     return 4;
 }
 
-mm_status mm_image_begin(mm_image_decoder *decoder, const mm_image_file *file,
-                         int64_t width, int64_t height, mm_image_mode mode,
-                         mm_image *image, uint8_t **pixels)
+mm_status mm_image_make_room(mm_image_decoder *decoder,
+                             const mm_image_file *file, int64_t width,
+                             int64_t height, mm_image_mode mode,
+                             mm_image *image, uint8_t **pixels)
 {
     if (width < 1 || height < 1)
         return mm_fail(MM_E_FORMAT, "%s: an image of %lld x %lld has no pixels",
