@@ -43,7 +43,7 @@ static mm_status share_cores(mm_comm *comm, MPI_Comm node)
     mm_status st = MM_MPI(MPI_Allgather(&mine, sizeof mine, MPI_BYTE, all,
                                         sizeof mine, MPI_BYTE, node));
     double share = 0;
-    for (int core = 0; st == MM_OK && core < CPU_SETSIZE; core++) {
+    for (size_t core = 0; st == MM_OK && core < CPU_SETSIZE; core++) {
         if (!CPU_ISSET(core, &mine))
             continue;
         int n_sharing = 0;
@@ -209,15 +209,15 @@ mm_status mm_comm_agree(mm_comm *comm, mm_status status)
     bool all_failed = worst[1] != comm->n_ranks + 1;
 
     struct {
-        int status;
+        mm_status status;
         char text[2048];
     } note = {.status = status};
     if (comm->rank == root)
         strncpy(note.text, mm_fail_message(), sizeof note.text - 1);
     MM_TRY(mm_comm_broadcast(comm, &note, sizeof note, root));
     if (all_failed)
-        return mm_fail((mm_status)note.status, "%s", note.text);
-    return mm_fail((mm_status)note.status, "rank %d: %.2000s", root, note.text);
+        return mm_fail(note.status, "%s", note.text);
+    return mm_fail(note.status, "rank %d: %.2000s", root, note.text);
 }
 
 mm_status mm_comm_barrier(mm_comm *comm)
