@@ -83,8 +83,8 @@ static void make_inputs(inputs *in, mm_device *device,
 
 static void clear_inputs(inputs *in, mm_device *device)
 {
-    mm_host_release(device, &in->images);
-    mm_host_release(device, &in->labels);
+    mm_host_free(device, &in->images);
+    mm_host_free(device, &in->labels);
     free(in->head.weight);
     free(in->task.classes);
 }
@@ -164,7 +164,7 @@ static timing time_training(const mm_step_plan *plan, const mm_model *model,
     samples all = samples_of(r.n_blocks);
     double loss = 0, before_s = 0, total_s = 0;
     must(mm_stepper_create(plan, &stepper));
-    must(mm_stepper_begin_task(stepper, model->theta, &in->head, &in->task));
+    must(mm_stepper_start_task(stepper, model->theta, &in->head, &in->task));
     (void)time_block(stepper, plan->comm, &in->batch, r.block_steps, &loss);
     before_s = mm_stepper_wait_s(stepper);
     for (int i = 0; i < r.n_blocks; i++) {
@@ -221,9 +221,9 @@ static timing time_forward(mm_comm *comm, mm_device *device,
         if (i >= 0)
             add_sample(&all, step_s, flop, comm, device);
     }
-    mm_device_release(device, &theta);
-    mm_device_release(device, &weights);
-    mm_device_release(device, &images);
+    mm_device_free(device, &theta);
+    mm_device_free(device, &weights);
+    mm_device_free(device, &images);
     mm_vit_destroy(&vit);
     mm_stream_destroy(&stream);
     return finish_samples(&all);
@@ -275,7 +275,7 @@ int main(int argc, char **argv)
     int64_t n_images = batch / n_ranks + (rank < batch % n_ranks);
 
     mm_model model = {0};
-    must(mm_model_open(comm, NULL, argv[1], NULL, 1, &model));
+    must(mm_model_init(comm, NULL, argv[1], NULL, 1, &model));
     mm_device *device = NULL;
     must(mm_device_open(argc > 5 ? argv[5] : "cpu", n_threads, &device));
     inputs in = {0};

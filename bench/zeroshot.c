@@ -27,7 +27,7 @@
 #include <sys/resource.h>
 
 /* Enough for as many texts of each length as a large head has. */
-enum { MOST_SHARES = 8, TEXTS_A_SHARE = 2000 };
+enum { MOST_SHARES = 8, TEXTS_PER_SHARE = 2000 };
 
 static void must(mm_status st)
 {
@@ -90,7 +90,7 @@ static void time_share(const mm_zero_shot_plan *all, int64_t share,
     plan.class_names += lo;
     plan.n_classes = all->n_classes * (share + 1) / n_shares - lo;
     double begin_s = mm_clock_s();
-    must(mm_zero_shot_make(&plan, &head, &work));
+    must(mm_head_init_zero_shot(&plan, &head, &work));
     double seconds = mm_clock_s() - begin_s;
     mm_head_clear(&head);
     t->seconds += seconds;
@@ -118,9 +118,9 @@ int main(int argc, char **argv)
     mm_model model = {0};
     mm_device *device = NULL;
     mm_tokenizer *tokenizer = NULL;
-    must(mm_model_open_text(comm, NULL, argv[1], NULL, &model));
+    must(mm_model_init_text(comm, NULL, argv[1], NULL, &model));
     must(mm_device_open("cpu", n_threads, &device));
-    must(mm_tokenizer_open(argv[5], model.config.vocab_size, &tokenizer));
+    must(mm_tokenizer_read(argv[5], model.config.vocab_size, &tokenizer));
     mm_zero_shot_plan plan = {.comm = comm,
                               .device = device,
                               .model = &model,
@@ -131,7 +131,7 @@ int main(int argc, char **argv)
                               .n_prompts = j.n_prompts,
                               .batch_tokens = atoll(argv[4])};
     totals t = {0};
-    int64_t n_shares = j.n_classes * j.n_prompts / TEXTS_A_SHARE;
+    int64_t n_shares = j.n_classes * j.n_prompts / TEXTS_PER_SHARE;
     n_shares = n_shares < 1             ? 1
                : n_shares > MOST_SHARES ? MOST_SHARES
                                         : n_shares;
@@ -154,7 +154,7 @@ int main(int argc, char **argv)
            (long long)t.n_tokens, (long long)t.n_computed,
            (long long)(j.n_classes * j.n_prompts * model.config.text.n_tokens),
            (double)usage.ru_maxrss / (1 << 20));
-    mm_tokenizer_close(&tokenizer);
+    mm_tokenizer_destroy(&tokenizer);
     mm_device_close(&device);
     mm_model_clear(&model);
     mm_comm_destroy(&comm);

@@ -8,14 +8,14 @@
 #include <stdint.h>
 
 /**
- * What ranks say to each other, on hosts. All collectives are blocking unless
- * said otherwise, must be called by every rank in the same order, and return
- * the same status everywhere. Counts are int64_t whatever the transport takes.
- * A failure of the transport is MM_E_COMM, after which only mm_comm_abort is
- * left.
+ * The ranks of a job and their collectives, on hosts. All collectives are
+ * blocking unless said otherwise, must be called by every rank in the same
+ * order (comm/check_same.h checks it), and return the same status everywhere.
+ * Counts are int64_t whatever the transport takes. A failure of the transport
+ * is MM_E_COMM, after which only mm_comm_abort is left.
  *
- * One thread of a rank uses it. Once ranks are watched, a second one speaks to
- * MPI as well, but never at the same time.
+ * One thread of a rank uses it. Once ranks are watched, a second one calls MPI
+ * as well, but never at the same time.
  */
 typedef struct mm_comm mm_comm;
 
@@ -23,30 +23,35 @@ typedef struct mm_comm mm_comm;
  * Join the job. Works under a launcher and, as one rank, without.
  *
  * Memory   Gives *comm, freed by mm_comm_destroy, which leaves the job.
- * Ranks    Collective, once a process, first of all.
+ * Ranks    Collective, both; once a process, before and after all else.
  * Errors   MM_E_COMM.
  */
 mm_status mm_comm_create(int *argc, char ***argv, mm_comm **comm);
 void mm_comm_destroy(mm_comm **comm);
 
+/** This rank, and how many there are. Ranks: local, as all that asks what the
+ * communicator knows. */
 int mm_comm_rank(const mm_comm *comm);
 int mm_comm_n_ranks(const mm_comm *comm);
 
-/** Ranks that share this one's host, and this one's place among them. */
+/** Ranks that share this one's host, and this one's place among them. Ranks:
+ * local. */
 int mm_comm_node_rank(const mm_comm *comm);
 int mm_comm_n_node_ranks(const mm_comm *comm);
 
-/** This rank's host, by the lowest rank there. */
+/** This rank's host, by the lowest rank there. Ranks: local. */
 int mm_comm_node(const mm_comm *comm);
 
 /**
  * This rank's share of the host's cores: each core that the process may run on
  * counts 1 / (ranks of this host that may run on it); the sum, rounded down, at
  * least 1. OMP_NUM_THREADS, where set, wins.
+ *
+ * Ranks    Local.
  */
 int mm_comm_n_threads(const mm_comm *comm);
 
-/** Cores that this process may run on, and cores of the host. */
+/** Cores that this process may run on, and cores of the host. Ranks: local. */
 int mm_comm_n_cores(const mm_comm *comm);
 int mm_comm_n_host_cores(const mm_comm *comm);
 
@@ -58,7 +63,7 @@ bool mm_comm_stderr_is_terminal(void);
 typedef struct mm_comm_watch_plan {
     double limit_s; /* how long a rank waits for one that is silent; 0: for ever
                        and for any, as if ranks were not watched */
-    mm_log *log;    /* told when ranks wait long for one that works; or NULL */
+    mm_log *log;    /* of ranks that wait long for one that works; or NULL */
     void (*end)(void *context); /* ends the job, as the message says why: called
                        where a wait would return MM_E_COMM; NULL: it returns */
     void *context;
@@ -69,12 +74,12 @@ typedef struct mm_comm_watch_plan {
  * collective, and a reducer's waits, end with a message that names it.
  *
  * Nothing is sent as long as waits end in time. A rank that has waited for half
- * of the limit calls the roll, and every rank answers: where it waits itself;
- * by mm_comm_poll or between mm_comm_begin_compute and mm_comm_end_compute; and
- * elsewhere, however long a file takes to be read or written, by a second
- * thread. Ranks that answer and have not come yet are waited for, and named in
- * the log. A rank whose process is stopped or gone, or that neither polls nor
- * waits while it computes, does not answer.
+ * of the limit sends liveness probes, and every rank replies: where it waits
+ * itself; by mm_comm_poll between mm_comm_begin_compute and
+ * mm_comm_end_compute; and elsewhere, however long a file takes to be read or
+ * written, by a second thread. Ranks that reply and have not come yet are
+ * waited for, and named in the log. A rank whose process is stopped or gone, or
+ * that neither polls nor waits while it computes, does not reply.
  *
  * The limit counts the time that a rank itself was running, and at most 0.05 s
  * each time that it gets a core: a job that is suspended as a whole goes on
@@ -92,32 +97,39 @@ mm_status mm_comm_watch(mm_comm *comm, const mm_comm_watch_plan *plan);
 
 /**
  * Between the two this rank computes: what takes longer than the limit without
- * a poll, or a collective, is stuck, and not answered for. They may be nested.
+ * a poll, or a collective, is stuck, and sends no replies. They may be nested.
+ *
+ * Ranks    Local.
  */
 void mm_comm_begin_compute(mm_comm *comm);
 void mm_comm_end_compute(mm_comm *comm);
 
-/** Answer roll calls, from a rank that computes. Cheap, and callable from
- * mm_stream_set_poll; what fails here fails again in the next collective. */
+/** Reply to liveness probes, from a rank that computes. Cheap, and callable
+ * from mm_stream_set_poll; what fails here fails again in the next collective.
+ * Ranks: local. */
 void mm_comm_poll(void *comm);
 
-/** End every rank at once; for a broken transport only. */
+/** End every rank at once; for a broken transport only. Ranks: one suffices. */
 _Noreturn void mm_comm_abort(mm_comm *comm, int exit_code);
 
 /**
  * Agree on how a step went: every rank gets the status and the message of the
  * lowest rank that failed, its message prefixed with "rank N: " where the job
  * has several ranks and not all of them failed; MM_OK where none failed.
+ *
+ * Ranks    Collective, any status; MM_E_COMM is returned as it is.
  */
 mm_status mm_comm_agree(mm_comm *comm, mm_status status);
 
+/** Wait until every rank has come here. Ranks: collective. */
 mm_status mm_comm_barrier(mm_comm *comm);
 
-/** Copy root's bytes to every rank. */
+/** Copy root's bytes to every rank. Ranks: collective, same n_bytes, root. */
 mm_status mm_comm_broadcast(mm_comm *comm, void *data, int64_t n_bytes,
                             int root);
 
-/** recv[n_ranks * n_bytes] on every rank, in rank order. */
+/** recv[n_ranks * n_bytes] on every rank, in rank order. Ranks: collective,
+ * same n_bytes. */
 mm_status mm_comm_allgather(mm_comm *comm, const void *send, int64_t n_bytes,
                             void *recv);
 
@@ -126,11 +138,13 @@ mm_status mm_comm_allgather(mm_comm *comm, const void *send, int64_t n_bytes,
  * differ.
  *
  * Memory   recv: rank 0, [sum of all n_bytes]; ignored elsewhere.
+ * Ranks    Collective.
  */
 mm_status mm_comm_collect(mm_comm *comm, const void *send, int64_t n_bytes,
                           void *recv);
 
-/** Element-wise sums over ranks, in place, same bits on every rank. */
+/** Element-wise sums over ranks, in place, same bits on every rank. Ranks:
+ * collective, same n. */
 mm_status mm_comm_sum_double(mm_comm *comm, double *values, int64_t n);
 mm_status mm_comm_sum_int64(mm_comm *comm, int64_t *values, int64_t n);
 

@@ -1,5 +1,10 @@
+/* Gathers ranges of the gradient into messages for a transport. */
+
 #include "comm/reducer.h"
+
+#include "comm/check_same.h"
 #include "comm/transport.h"
+#include "comm/watch.h"
 
 #include <stdlib.h>
 
@@ -17,14 +22,16 @@ static mm_status connect(mm_reducer *r)
                : mm_mpi_transport_create(&r->plan, &r->transport);
 }
 
-static void give_up(void *reducer)
+static void abort_sums(void *reducer)
 {
     mm_reducer *r = reducer;
-    r->transport->table->give_up(r->transport);
+    r->transport->table->abort(r->transport);
 }
 
 mm_status mm_reducer_create(const mm_reducer_plan *plan, mm_reducer **reducer)
 {
+    MM_TRY(MM_CHECK_SAME(plan->comm, MM_SAME_INT(plan->bucket_elems),
+                         MM_SAME_INT(plan->bf16 != NULL)));
     mm_reducer *r = calloc(1, sizeof *r);
     mm_status st =
         r ? MM_OK : mm_fail(MM_E_MEMORY, "no memory for a gradient reducer");
@@ -38,7 +45,7 @@ mm_status mm_reducer_create(const mm_reducer_plan *plan, mm_reducer **reducer)
     }
     MM_TRY_GOTO(st, failed, st);
     if (r->transport)
-        mm_comm_set_give_up(plan->comm, give_up, r);
+        mm_comm_set_abort_hook(plan->comm, abort_sums, r);
     *reducer = r;
     return MM_OK;
 failed:
@@ -52,7 +59,7 @@ void mm_reducer_destroy(mm_reducer **reducer)
     if (!r)
         return;
     if (r->transport) {
-        mm_comm_set_give_up(r->plan.comm, NULL, NULL);
+        mm_comm_set_abort_hook(r->plan.comm, NULL, NULL);
         mm_comm_begin_compute(r->plan.comm);
         r->transport->table->destroy(r->transport);
         mm_comm_end_compute(r->plan.comm);
@@ -104,6 +111,7 @@ static mm_status gather(mm_reducer *r, float *grad, int64_t lo, int64_t hi)
 
 mm_status mm_reducer_ready(mm_reducer *r, float *grad, int64_t lo, int64_t hi)
 {
+    MM_TRY(MM_CHECK_SAME(r->plan.comm, MM_SAME_INT(lo), MM_SAME_INT(hi)));
     if (!r->transport || lo == hi)
         return MM_OK;
     mm_comm_begin_compute(r->plan.comm);
@@ -124,6 +132,7 @@ void mm_reducer_poll(void *reducer)
 
 mm_status mm_reducer_finish(mm_reducer *r)
 {
+    MM_TRY(MM_CHECK_CALL(r->plan.comm));
     if (!r->transport)
         return MM_OK;
     mm_comm_begin_compute(r->plan.comm);
@@ -136,6 +145,7 @@ mm_status mm_reducer_finish(mm_reducer *r)
 
 mm_status mm_reducer_wait(mm_reducer *r)
 {
+    MM_TRY(MM_CHECK_CALL(r->plan.comm));
     if (!r->transport)
         return MM_OK;
     mm_comm_begin_compute(r->plan.comm);
@@ -146,11 +156,12 @@ mm_status mm_reducer_wait(mm_reducer *r)
 
 mm_status mm_reducer_sum_host(mm_reducer *r, double *values, int64_t n)
 {
+    MM_TRY(MM_CHECK_SAME(r->plan.comm, MM_SAME_INT(n)));
     if (!r->transport)
         return MM_OK;
     mm_status st = mm_comm_sum_double(r->plan.comm, values, n);
     if (st != MM_OK)
-        give_up(r);
+        abort_sums(r);
     return st;
 }
 

@@ -49,8 +49,9 @@ typedef struct mm_reducer_plan {
 /**
  * Memory   Gives *reducer, freed by mm_reducer_destroy; keeps what the plan
  *          points to.
- * Ranks    Collective, same sizes. Errors are agreed: MM_E_DEVICE without NCCL,
- *          or where ranks share a GPU; MM_E_ARG for bf16 on hosts.
+ * Ranks    Collective, same bucket_elems and type of sums.
+ * Errors   Agreed: MM_E_DEVICE without NCCL, or where ranks share a GPU;
+ *          MM_E_ARG for bf16 on hosts.
  */
 mm_status mm_reducer_create(const mm_reducer_plan *plan, mm_reducer **reducer);
 void mm_reducer_destroy(mm_reducer **reducer);
@@ -93,11 +94,12 @@ mm_status mm_reducer_finish(mm_reducer *reducer);
  */
 mm_status mm_reducer_wait(mm_reducer *reducer);
 
-/** mm_comm_sum_double; where that fails, nothing waits for the round either. */
+/** mm_comm_sum_double; where that fails, nothing waits for the round either.
+ * Ranks: collective, same n. */
 mm_status mm_reducer_sum_host(mm_reducer *reducer, double *values, int64_t n);
 
 /** Seconds since the start that the stream has stood still for other ranks:
- * what was not hidden behind computation. */
+ * what was not hidden behind computation. Ranks: local. */
 double mm_reducer_wait_s(const mm_reducer *reducer);
 
 #endif

@@ -22,7 +22,7 @@ typedef struct mm_transport_table {
     /* Wait until the sums before the last finish are there. */
     mm_status (*wait)(mm_transport *transport);
     /* Other ranks are gone: let nothing wait for them any more. */
-    void (*give_up)(mm_transport *transport);
+    void (*abort)(mm_transport *transport);
     void (*poll)(mm_transport *transport);
     /* Seconds that the stream has stood still for other ranks. */
     double (*wait_s)(const mm_transport *transport);
@@ -33,7 +33,7 @@ struct mm_transport {
     const mm_transport_table *table;
 };
 
-/** Ranks: collective; both keep the plan's parts. */
+/** Ranks: collective, same sizes. Both keep the plan's parts. */
 mm_status mm_mpi_transport_create(const mm_reducer_plan *plan,
                                   mm_transport **transport);
 mm_status mm_nccl_transport_create(const mm_reducer_plan *plan,

@@ -31,7 +31,7 @@ struct mm_event {
 };
 
 /** `variant` is what follows "name:" in the name given to mm_device_open, or
- * NULL. The other members mean what device.h says of the functions that call
+ * NULL. The other members do what device.h says of the functions that call
  * them. */
 struct mm_backend {
     const char *name;
@@ -39,9 +39,9 @@ struct mm_backend {
     mm_status (*open)(const char *variant, int n_threads, mm_device **device);
     void (*close)(mm_device *device);
     mm_status (*alloc)(mm_device *device, int64_t n_bytes, void **memory);
-    void (*release)(mm_device *device, void *memory);
+    void (*free)(mm_device *device, void *memory);
     mm_status (*host_alloc)(mm_device *device, int64_t n_bytes, void **memory);
-    void (*host_release)(mm_device *device, void *memory);
+    void (*host_free)(mm_device *device, void *memory);
     mm_status (*stream_create)(mm_device *device, bool is_urgent,
                                mm_stream **stream);
     void (*stream_destroy)(mm_stream *stream);

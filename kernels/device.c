@@ -1,3 +1,6 @@
+/* Devices, streams and events by backend: names are resolved and arguments
+ * checked here, the work is the backend's. */
+
 #include "kernels/backend.h"
 #include "kernels/load_cuda.h"
 
@@ -110,10 +113,10 @@ mm_status mm_device_alloc(mm_device *device, int64_t n_bytes, void **memory)
     return device->backend->alloc(device, n_bytes, memory);
 }
 
-void mm_device_release(mm_device *device, void **memory)
+void mm_device_free(mm_device *device, void **memory)
 {
     if (*memory)
-        device->backend->release(device, *memory);
+        device->backend->free(device, *memory);
     *memory = NULL;
 }
 
@@ -126,10 +129,10 @@ mm_status mm_host_alloc(mm_device *device, int64_t n_bytes, void **memory)
     return device->backend->host_alloc(device, n_bytes, memory);
 }
 
-void mm_host_release(mm_device *device, void **memory)
+void mm_host_free(mm_device *device, void **memory)
 {
     if (*memory)
-        device->backend->host_release(device, *memory);
+        device->backend->host_free(device, *memory);
     *memory = NULL;
 }
 

@@ -23,9 +23,9 @@ struct mm_ops;
 /**
  * Open a backend by name, "cpu" or "cuda", or by name and variant: "cpu:" and
  * an instruction set; "cuda:" and a precision (fp32, which is taken without
- * one, tf32, bf16), a number, or both ("cuda:tf32:1"). The number goes round
- * the GPUs that this process sees: of two, 3 is the second one. CUDA is a
- * module of its own (docs/gpu.md), loaded here.
+ * one, tf32, bf16), a number, or both ("cuda:tf32:1"). The number wraps
+ * around the GPUs that are visible to this process: of two, 3 is the second
+ * one. CUDA is a module of its own (docs/gpu.md), loaded here.
  *
  * Memory   Gives *device, freed by mm_device_close, after all its streams.
  * Ranks    Local. `n_threads` is this rank's share of the cores, at least 1.
@@ -38,12 +38,12 @@ mm_status mm_device_open(const char *name, int n_threads, mm_device **device);
 
 /**
  * What a user asks for: "cpu"; "cuda", which is the GPU of this rank's number
- * on its node, going round those that it sees; "auto", which is that where
- * there is one, else the CPU, whose description then says why. `precision` is
- * fp32, tf32 or bf16; NULL: bf16 on a GPU, fp32 on the CPU, which has no other.
- * Otherwise as mm_device_open.
+ * on its node, wrapping around those that are visible; "auto", which is that
+ * where there is one, else the CPU, whose description then says why.
+ * `precision` is fp32, tf32 or bf16; NULL: bf16 on a GPU, fp32 on the CPU,
+ * which has no other. Otherwise as mm_device_open.
  *
- * Errors   MM_E_ARG for a precision that the CPU has not.
+ * Errors   MM_E_ARG for a precision that the CPU does not have.
  */
 mm_status mm_device_choose(const char *name, const char *precision,
                            int n_threads, int node_rank, mm_device **device);
@@ -51,7 +51,7 @@ void mm_device_close(mm_device **device);
 
 const struct mm_ops *mm_device_ops(const mm_device *device);
 
-/** Is its memory out of the host's reach, but for the copies below? */
+/** Whether the host can reach its memory by the copies below only. */
 bool mm_device_has_own_memory(const mm_device *device);
 
 /** Bytes of an mm_act (kernels/ops.h): 4 or 2. */
@@ -60,13 +60,13 @@ int64_t mm_device_act_bytes(const mm_device *device);
 /** How it computes: "fp32", "tf32" or "bf16". */
 const char *mm_device_precision(const mm_device *device);
 
-/** Who is to be asked for the gradient of a bias, the column sums of dy: the op
- * that makes dy (linear_grad_act, attention_grad, layernorm_grad), else
+/** Which op computes the gradient of a bias, the column sums of dy: if true,
+ * the one that makes dy (linear_grad_act, attention_grad, layernorm_grad), else
  * linear_grad_weight. */
 bool mm_device_sums_with_gradients(const mm_device *device);
 
-/** Which GPU of the host it is, the same for all processes whatever they see of
- * the host: the PCI bus id. "" for a CPU. */
+/** Which GPU of the host it is, the same for all processes whichever GPUs are
+ * visible to them: the PCI bus id. "" for a CPU. */
 const char *mm_device_gpu(const mm_device *device);
 
 /** One line for people: "cpu, 2 threads, x86-64-v3". */
@@ -75,28 +75,28 @@ const char *mm_device_describe(const mm_device *device);
 /**
  * Device memory, 64-byte aligned, contents undefined.
  *
- * Memory   Gives *memory, returned by mm_device_release, which takes NULL.
+ * Memory   Gives *memory, returned by mm_device_free, which takes NULL.
  * Errors   MM_E_MEMORY naming the size.
  */
 mm_status mm_device_alloc(mm_device *device, int64_t n_bytes, void **memory);
-void mm_device_release(mm_device *device, void **memory);
+void mm_device_free(mm_device *device, void **memory);
 
 /**
  * Host memory that copies to and from the device go through without a stop:
  * pinned where the device has its own memory. 64-byte aligned, contents
  * undefined.
  *
- * Memory   Gives *memory, returned by mm_host_release, which takes NULL; not
+ * Memory   Gives *memory, returned by mm_host_free, which takes NULL; not
  *          before the copies that use it are done.
  * Errors   MM_E_MEMORY naming the size.
  */
 mm_status mm_host_alloc(mm_device *device, int64_t n_bytes, void **memory);
-void mm_host_release(mm_device *device, void **memory);
+void mm_host_free(mm_device *device, void **memory);
 
 mm_status mm_stream_create(mm_device *device, mm_stream **stream);
 
-/** As mm_stream_create, for short work that much waits for: where a device runs
- * several streams at once, what this one has goes first. */
+/** As mm_stream_create, for short work that other work waits for: where a
+ * device runs several streams at once, this one has priority. */
 mm_status mm_stream_create_urgent(mm_device *device, mm_stream **stream);
 void mm_stream_destroy(mm_stream **stream);
 

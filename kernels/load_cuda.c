@@ -1,3 +1,5 @@
+/* Loading the CUDA backend's module, after a look for the NVIDIA driver. */
+
 #include "kernels/load_cuda.h"
 #include "src/base/module.h"
 
@@ -16,7 +18,7 @@ static mm_status find_driver(void)
     const char *why = dlerror();
     if (strstr(why, "No such file"))
         return mm_fail(MM_E_DEVICE, "no NVIDIA driver");
-    return mm_fail(MM_E_DEVICE, "the NVIDIA driver does not load: %s", why);
+    return mm_fail(MM_E_DEVICE, "the NVIDIA driver cannot be loaded: %s", why);
 }
 
 mm_status mm_module_open_cuda(const mm_backend **backend)
@@ -25,7 +27,7 @@ mm_status mm_module_open_cuda(const mm_backend **backend)
         .file = "libmagmax_cuda.so",
         .variable = "MAGMAX_CUDA_MODULE",
         .table_bytes = MM_CUDA_TABLE_BYTES,
-        .look = find_driver,
+        .probe = find_driver,
     };
     const void *table = NULL;
     mm_status st = mm_module_open(&cuda, &table);

@@ -3,7 +3,8 @@
 
 #include "kernels/backend.h"
 
-/* Sizes by which program and module know that they fit; private to kernels/. */
+/* Sizes by which program and module check that they fit; private to kernels/.
+ */
 enum { MM_CUDA_TABLE_BYTES = sizeof(mm_ops) * 65536 + sizeof(mm_backend) };
 
 /**

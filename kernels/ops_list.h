@@ -283,13 +283,13 @@ MM_OP(count_nonfinite,
  * g = grad * min(1, clip / (n + 1e-6)), or grad where clip is 0;
  * theta -= lr * weight_decay * theta;
  * m = beta1 m + (1-beta1) g; v = beta2 v + (1-beta2) g^2;
- * theta -= lr * (m / bias1) / (sqrt(v / bias2) + eps); shadow = theta, as
+ * theta -= lr * (m / bias1) / (sqrt(v / bias2) + eps); theta_low = theta, as
  * float_to_act has it. Where n is NaN or infinite, nothing changes.
  *
- * Memory   shadow may be NULL.
+ * Memory   theta_low may be NULL.
  */
 MM_OP(adamw,
-      (mm_stream * stream, float *theta, float *m, float *v, mm_act *shadow,
+      (mm_stream * stream, float *theta, float *m, float *v, mm_act *theta_low,
        const float *grad, const mm_adamw *step, int64_t n_elems))
 
 /**

@@ -146,9 +146,9 @@ int main(int argc, char **argv)
         sum_and_time(&s, (mm_nccl_type)type, most);
     }
     s.nccl->destroy(s.comm);
-    mm_host_release(s.device, &s.before);
-    mm_host_release(s.device, &s.after);
-    mm_device_release(s.device, &s.memory);
+    mm_host_free(s.device, &s.before);
+    mm_host_free(s.device, &s.after);
+    mm_device_free(s.device, &s.memory);
     mm_stream_destroy(&s.stream);
     mm_device_close(&s.device);
     mm_comm_destroy(&ranks);

@@ -68,7 +68,7 @@ static mm_act *take_acts(op_rig *r, int64_t n)
     must(r->ops->float_to_act(r->stream, acts, floats, n));
     must(mm_stream_sync(r->stream));
     void *memory = floats;
-    mm_device_release(r->device, &memory);
+    mm_device_free(r->device, &memory);
     return acts;
 }
 
@@ -111,7 +111,7 @@ static void take_memory(op_rig *r)
     r->qkv = take_acts(r, 3 * x);
     r->dqkv = take_acts(r, 3 * x);
     r->weights = take_acts(r, r->N);
-    r->shadow = r->a < (int64_t)sizeof(float) ? r->weights : NULL;
+    r->theta_low = r->a < (int64_t)sizeof(float) ? r->weights : NULL;
     r->theta = take_floats(r, r->N, 1, false);
     r->grad = take_floats(r, r->N, 1, false);
     r->m = take_floats(r, r->N, 1, false);
@@ -146,7 +146,7 @@ static void release_memory(op_rig *r)
                    r->logits, r->dlogits, r->features, r->inv_norm, r->sum,
                    r->count,  r->winner,  r->images,   r->labels};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        mm_device_release(r->device, &all[i]);
+        mm_device_free(r->device, &all[i]);
 }
 
 /* ---- time --------------------------------------------------------------- */

@@ -14,10 +14,10 @@ typedef struct op_rig {
      * K classes; rows = B T; patches = B (T-1), of `pixels` numbers each; N
      * parameters; a bytes of an activation. */
     int64_t B, T, C, F, H, L, E, K, rows, patches, pixels, N, a;
-    mm_act *x, *y, *z;        /* [rows, C]                */
-    mm_act *wide, *wide2;     /* [rows, F], [patches, pixels] */
-    mm_act *qkv, *dqkv;       /* [rows, 3C]               */
-    mm_act *weights, *shadow; /* [N]; shadow NULL in fp32 */
+    mm_act *x, *y, *z;           /* [rows, C]                */
+    mm_act *wide, *wide2;        /* [rows, F], [patches, pixels] */
+    mm_act *qkv, *dqkv;          /* [rows, 3C]               */
+    mm_act *weights, *theta_low; /* [N]; theta_low: NULL in fp32 */
     float *theta, *grad, *m, *v;
     float *mean, *rstd, *lse, *logits, *dlogits, *features, *inv_norm;
     double *sum;

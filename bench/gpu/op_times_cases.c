@@ -175,7 +175,7 @@ static mm_status adamw(const op_rig *r)
                            .bias2 = 0.001f,
                            .clip = 1,
                            .grad_squares = r->sum};
-    return r->ops->adamw(r->stream, r->theta, r->m, r->v, r->shadow, r->grad,
+    return r->ops->adamw(r->stream, r->theta, r->m, r->v, r->theta_low, r->grad,
                          &step, r->N);
 }
 
@@ -238,7 +238,7 @@ int op_cases(const op_rig *r, op_case cases[MOST_CASES])
                          (double)r->config.image_size;
     const double w_out = C * C, w_qkv = 3 * w_out, w_mlp = C * F;
     const double w_patch = C * pixels, scores = rows * (double)r->T * C;
-    const double shadow = r->shadow ? a * N : 0;
+    const double theta_low = r->theta_low ? a * N : 0;
     const double classes = 4 * (double)r->K * (double)r->E;
     /* The last block's second half works on class tokens alone. */
     const double most = L - 1;
@@ -279,7 +279,7 @@ int op_cases(const op_rig *r, op_case cases[MOST_CASES])
          columns + embedded + 4 * w_patch, 2 * patches * w_patch,
          patch_embedding_grad},
         {"sum_squares", 1, 4 * N, 0, sum_squares},
-        {"adamw", 1, 28 * N + shadow, 0, adamw},
+        {"adamw", 1, 28 * N + theta_low, 0, adamw},
         {"float_to_act", 0, (4 + a) * N, 0, float_to_act},
         {"fold_fisher", 0, 12 * N, 0, fold_fisher},
         {"ewc_penalty", 0, 20 * N, 0, ewc_penalty},

@@ -303,7 +303,7 @@ static bool probe_product(const probe *r, const probe_case *c)
     p.addend = p.addend ? r->addend : NULL;
     p.bias = p.bias ? r->bias : NULL;
     p.a_sums = p.a_sums ? r->sums : NULL;
-    mm_product_plan plan = mm_product_plan_for(
+    mm_product_plan plan = mm_product_plan_of(
         &p, mm_product_compute(p.type, MM_CUDA_BF16), c->epilogue);
     const bool described = mm_product_describe(&plan, &p);
     bool in_time = true;

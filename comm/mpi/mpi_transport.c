@@ -1,10 +1,10 @@
+/* Sums of gradients in the host's memory. MPI moves only when it is polled. */
+
 #include "comm/mpi/mpi_comm.h"
 #include "comm/transport.h"
 #include "src/base/clock.h"
 
 #include <stdlib.h>
-
-/* Sums in the host's memory. MPI moves only when it is polled. */
 
 enum { MOST_PENDING = 1024 };
 
@@ -13,7 +13,7 @@ typedef struct mpi_transport {
     mm_comm *comm;
     MPI_Request pending[MOST_PENDING];
     int n_pending;
-    mm_status status; /* of a poll, told by the next call that can */
+    mm_status status; /* of a poll, returned by the next call that can */
     double wait_s;
 } mpi_transport;
 
@@ -22,7 +22,7 @@ static mpi_transport *own(mm_transport *transport)
     return (mpi_transport *)transport;
 }
 
-static mm_status look(void *context, mm_comm_state *state)
+static mm_status test_pending(void *context, mm_comm_state *state)
 {
     mpi_transport *t = context;
     int all_done;
@@ -35,7 +35,8 @@ static mm_status look(void *context, mm_comm_state *state)
 static mm_status wait_all(mpi_transport *t)
 {
     double begin_s = mm_clock_s();
-    mm_status st = t->n_pending ? mm_comm_wait(t->comm, look, t) : MM_OK;
+    mm_status st =
+        t->n_pending ? mm_comm_wait(t->comm, test_pending, t) : MM_OK;
     t->wait_s += mm_clock_s() - begin_s;
     t->n_pending = 0;
     return st;
@@ -53,7 +54,7 @@ static mm_status sum_floats(mm_transport *transport, float *values, int64_t n)
                                  &t->pending[t->n_pending++]));
 }
 
-static void give_up(mm_transport *transport)
+static void abort_waits(mm_transport *transport)
 {
     (void)transport; /* nothing waits but finish */
 }
@@ -63,7 +64,7 @@ static void poll(mm_transport *transport)
     mpi_transport *t = own(transport);
     mm_comm_state unused;
     if (t->status == MM_OK && t->n_pending)
-        t->status = look(t, &unused);
+        t->status = test_pending(t, &unused);
     mm_comm_poll(t->comm);
 }
 
@@ -96,7 +97,7 @@ mm_status mm_mpi_transport_create(const mm_reducer_plan *plan,
         .sum_floats = sum_floats,
         .finish = finish,
         .wait = wait,
-        .give_up = give_up,
+        .abort = abort_waits,
         .poll = poll,
         .wait_s = wait_s,
         .destroy = destroy,

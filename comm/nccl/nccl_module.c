@@ -1,3 +1,5 @@
+/* The module libmagmax_nccl.so: the only file that calls NCCL. */
+
 #include "comm/nccl/nccl_table.h"
 
 #include "src/base/module.h"
@@ -8,10 +10,8 @@
 #include <string.h>
 #include <time.h>
 
-/* The module: the only file that calls NCCL. */
-
 struct mm_nccl_comm {
-    ncclComm_t nccl; /* NULL once it was given up */
+    ncclComm_t nccl; /* NULL once it was aborted */
 };
 
 static mm_status check(ncclResult_t result, ncclComm_t comm, const char *what)
@@ -40,7 +40,7 @@ static mm_status make_id(char id[MM_NCCL_ID_BYTES])
     return MM_OK;
 }
 
-static void give_up(mm_nccl_comm *comm)
+static void abort_comm(mm_nccl_comm *comm)
 {
     if (comm->nccl)
         (void)ncclCommAbort(comm->nccl);
@@ -61,7 +61,7 @@ static mm_status create(const char id[MM_NCCL_ID_BYTES], int rank, int n_ranks,
         check(ncclCommInitRankConfig(&c->nccl, n_ranks, same, rank, &config),
               NULL, "joining GPUs");
     if (st != MM_OK) {
-        give_up(c);
+        abort_comm(c);
         free(c);
         return st;
     }
@@ -73,7 +73,7 @@ static mm_status is_ready(mm_nccl_comm *comm, bool *is_ready)
 {
     ncclResult_t state = ncclSuccess;
     mm_status st = check(ncclCommGetAsyncError(comm->nccl, &state), comm->nccl,
-                         "asking for errors");
+                         "reading its error state");
     if (st == MM_OK)
         st = check(state, comm->nccl, "summing over GPUs");
     *is_ready = st == MM_OK && state == ncclSuccess;
@@ -111,7 +111,7 @@ static void destroy(mm_nccl_comm *comm)
         (void)ncclCommDestroy(comm->nccl);
         comm->nccl = NULL;
     }
-    give_up(comm);
+    abort_comm(comm);
     free(comm);
 }
 
@@ -120,7 +120,7 @@ static const mm_nccl functions = {
     .create = create,
     .is_ready = is_ready,
     .sum = sum,
-    .abort = give_up,
+    .abort = abort_comm,
     .destroy = destroy,
 };
 

@@ -30,7 +30,7 @@ typedef struct mm_nccl {
     /* Enqueue on CUDA's `stream`; values[n] in the GPU's memory, in place. */
     mm_status (*sum)(mm_nccl_comm *comm, void *values, int64_t n,
                      mm_nccl_type type, void *stream);
-    /* After a failure: give up what is enqueued, so that streams end. */
+    /* After a failure: drop what is enqueued, so that streams end. */
     void (*abort)(mm_nccl_comm *comm);
     void (*destroy)(mm_nccl_comm *comm);
 } mm_nccl;

@@ -1,3 +1,5 @@
+/* Sums of gradients in the memory of GPUs, by the module of NCCL. */
+
 #include "comm/nccl/nccl_table.h"
 #include "comm/transport.h"
 
@@ -7,12 +9,11 @@
 #include <stdlib.h>
 
 /*
- * Sums in the memory of GPUs, on a stream of their own: a range is summed while
- * the plan's stream computes the next one. That stream is urgent, or its blocks
- * would wait until products that are enqueued already leave room. The host
- * waits only in `wait`, and there, watching, never inside the driver: nothing
- * that may hold up the host is called while sums that need other ranks are
- * outstanding for long.
+ * Sums have a stream of their own: a range is summed while the plan's stream
+ * computes the next one. That stream is urgent, or its blocks would wait until
+ * products that are enqueued already leave room. The host waits only in `wait`,
+ * and there, watching, never inside the driver: nothing that may hold up the
+ * host is called while sums that need other ranks are outstanding for long.
  */
 
 typedef struct nccl_transport {
@@ -35,7 +36,7 @@ static nccl_transport *own(mm_transport *transport)
 }
 
 /** Where others cannot go on either, let no stream wait for them. */
-static mm_status or_give_up(nccl_transport *t, mm_status st)
+static mm_status or_abort(nccl_transport *t, mm_status st)
 {
     if (st != MM_OK && t->comm)
         t->nccl->abort(t->comm);
@@ -44,7 +45,7 @@ static mm_status or_give_up(nccl_transport *t, mm_status st)
 
 /* ---- sums ---------------------------------------------------------------- */
 
-static mm_status look_ready(void *context, mm_comm_state *state)
+static mm_status test_ready(void *context, mm_comm_state *state)
 {
     nccl_transport *t = context;
     return t->nccl->is_ready(t->comm, &state->is_done);
@@ -55,7 +56,7 @@ static mm_status sum(nccl_transport *t, void *values, int64_t n,
                      mm_nccl_type type)
 {
     MM_TRY(t->nccl->sum(t->comm, values, n, type, mm_stream_native(t->stream)));
-    return mm_comm_wait(t->plan.comm, look_ready, t);
+    return mm_comm_wait(t->plan.comm, test_ready, t);
 }
 
 static mm_status follow_compute(nccl_transport *t)
@@ -79,7 +80,7 @@ static mm_status sum_floats(mm_transport *transport, float *values, int64_t n)
     if (st == MM_OK)
         st = t->plan.bf16 ? sum_as_bf16(t, values, n)
                           : sum(t, values, n, MM_NCCL_FLOAT);
-    return or_give_up(t, st);
+    return or_abort(t, st);
 }
 
 static mm_status finish(mm_transport *transport)
@@ -104,7 +105,7 @@ static mm_status note_time(mm_event *event, double *at_s)
     return MM_OK;
 }
 
-static mm_status look_summed(void *context, mm_comm_state *state)
+static mm_status test_summed(void *context, mm_comm_state *state)
 {
     nccl_transport *t = context;
     bool is_ready;
@@ -123,12 +124,12 @@ static mm_status wait(mm_transport *transport)
     if (!t->is_under_way)
         return MM_OK;
     t->is_under_way = false;
-    mm_status st = mm_comm_wait(t->plan.comm, look_summed, t);
+    mm_status st = mm_comm_wait(t->plan.comm, test_summed, t);
     t->wait_s += t->summed_s - t->computed_s;
-    return or_give_up(t, st);
+    return or_abort(t, st);
 }
 
-static void give_up(mm_transport *transport)
+static void abort_sums(mm_transport *transport)
 {
     nccl_transport *t = own(transport);
     t->nccl->abort(t->comm);
@@ -188,8 +189,8 @@ static mm_status join(nccl_transport *t)
     st = t->nccl->create(id, mm_comm_rank(comm), mm_comm_n_ranks(comm),
                          &t->comm);
     if (st == MM_OK)
-        st = mm_comm_wait(t->plan.comm, look_ready, t);
-    return mm_comm_agree(comm, or_give_up(t, st));
+        st = mm_comm_wait(t->plan.comm, test_ready, t);
+    return mm_comm_agree(comm, or_abort(t, st));
 }
 
 static void destroy(mm_transport *transport)
@@ -197,7 +198,7 @@ static void destroy(mm_transport *transport)
     nccl_transport *t = own(transport);
     if (t->comm)
         t->nccl->destroy(t->comm);
-    mm_device_release(t->plan.device, &t->wire);
+    mm_device_free(t->plan.device, &t->wire);
     mm_event_destroy(&t->summed);
     mm_event_destroy(&t->computed);
     mm_stream_destroy(&t->stream);
@@ -211,7 +212,7 @@ mm_status mm_nccl_transport_create(const mm_reducer_plan *plan,
         .sum_floats = sum_floats,
         .finish = finish,
         .wait = wait,
-        .give_up = give_up,
+        .abort = abort_sums,
         .poll = poll,
         .wait_s = wait_s,
         .destroy = destroy,

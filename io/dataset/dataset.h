@@ -88,8 +88,8 @@ mm_status mm_dataset_idx_open(const char *folder, mm_dataset **dataset);
  * read.
  *
  * Memory   As mm_dataset_file_open.
- * Ranks    Collective over `comm`: rank 0 looks, the others are told, so that
- *          all have the same list. NULL: this rank alone.
+ * Ranks    Collective over `comm`, same folder: rank 0 looks, the others are
+ *          told, so that all have the same list. NULL: this rank alone.
  * Errors   The same on every rank: MM_E_IO; MM_E_FORMAT for a folder without
  *          class folders, a class folder without images, a class of one half
  *          that the other lacks, and images of a kind that cannot be read

@@ -18,7 +18,8 @@ mm_status mm_dataset_read_npz(const char *path, mm_dataset *dataset);
 mm_status mm_dataset_read_packed(const char *path, mm_dataset *dataset);
 mm_status mm_dataset_read_idx(const char *folder, mm_dataset *dataset);
 
-/** The reader of class folders: as mm_dataset_folder_open, collective. */
+/** The reader of class folders. Ranks: collective, as mm_dataset_folder_open.
+ */
 mm_status mm_dataset_read_class_folders(mm_comm *comm, const char *folder,
                                         mm_dataset *dataset);
 

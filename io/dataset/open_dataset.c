@@ -3,6 +3,7 @@
 
 #include "io/dataset/dataset_reader.h"
 
+#include "comm/check_same.h"
 #include "io/file.h"
 #include "io/hdf5/hdf5_util.h"
 
@@ -137,5 +138,6 @@ mm_status mm_dataset_idx_open(const char *folder, mm_dataset **dataset)
 mm_status mm_dataset_folder_open(mm_comm *comm, const char *folder,
                                  mm_dataset **dataset)
 {
+    MM_TRY(MM_CHECK_SAME(comm, MM_SAME_TEXT(folder)));
     return open_dataset(comm, folder, mm_dataset_read_class_folders, dataset);
 }

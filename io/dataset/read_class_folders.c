@@ -1,4 +1,6 @@
 #include "io/dataset/dataset_reader.h"
+
+#include "comm/check_same.h"
 #include "io/dataset/folder_scan.h"
 #include "src/base/names.h"
 
@@ -326,6 +328,7 @@ static mm_status take(listing *l, mm_dataset *d)
 mm_status mm_dataset_read_class_folders(mm_comm *comm, const char *folder,
                                         mm_dataset *dataset)
 {
+    MM_TRY(MM_CHECK_SAME(comm, MM_SAME_TEXT(folder)));
     listing l = {0};
     mm_status st = MM_OK;
     bool looks = !comm || mm_comm_rank(comm) == 0;

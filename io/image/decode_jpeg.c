@@ -16,7 +16,7 @@ enum {
 };
 
 /* A Huffman-coded block of 64 pixels has one bit at least. */
-static const int64_t most_pixels_a_byte = 8 * 64;
+static const int64_t most_pixels_per_byte = 8 * 64;
 
 typedef struct jpeg_file {
     struct jpeg_decompress_struct lib;
@@ -114,7 +114,7 @@ static mm_status read_header(jpeg_file *f, mm_image_decoder *decoder,
                        file->where, lib->num_components);
     }
     int64_t n_pixels = (int64_t)lib->image_width * lib->image_height;
-    if (!lib->arith_code && n_pixels / most_pixels_a_byte > file->n_bytes)
+    if (!lib->arith_code && n_pixels / most_pixels_per_byte > file->n_bytes)
         return mm_fail(MM_E_FORMAT,
                        "%s: corrupt JPEG: %lld bytes cannot hold %u x %u "
                        "pixels",

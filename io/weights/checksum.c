@@ -1,5 +1,7 @@
 #include "io/weights/checksum.h"
 
+#include "comm/check_same.h"
+
 #include <libdeflate.h>
 #include <limits.h>
 #include <stdlib.h>
@@ -149,6 +151,7 @@ static mm_status combine(const mm_tensor *tensor, const mm_checksum_part *parts,
 mm_status mm_checksum_combine(const mm_checksum *sum, mm_comm *comm,
                               uint32_t *crc)
 {
+    MM_TRY(MM_CHECK_SAME(comm, MM_SAME_INT(sum->table->n_tensors)));
     mm_checksum_part *parts = NULL;
     int64_t n_parts = 0, begin = 0;
     mm_status st = gather(sum, comm, &parts, &n_parts);

@@ -54,8 +54,8 @@ mm_status mm_checksum_add(mm_checksum *sum, int tensor, int64_t first,
 /**
  * Put the ranks' parts together: crc[n_tensors], the same on every rank.
  *
- * Ranks    Collective; with `comm` NULL for this rank alone, and then the crc
- *          of a tensor of which nothing was seen stays as it is.
+ * Ranks    Collective, same table; with `comm` NULL for this rank alone, and
+ *          then the crc of a tensor of which nothing was seen stays as it is.
  * Timing   Blocking.
  * Errors   MM_E_ARG naming a tensor whose elements were not all there, or some
  *          of them twice; MM_E_MEMORY; MM_E_COMM.

@@ -1,3 +1,4 @@
+#include "comm/check_same.h"
 #include "io/file.h"
 #include "io/weights/weights_reader.h"
 
@@ -212,6 +213,7 @@ static mm_status check_tensors(const mm_weights *w, const uint32_t *crc)
 
 mm_status mm_weights_verify(mm_weights *weights, mm_comm *comm)
 {
+    MM_TRY(MM_CHECK_CALL(comm));
     if (!weights->has_checksums)
         return MM_OK;
     int n_tensors = weights->bound->n_tensors;

@@ -44,13 +44,15 @@ struct mm_weights_writer {
     void *buffer; /* converted elements; NULL for F32 */
 };
 
-/** Begin a file of any format: as mm_checkpoint_begin. */
+/** Begin a file of any format: as mm_checkpoint_begin. Ranks: collective,
+ * same path, table, type. */
 mm_status mm_weights_writer_begin(mm_comm *comm, const char *path,
                                   const mm_tensor_table *table,
                                   const mm_weights_content *content,
                                   mm_weights_writer **writer);
 
-/** Make an empty w->tmp_path, and see that n_bytes have room on the disk. */
+/** Make an empty w->tmp_path, and see that n_bytes have room on the disk.
+ * Ranks: local, on rank 0. */
 mm_status mm_weights_writer_reserve(const mm_weights_writer *w,
                                     int64_t n_bytes);
 

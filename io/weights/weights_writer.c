@@ -3,6 +3,7 @@
 
 #include "io/weights/weights_format.h"
 
+#include "comm/check_same.h"
 #include "io/file.h"
 
 #include <errno.h>
@@ -119,6 +120,9 @@ mm_status mm_weights_writer_begin(mm_comm *comm, const char *path,
                                   const mm_weights_content *content,
                                   mm_weights_writer **writer)
 {
+    MM_TRY(
+        MM_CHECK_SAME(comm, MM_SAME_TEXT(path), MM_SAME_INT(table->n_tensors),
+                      MM_SAME_INT(table->n_elems), MM_SAME_INT(content->type)));
     mm_weights_writer *w = NULL;
     bool made = false;
     mm_status st = prepare(comm, path, table, content, &w);
@@ -227,6 +231,7 @@ static mm_status finish(const mm_weights_writer *w, const uint32_t *crc,
 mm_status mm_weights_writer_commit(mm_weights_writer **writer, mm_status status,
                                    const char *model, const char *provenance)
 {
+    MM_TRY(MM_CHECK_CALL((*writer)->comm));
     mm_weights_writer *w = *writer;
     mm_comm *comm = w->comm;
     uint32_t *crc = NULL;

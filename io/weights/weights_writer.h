@@ -34,7 +34,7 @@ typedef struct mm_weights_writer mm_weights_writer;
 
 /**
  * Memory   Gives *writer, freed by mm_weights_writer_commit. Keeps `table`.
- * Ranks    Collective, same arguments.
+ * Ranks    Collective, same path, table.
  * Errors   MM_E_IO on every rank when any rank cannot write there; MM_E_ARG for
  *          a tensor whose name is empty, "." or has a slash or a line break.
  */
@@ -43,12 +43,12 @@ mm_status mm_checkpoint_begin(mm_comm *comm, const char *path,
                               mm_weights_writer **writer);
 
 /**
- * As mm_checkpoint_begin, for a safetensors file of `type`: F32, F16 or BF16.
- * Its header comes first in the file, so the texts must be known here.
+ * As mm_checkpoint_begin, for a safetensors file of `type`: F32, F16 or
+ * BF16. Its header comes first in the file, so the texts must be known here.
  *
  * Memory   Gives *writer, freed by mm_weights_writer_commit. Keeps `table`.
  *          model and provenance: JSON texts, either may be NULL.
- * Ranks    Collective, same arguments (the texts are read on rank 0).
+ * Ranks    Collective, same path, table, type; the texts are rank 0's.
  * Errors   As mm_checkpoint_begin; MM_E_ARG for another type and a tensor named
  *          __metadata__.
  */
@@ -90,7 +90,7 @@ mm_status mm_weights_writer_commit(mm_weights_writer **writer, mm_status status,
  * commit.
  *
  * Memory   values: host, [table->n_elems], the same on every rank.
- * Ranks    Collective, same arguments.
+ * Ranks    Collective, same path, table, values; the texts are rank 0's.
  */
 mm_status mm_checkpoint_save(mm_comm *comm, const char *path,
                              const mm_tensor_table *table, const float *values,

@@ -1,5 +1,6 @@
 /* Writes checkpoints: weights files in our HDF5 format. */
 
+#include "comm/check_same.h"
 #include "comm/partition.h"
 #include "io/hdf5/hdf5_util.h"
 #include "io/weights/manifest.h"
@@ -167,6 +168,8 @@ mm_status mm_checkpoint_save(mm_comm *comm, const char *path,
                              const mm_tensor_table *table, const float *values,
                              const char *model, const char *provenance)
 {
+    MM_TRY(MM_CHECK_SAME(comm, MM_SAME_TEXT(path),
+                         MM_SAME_BYTES(values, table->n_elems * 4)));
     mm_weights_writer *w;
     MM_TRY(mm_checkpoint_begin(comm, path, table, &w));
     mm_range own =

@@ -1,3 +1,5 @@
+/* Activations as floats on the CPU, where they are fp32 already: a copy. */
+
 #include "kernels/cpu/flat.h"
 
 #include <string.h>

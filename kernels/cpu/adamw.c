@@ -1,3 +1,6 @@
+/* One AdamW step with clipping on the CPU; without a finite gradient norm it
+ * changes nothing. */
+
 #include "kernels/cpu/flat.h"
 
 #include <math.h>
@@ -9,8 +12,8 @@ static float clipping(const mm_adamw *step, double norm)
 }
 
 mm_status MM_CPU(adamw)(mm_stream *stream, float *theta, float *m, float *v,
-                        mm_act *shadow, const float *grad, const mm_adamw *step,
-                        int64_t n_elems)
+                        mm_act *theta_low, const float *grad,
+                        const mm_adamw *step, int64_t n_elems)
 {
     MM_CPU_REQUIRE("adamw", stream && step && n_elems >= 0);
     MM_CPU_REQUIRE("adamw", n_elems == 0 || (theta && m && v && grad));
@@ -20,7 +23,7 @@ mm_status MM_CPU(adamw)(mm_stream *stream, float *theta, float *m, float *v,
     if (!isfinite(norm))
         return MM_OK;
     const float scale = clipping(step, norm);
-    float *copy = MM_CPU_FLOATS(shadow);
+    float *copy = MM_CPU_FLOATS(theta_low);
     const float decay = s.lr * s.weight_decay;
     MM_CPU_FOR_CHUNKS(stream, n_elems, lo, hi, {
         _Pragma("omp simd") for (int64_t i = lo; i < hi; i++)

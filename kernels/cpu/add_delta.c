@@ -1,3 +1,6 @@
+/* Adding one task's weight change to a sum, for averages and task arithmetic.
+ */
+
 #include "kernels/cpu/flat.h"
 
 mm_status MM_CPU(add_delta)(mm_stream *stream, float *sum, const float *tuned,

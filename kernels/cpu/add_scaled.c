@@ -1,3 +1,6 @@
+/* Merged weights from the base and the scaled change, each operation rounded to
+ * fp32. */
+
 #include "kernels/cpu/flat.h"
 
 mm_status MM_CPU(add_scaled)(mm_stream *stream, float *out, const float *base,

@@ -1,3 +1,6 @@
+/* Attention on the CPU, one head of one image after the other, in blocks of
+ * query rows. */
+
 #include "kernels/cpu/attention.h"
 
 #include "kernels/cpu/elementary.h"
@@ -28,7 +31,7 @@ static float exponentials(float *score, int64_t n_seen, int64_t n_padded,
                           float scale, float *max_out)
 {
     float max = -INFINITY, sum = 0.0f;
-    MM_CPU(hide)(score, n_seen, n_padded);
+    MM_CPU(mask)(score, n_seen, n_padded);
 #pragma omp simd reduction(max : max)
     for (int64_t j = 0; j < n_padded; j++)
         max = score[j] > max ? score[j] : max;

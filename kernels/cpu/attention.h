@@ -49,8 +49,8 @@ static inline int64_t MM_CPU(visible)(const mm_cpu_heads *h, int64_t i)
     return h->causal ? i + 1 : h->n_tokens;
 }
 
-/** Scores of unseen keys become -infinity, whose exponential is 0. */
-static inline void MM_CPU(hide)(float *score, int64_t n_seen, int64_t n_padded)
+/** Mask unseen keys: their scores become -infinity, whose exponential is 0. */
+static inline void MM_CPU(mask)(float *score, int64_t n_seen, int64_t n_padded)
 {
     for (int64_t j = n_seen; j < n_padded; j++)
         score[j] = -__builtin_inff();

@@ -1,3 +1,6 @@
+/* What attention and its gradient share on the CPU: padded sizes, packing, and
+ * products of blocks of tiles. */
+
 #include "kernels/cpu/attention.h"
 
 mm_cpu_heads MM_CPU(heads)(bool causal, int64_t n_tokens, int64_t width,

@@ -1,3 +1,6 @@
+/* The gradient of attention on the CPU; probabilities are computed again from
+ * the saved log-sum-exp. */
+
 #include "kernels/cpu/attention.h"
 
 #include "kernels/cpu/column_sums.h"
@@ -47,7 +50,7 @@ static void row_grad(float *prob, float *dscore, const float *dout,
 #pragma omp simd reduction(+ : delta)
     for (int64_t d = 0; d < head_width; d++)
         delta += dout[d] * out[d];
-    MM_CPU(hide)(prob, n_seen, n_padded);
+    MM_CPU(mask)(prob, n_seen, n_padded);
     for (int64_t j = 0; j < n_padded; j += MM_TILE_COLS) {
         float *p = prob + j, *ds = dscore + j;
 #pragma omp simd

@@ -1,4 +1,5 @@
-/* Sums down the columns of a matrix: gradients of biases. */
+/* Sums down the columns of a matrix, which are the gradients of biases. */
+
 #include "kernels/cpu/column_sums.h"
 
 void MM_CPU(column_sums)(mm_stream *stream, float *sums, const float *x,

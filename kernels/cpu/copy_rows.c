@@ -1,3 +1,5 @@
+/* Copying rows between matrices of different strides. */
+
 #include "kernels/cpu/cpu.h"
 
 #include <string.h>

@@ -1,3 +1,5 @@
+/* Counting NaN and infinity by their exponent bits. */
+
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/elementary.h"
 

@@ -35,7 +35,7 @@ static inline mm_cpu_stream *mm_cpu_stream_of(mm_stream *stream)
 #define MM_CPU_FLOATS(act) \
     _Generic((act), mm_act *: (float *)(act), const mm_act *: (const float *)(act))
 
-/** Refuse what the caller cannot have meant; the text names the condition. */
+/** Refuse invalid arguments; the text names the condition. */
 #define MM_CPU_REQUIRE(op, condition)                                   \
     do {                                                                \
         if (!(condition))                                               \

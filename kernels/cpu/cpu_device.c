@@ -1,3 +1,6 @@
+/* The CPU as a device: choice of the instruction set, memory, and streams that
+ * run each op at once. */
+
 #include "kernels/cpu/cpu.h"
 
 #include <stdio.h>
@@ -50,7 +53,8 @@ static mm_status choose(const char *wanted, variant *chosen)
             return MM_OK;
         }
         if (named)
-            return mm_fail(MM_E_DEVICE, "this processor lacks %s", wanted);
+            return mm_fail(MM_E_DEVICE, "this processor does not support %s",
+                           wanted);
         strncat(known, i ? ", cpu:" : "cpu:", sizeof known - strlen(known) - 1);
         strncat(known, tables[i].name, sizeof known - strlen(known) - 1);
     }
@@ -59,7 +63,7 @@ static mm_status choose(const char *wanted, variant *chosen)
                        "no device 'cpu:%s' in this build; it has: "
                        "cpu, %s",
                        wanted, known);
-    return mm_fail(MM_E_DEVICE, "this processor has none of %s", known);
+    return mm_fail(MM_E_DEVICE, "this processor supports none of %s", known);
 }
 
 static mm_status cpu_open(const char *wanted, int n_threads, mm_device **device)
@@ -106,7 +110,7 @@ static mm_status cpu_alloc(mm_device *device, int64_t n_bytes, void **memory)
     return MM_OK;
 }
 
-static void cpu_release(mm_device *device, void *memory)
+static void cpu_free(mm_device *device, void *memory)
 {
     (void)device;
     free(memory);
@@ -155,7 +159,7 @@ static mm_status cpu_stream_sync(mm_stream *stream)
     return MM_OK;
 }
 
-/* ---- events: the CPU's streams have always done what they were told ------ */
+/* ---- events: an op has finished when its call returns -------------------- */
 
 static void *cpu_stream_native(const mm_stream *stream)
 {
@@ -217,9 +221,9 @@ const mm_backend mm_backend_cpu = {
     .open = cpu_open,
     .close = cpu_close,
     .alloc = cpu_alloc,
-    .release = cpu_release,
+    .free = cpu_free,
     .host_alloc = cpu_alloc,
-    .host_release = cpu_release,
+    .host_free = cpu_free,
     .stream_create = cpu_stream_create,
     .stream_destroy = cpu_stream_destroy,
     .stream_reserve = cpu_stream_reserve,

@@ -1,3 +1,6 @@
+/* The loss of Learning without Forgetting and its gradient, one row of logits
+ * at a time. */
+
 #include "kernels/cpu/elementary.h"
 #include "kernels/cpu/flat.h"
 

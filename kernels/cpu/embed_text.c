@@ -1,3 +1,5 @@
+/* Token embeddings looked up in the table, plus positions. */
+
 #include "kernels/cpu/cpu.h"
 
 mm_status MM_CPU(embed_text)(mm_stream *stream, mm_act *x,

@@ -1,3 +1,5 @@
+/* The class token in front of an image's patches, plus positions. */
+
 #include "kernels/cpu/cpu.h"
 
 mm_status MM_CPU(embed_tokens)(mm_stream *stream, mm_act *x,

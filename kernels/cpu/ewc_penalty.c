@@ -1,3 +1,6 @@
+/* The penalty of elastic weight consolidation, summed in fp64, and its
+ * gradient. */
+
 #include "kernels/cpu/flat.h"
 
 mm_status MM_CPU(ewc_penalty)(mm_stream *stream, double *penalty, float *grad,

@@ -1,3 +1,5 @@
+/* Setting every element of a flat buffer of floats to one value. */
+
 #include "kernels/cpu/flat.h"
 
 mm_status MM_CPU(fill)(mm_stream *stream, float *x, float value,

@@ -1,3 +1,5 @@
+/* Setting activations to one value; on the CPU they are floats. */
+
 #include "kernels/cpu/cpu.h"
 
 mm_status MM_CPU(fill_act)(mm_stream *stream, mm_act *x, float value,

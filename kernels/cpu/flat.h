@@ -10,8 +10,8 @@ enum { MM_CPU_FLAT_CHUNK = 32 << 10 };
 
 /**
  * Run statements for each chunk [lo, hi) of [0, n_elems) on the stream's
- * threads, letting the transport move in between. Chunks do not depend on the
- * number of threads.
+ * threads, letting the transport make progress in between. Chunks do not depend
+ * on the number of threads.
  */
 #define MM_CPU_FOR_CHUNKS(stream, n_elems, lo, hi, ...)                    \
     do {                                                                   \
@@ -40,7 +40,8 @@ enum { MM_CPU_SUM_RANGES = 512, MM_CPU_SUM_WORK = 4096 };
 
 /**
  * *sum = what statements add to the double `total` in all ranges [lo, hi) of
- * [0, n_items), on the stream's threads, letting the transport move in between.
+ * [0, n_items), on the stream's threads, letting the transport make progress in
+ * between.
  * An item is `work` units. Ranges do not depend on the number of threads.
  */
 #define MM_CPU_SUM(stream, sum, n_items, work, lo, hi, total, ...)       \

@@ -1,3 +1,5 @@
+/* Floats as activations on the CPU, where those are fp32 too: a copy. */
+
 #include "kernels/cpu/flat.h"
 
 #include <string.h>

@@ -1,3 +1,6 @@
+/* Adding one squared gradient to a diagonal Fisher information, without fused
+ * multiply-add. */
+
 #include "kernels/cpu/flat.h"
 
 mm_status MM_CPU(fold_fisher)(mm_stream *stream, float *fisher,

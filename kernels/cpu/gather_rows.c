@@ -1,3 +1,5 @@
+/* Copying the rows of a matrix that an index names. */
+
 #include "kernels/cpu/cpu.h"
 
 #include <string.h>

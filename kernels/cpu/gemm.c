@@ -1,3 +1,5 @@
+/* A general matrix product in fp32, by way of product.c. */
+
 #include "kernels/cpu/product.h"
 
 mm_status MM_CPU(gemm)(mm_stream *stream, float *c, const float *a,

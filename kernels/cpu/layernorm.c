@@ -1,3 +1,6 @@
+/* Layer norm on the CPU, which keeps each row's mean and inverse deviation for
+ * the gradient. */
+
 #include "kernels/cpu/layernorm.h"
 
 #include <math.h>

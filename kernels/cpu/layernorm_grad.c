@@ -1,3 +1,6 @@
+/* The gradient of layer norm; sums over rows are added up in groups, in a fixed
+ * order. */
+
 #include "kernels/cpu/column_sums.h"
 #include "kernels/cpu/layernorm.h"
 

@@ -1,3 +1,5 @@
+/* Linear layers, with and without an activation, by way of product.c. */
+
 #include "kernels/cpu/product.h"
 
 static mm_cpu_product forward(mm_act *y, const mm_act *x, const mm_act *w,

@@ -1,3 +1,6 @@
+/* Gradients of linear layers for their input, their weight and bias, and the
+ * activation below, by way of product.c. */
+
 #include "kernels/cpu/column_sums.h"
 #include "kernels/cpu/product.h"
 

@@ -1,3 +1,6 @@
+/* MagMax's fold: the change of largest magnitude of each element, and the task
+ * that it came from. */
+
 #include "kernels/cpu/elementary.h"
 #include "kernels/cpu/flat.h"
 

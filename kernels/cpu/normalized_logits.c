@@ -1,3 +1,6 @@
+/* Logits of normalised features: a product with the head, divided by each
+ * feature vector's length. */
+
 #include "kernels/cpu/product.h"
 
 #include <math.h>

@@ -1,3 +1,5 @@
+/* The gradient of normalized_logits for the features. */
+
 #include "kernels/cpu/product.h"
 
 mm_status MM_CPU(normalized_logits_grad)(mm_stream *stream, float *dfeatures,

@@ -1,3 +1,5 @@
+/* The table of CPU ops for one instruction set. */
+
 #include "kernels/cpu/cpu.h"
 
 extern const mm_ops MM_CPU(ops);

@@ -1,3 +1,6 @@
+/* Cutting images into rows of normalised patches; a table of 256 values per
+ * channel does the arithmetic. */
+
 #include "kernels/cpu/cpu.h"
 
 /* A byte has 256 values: a table gives the exact formula at a load's cost. */

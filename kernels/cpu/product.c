@@ -1,3 +1,6 @@
+/* Matrix products on oneDNN, divided among threads, with bias, residual and
+ * activation applied to the sums. */
+
 #include "kernels/cpu/product.h"
 
 #include "kernels/cpu/column_sums.h"
@@ -10,7 +13,7 @@
  * The sums are oneDNN's. Each thread takes a share of the rows (of the columns,
  * where those are more), has the library multiply it, and finishes the sums;
  * all at once, or, where a transport must move meanwhile, a panel at a time.
- * Called so, inside a team, the library uses one thread. How it orders a sum
+ * Called inside a team, the library uses one thread. How it orders a sum
  * depends on the panel's size, and so the last bits on the number of threads.
  */
 enum {
@@ -33,7 +36,7 @@ static dnnl_status_t multiply(const mm_cpu_product *p, const panel *at)
 {
     bool transpose_a = p->a_k != 1, transpose_b = p->b_col != 1;
     bool onto = p->accumulate || p->addend == p->c;
-    /* Of a matrix of one row the stride means nothing, but is checked. */
+    /* The stride of a matrix of one row has no meaning, but is checked. */
     int64_t lda = transpose_a ? p->a_k : mm_max_i64(p->a_row, p->k);
     int64_t ldb = transpose_b ? p->b_col : mm_max_i64(p->b_k, p->n);
     return dnnl_sgemm(transpose_a ? 'T' : 'N', transpose_b ? 'T' : 'N',

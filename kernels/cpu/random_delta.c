@@ -1,3 +1,6 @@
+/* The fold of a random mix: each element's task is drawn once, and its change
+ * taken when that task comes. */
+
 #include "kernels/cpu/elementary.h"
 #include "kernels/cpu/flat.h"
 

@@ -1,3 +1,5 @@
+/* The scratch memory that the CPU ops of a model need in each thread. */
+
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/layernorm.h"
 

@@ -1,3 +1,6 @@
+/* Cross-entropy with label smoothing and its gradient, one row of logits at a
+ * time. */
+
 #include "kernels/cpu/elementary.h"
 #include "kernels/cpu/flat.h"
 

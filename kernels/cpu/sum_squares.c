@@ -1,3 +1,5 @@
+/* The squared norm of a flat buffer, added up in fp64 in a fixed order. */
+
 #include "kernels/cpu/flat.h"
 
 mm_status MM_CPU(sum_squares)(mm_stream *stream, double *sum, const float *x,

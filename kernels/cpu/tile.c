@@ -1,3 +1,6 @@
+/* A product of small tiles in registers, and packing panels for it; attention
+ * uses it. */
+
 #include "kernels/cpu/tile.h"
 
 #define INLINE static inline __attribute__((always_inline))

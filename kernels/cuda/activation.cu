@@ -1,5 +1,6 @@
-/* Activations and their gradients, with the sums down the gradient's columns.
- */
+/* GELU and QuickGELU and their gradients, with the sums down the gradient's
+ * columns. */
+
 #include "kernels/cuda/approximate.cuh"
 #include "kernels/cuda/columns.cuh"
 #include "kernels/cuda/product.h"
@@ -158,12 +159,12 @@ __global__ void __launch_bounds__(ACTIVATION_THREADS)
 }
 
 template <int N, typename F>
-__global__ void __launch_bounds__(MM_COLUMN_THREADS, MM_COLUMN_BLOCKS_AN_SM)
+__global__ void __launch_bounds__(MM_COLUMN_THREADS, MM_COLUMN_BLOCKS_PER_SM)
     mm_activation_sums_kernel(float *out, F f, bool accumulate, int64_t n_rows,
-                              int64_t width, int64_t rows_a_part)
+                              int64_t width, int64_t rows_per_part)
 {
     mm_sum_columns<N, AHEAD>(out, f, width, accumulate, n_rows, width,
-                             rows_a_part);
+                             rows_per_part);
 }
 
 template <int N, typename F>

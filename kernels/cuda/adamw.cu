@@ -1,3 +1,6 @@
+/* One AdamW step with clipping on the GPU; the clipping factor is computed
+ * there too, so that the host need not wait. */
+
 #include "kernels/cuda/flat.cuh"
 
 namespace
@@ -5,7 +8,7 @@ namespace
 /* The CPU's order of operations, without contraction: the same bits. */
 template <typename T> struct adamw {
     float *theta, *m, *v;
-    T *shadow;
+    T *theta_low;
     const float *grad;
     const float *grad_scale; /* one; NaN: nothing changes */
     mm_adamw s;
@@ -33,8 +36,8 @@ template <typename T> struct adamw {
         mm_store<N>(m + i, first);
         mm_store<N>(v + i, second);
         mm_store<N>(theta + i, t);
-        if (shadow)
-            mm_store_floats<N>(shadow + i, t);
+        if (theta_low)
+            mm_store_floats<N>(theta_low + i, t);
     }
 };
 } // namespace
@@ -49,8 +52,8 @@ __global__ void __launch_bounds__(MM_WARP)
 }
 
 mm_status mm_cuda_adamw(mm_stream *stream, float *theta, float *m, float *v,
-                        mm_act *shadow, const float *grad, const mm_adamw *step,
-                        int64_t n_elems)
+                        mm_act *theta_low, const float *grad,
+                        const mm_adamw *step, int64_t n_elems)
 {
     MM_CUDA_REQUIRE("adamw", stream && step && n_elems >= 0);
     MM_CUDA_REQUIRE("adamw", n_elems == 0 || (theta && m && v && grad));
@@ -65,7 +68,7 @@ mm_status mm_cuda_adamw(mm_stream *stream, float *theta, float *m, float *v,
     return mm_by_act(stream, [=](auto of) {
         using T = decltype(of);
         constexpr int N = mm_wide<T>;
-        T *copy = mm_as<T>(shadow);
+        T *copy = mm_as<T>(theta_low);
         return mm_flat<N>(
             stream, "adamw", mm_fits<N>(theta, m, v, grad) && mm_fits<N>(copy),
             adamw<T>{theta, m, v, copy, grad, scale, s, s.lr * s.weight_decay},

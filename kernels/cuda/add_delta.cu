@@ -1,3 +1,6 @@
+/* Adding one task's weight change to a sum, for averages and task arithmetic.
+ */
+
 #include "kernels/cuda/flat.cuh"
 
 namespace

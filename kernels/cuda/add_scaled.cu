@@ -1,3 +1,6 @@
+/* Merged weights from the base and the scaled change, each operation rounded to
+ * fp32. */
+
 #include "kernels/cuda/flat.cuh"
 
 namespace

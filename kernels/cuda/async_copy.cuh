@@ -4,11 +4,11 @@
 #include "kernels/cuda/launch.cuh"
 
 /*
- * Copies from device memory to shared memory that pass the registers by and run
- * while a thread goes on (cp.async). A thread closes groups of what it has
- * started and waits for its own groups, oldest first; a barrier after that
- * shows them to the block. The tests' bodies (tests/cuda_on_cpu) spoil what is
- * copied to until it has been waited for.
+ * Copies from device memory to shared memory that bypass the registers and run
+ * while a thread goes on (cp.async). A thread commits what it has started as a
+ * group and waits for its own groups, oldest first; a barrier after that makes
+ * them visible to the block. On the CPU (tests/cuda_on_cpu) the destination is
+ * invalid until it has been waited for.
  */
 
 #ifdef __CUDACC__
@@ -25,8 +25,8 @@ __device__ __forceinline__ void mm_copy_async(void *to_shared, const void *from,
                  : "memory");
 }
 
-/** What was started since the last one is a group. */
-__device__ __forceinline__ void mm_close_copies()
+/** The copies started since the last commit are a group. */
+__device__ __forceinline__ void mm_commit_copies()
 {
     asm volatile("cp.async.commit_group;" : : : "memory");
 }
@@ -44,9 +44,9 @@ inline void mm_copy_async(void *to_shared, const void *from, bool there)
     mm_emu::copy_async(to_shared, from, there);
 }
 
-inline void mm_close_copies()
+inline void mm_commit_copies()
 {
-    mm_emu::close_copies();
+    mm_emu::commit_copies();
 }
 
 template <int N> inline void mm_wait_copies()

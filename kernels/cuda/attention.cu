@@ -1,3 +1,6 @@
+/* Attention on tensor cores for heads of 64, and the op that chooses between it
+ * and attention_any.cu. */
+
 #include "kernels/cuda/attention_tile.cuh"
 
 namespace
@@ -26,8 +29,8 @@ __device__ __forceinline__ float quad_sum(float x)
  * before is rescaled. scale2: what makes scores powers of two. */
 template <int CHUNKS>
 __device__ __forceinline__ void
-soften(softmax_rows &rows, float s[CHUNKS][1][2][4],
-       float out[1][MM_HEAD / 8][4], float scale2)
+update_softmax(softmax_rows &rows, float s[CHUNKS][1][2][4],
+               float out[1][MM_HEAD / 8][4], float scale2)
 {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
@@ -70,10 +73,10 @@ struct place {
     }
 };
 
-/** Scores of keys that a row does not see; rows past the end are zeros and see
- * every key. */
+/** Mask the scores of keys that a row does not see; rows past the end are zeros
+ * and see every key. */
 template <int CHUNKS>
-__device__ __forceinline__ void hide(float s[CHUNKS][1][2][4], const place &at)
+__device__ __forceinline__ void mask(float s[CHUNKS][1][2][4], const place &at)
 {
     const int g = mm_lane() / 4, t = mm_lane() % 4;
 #pragma unroll
@@ -101,8 +104,8 @@ add_chunks(softmax_rows &rows, float out[1][MM_HEAD / 8][4],
         mm_times_transpose<T>(s[c][0], queries,
                               keys + c * MM_CHUNK * mm_tile<T>::LD);
     if (at.n_seen(0) < CHUNKS * MM_CHUNK)
-        hide<CHUNKS>(s, at);
-    soften<CHUNKS>(rows, s, out, at.scale2);
+        mask<CHUNKS>(s, at);
+    update_softmax<CHUNKS>(rows, s, out, at.scale2);
 #pragma unroll
     for (int c = 0; c < CHUNKS; c++)
         mm_add_times<1>(out, s[c], values + c * MM_CHUNK * mm_tile<T>::LD);
@@ -155,15 +158,15 @@ template <typename T> size_t shared_bytes(int n_warps)
  * which it copies the next while it works on one. */
 template <typename T>
 __global__ void __launch_bounds__(MOST_WARPS *MM_WARP, sizeof(T) == 2 ? 2 : 1)
-    mm_attention_kernel(mm_attention_arguments<T> a, int blocks_a_head)
+    mm_attention_kernel(mm_attention_arguments<T> a, int blocks_per_head)
 {
     MM_DYNAMIC_SHARED(T, queries);
     const int block_rows = (int)blockDim.x / MM_WARP * MM_CHUNK;
     T *keys = queries + block_rows * mm_tile<T>::LD;
     T *values = keys + 2 * mm_tile<T>::ELEMS;
-    const int block_first = (int)(blockIdx.x % blocks_a_head) * block_rows;
+    const int block_first = (int)(blockIdx.x % blocks_per_head) * block_rows;
     const int first = block_first + (int)(threadIdx.x / MM_WARP) * MM_CHUNK;
-    const int task = (int)(blockIdx.x / blocks_a_head);
+    const int task = (int)(blockIdx.x / blocks_per_head);
     const mm_head_view<T> h =
         mm_view_head(a, task / a.n_heads, task % a.n_heads);
     const int ahead = a.causal ? 1 : a.n_tokens;
@@ -175,7 +178,7 @@ __global__ void __launch_bounds__(MOST_WARPS *MM_WARP, sizeof(T) == 2 ? 2 : 1)
     mm_copy_tokens(block, block_rows, a.n_tokens - block_first);
     const T *k = h.k;
     copy_tile(keys, k, width, block_end);
-    mm_close_copies();
+    mm_commit_copies();
     mm_wait_copies<0>();
     mm_round_tokens(queries, block_rows);
     mm_round_tokens(keys, rows_of_tile(block_end));
@@ -192,7 +195,7 @@ __global__ void __launch_bounds__(MOST_WARPS *MM_WARP, sizeof(T) == 2 ? 2 : 1)
         if (n_left > 0) {
             k += MM_TILE * 3 * width;
             copy_tile(keys + next, k, width, n_left);
-            mm_close_copies();
+            mm_commit_copies();
         }
         if (first < a.n_tokens)
             add_tile(rows, out, rows_of_queries, keys + stage, values + stage,
@@ -222,7 +225,8 @@ __global__ void __launch_bounds__(MOST_WARPS *MM_WARP, sizeof(T) == 2 ? 2 : 1)
                                factor, mine);
 }
 
-/* As many warps as leave the fewest without a row; the most of those. */
+/* The number of warps for which the fewest are without a row; of equal ones the
+ * largest. */
 static int choose_warps(int n_tokens)
 {
     const int n_chunks = (int)mm_ceil_div(n_tokens, MM_CHUNK);
@@ -252,14 +256,14 @@ static mm_status attention(mm_stream *stream, T *out, float *lse, const T *qkv,
     if (!mm_attention_fits(stream, a))
         return mm_attention_any(stream, a);
     const int n_warps = choose_warps(a.n_tokens);
-    const int blocks_a_head = (int)mm_ceil_div(n_tokens, n_warps * MM_CHUNK);
-    const int64_t n_blocks = n_images * n_heads * blocks_a_head;
+    const int blocks_per_head = (int)mm_ceil_div(n_tokens, n_warps * MM_CHUNK);
+    const int64_t n_blocks = n_images * n_heads * blocks_per_head;
     MM_CUDA_REQUIRE("attention", n_blocks <= INT32_MAX);
     MM_TRY(mm_allow_shared("attention", mm_attention_kernel<T>,
                            shared_bytes<T>(n_warps)));
     MM_LAUNCH((mm_attention_kernel<T>), (unsigned)n_blocks, n_warps * MM_WARP,
               shared_bytes<T>(n_warps), mm_cuda_stream_of(stream)->stream, a,
-              blocks_a_head);
+              blocks_per_head);
     return MM_CUDA(cudaGetLastError(),
                    "attention of %lld images, %lld tokens, %lld heads of 64",
                    (long long)n_images, (long long)n_tokens,

@@ -1,14 +1,14 @@
-#include "kernels/cuda/attention.cuh"
-
 /*
  * Heads of any width up to 256, in fp32: eight warps of four rows each, tiles
- * of 32 columns, one a lane. A lane keeps columns lane, lane + 32, ... of its
+ * of 32 columns, one per lane. A lane keeps columns lane, lane + 32, ... of its
  * rows' sums.
  */
 
+#include "kernels/cuda/attention.cuh"
+
 namespace
 {
-enum { TILE = 32, THREADS = 256, ROWS_A_WARP = 4 };
+enum { TILE = 32, THREADS = 256, ROWS_PER_WARP = 4 };
 
 /** Elements between rows in shared memory: odd, against conflicts. */
 __host__ __device__ __forceinline__ int row_elems(int head_width)
@@ -50,30 +50,31 @@ __device__ void load_statistics(float *delta, float *lse,
 }
 
 /** s[r] = the warp's row r times the lane's row of the other tile. */
-__device__ __forceinline__ void scores(float s[ROWS_A_WARP], const float *rows,
-                                       const float *others, int head_width)
+__device__ __forceinline__ void scores(float s[ROWS_PER_WARP],
+                                       const float *rows, const float *others,
+                                       int head_width)
 {
     const int ld = row_elems(head_width);
-    const float *mine = rows + threadIdx.x / MM_WARP * ROWS_A_WARP * ld;
+    const float *mine = rows + threadIdx.x / MM_WARP * ROWS_PER_WARP * ld;
     const float *other = others + mm_lane() * ld;
-    for (int r = 0; r < ROWS_A_WARP; r++)
+    for (int r = 0; r < ROWS_PER_WARP; r++)
         s[r] = 0.0f;
     for (int d = 0; d < head_width; d++)
 #pragma unroll
-        for (int r = 0; r < ROWS_A_WARP; r++)
+        for (int r = 0; r < ROWS_PER_WARP; r++)
             s[r] += mine[r * ld + d] * other[d];
 }
 
-/** sum[r][..] += weights[r] (one a lane) times the other tile. `share` is the
+/** sum[r][..] += weights[r] (one per lane) times the other tile. `share` is the
  * warp's place to exchange them. */
 template <int COLS>
 __device__ __forceinline__ void
-add(float sum[ROWS_A_WARP][COLS], const float weights[ROWS_A_WARP],
+add(float sum[ROWS_PER_WARP][COLS], const float weights[ROWS_PER_WARP],
     float *share, const float *others, int head_width)
 {
     __syncwarp();
 #pragma unroll
-    for (int r = 0; r < ROWS_A_WARP; r++)
+    for (int r = 0; r < ROWS_PER_WARP; r++)
         share[r * TILE + mm_lane()] = weights[r];
     __syncwarp();
     for (int j = 0; j < TILE; j++)
@@ -84,7 +85,7 @@ add(float sum[ROWS_A_WARP][COLS], const float weights[ROWS_A_WARP],
                 continue;
             const float other = others[j * row_elems(head_width) + d];
 #pragma unroll
-            for (int r = 0; r < ROWS_A_WARP; r++)
+            for (int r = 0; r < ROWS_PER_WARP; r++)
                 sum[r][c] += share[r * TILE + j] * other;
         }
 }
@@ -92,12 +93,12 @@ add(float sum[ROWS_A_WARP][COLS], const float weights[ROWS_A_WARP],
 template <int COLS, typename T>
 __device__ __forceinline__ void
 store(T *to, int64_t ld, int first, int n_tokens, int head_width,
-      const float sum[ROWS_A_WARP][COLS], const float factor[ROWS_A_WARP])
+      const float sum[ROWS_PER_WARP][COLS], const float factor[ROWS_PER_WARP])
 {
 #pragma unroll
-    for (int r = 0; r < ROWS_A_WARP; r++) {
+    for (int r = 0; r < ROWS_PER_WARP; r++) {
         const int token =
-            first + (int)(threadIdx.x / MM_WARP) * ROWS_A_WARP + r;
+            first + (int)(threadIdx.x / MM_WARP) * ROWS_PER_WARP + r;
 #pragma unroll
         for (int c = 0; c < COLS; c++) {
             const int d = c * MM_WARP + mm_lane();
@@ -117,15 +118,15 @@ __global__ void __launch_bounds__(THREADS)
     const int tile_elems = TILE * row_elems(a.head_width);
     float *keys = queries + tile_elems, *values = keys + tile_elems;
     const int warp = (int)(threadIdx.x / MM_WARP);
-    float *share = exchange + warp * ROWS_A_WARP * TILE;
+    float *share = exchange + warp * ROWS_PER_WARP * TILE;
     const int first = (int)(blockIdx.x % n_tiles) * TILE;
     const int task = (int)(blockIdx.x / n_tiles);
     const mm_head_view<T> h =
         mm_view_head(a, task / a.n_heads, task % a.n_heads);
     const float scale = 1.0f / sqrtf((float)a.head_width);
     load(queries, h.q, h.qkv_ld, first, a.n_tokens, a.head_width);
-    float out[ROWS_A_WARP][COLS] = {}, max[ROWS_A_WARP], sum[ROWS_A_WARP];
-    for (int r = 0; r < ROWS_A_WARP; r++) {
+    float out[ROWS_PER_WARP][COLS] = {}, max[ROWS_PER_WARP], sum[ROWS_PER_WARP];
+    for (int r = 0; r < ROWS_PER_WARP; r++) {
         max[r] = -INFINITY;
         sum[r] = 0.0f;
     }
@@ -135,12 +136,12 @@ __global__ void __launch_bounds__(THREADS)
         load(keys, h.k, h.qkv_ld, j0, a.n_tokens, a.head_width);
         load(values, h.v, h.qkv_ld, j0, a.n_tokens, a.head_width);
         __syncthreads();
-        float s[ROWS_A_WARP];
+        float s[ROWS_PER_WARP];
         scores(s, queries, keys, a.head_width);
 #pragma unroll
-        for (int r = 0; r < ROWS_A_WARP; r++) {
+        for (int r = 0; r < ROWS_PER_WARP; r++) {
             /* Rows past the end see what the last one sees. */
-            const int i = min(first + warp * ROWS_A_WARP + r, a.n_tokens - 1);
+            const int i = min(first + warp * ROWS_PER_WARP + r, a.n_tokens - 1);
             const bool seen = mm_sees(a.causal, a.n_tokens, i, j0 + mm_lane());
             s[r] = seen ? s[r] * scale : -INFINITY;
             const float largest = fmaxf(max[r], mm_warp_max(s[r]));
@@ -153,10 +154,10 @@ __global__ void __launch_bounds__(THREADS)
         }
         add<COLS>(out, s, share, values, a.head_width);
     }
-    float factor[ROWS_A_WARP];
-    for (int r = 0; r < ROWS_A_WARP; r++) {
+    float factor[ROWS_PER_WARP];
+    for (int r = 0; r < ROWS_PER_WARP; r++) {
         const float all = mm_warp_sum(sum[r]);
-        const int token = first + warp * ROWS_A_WARP + r;
+        const int token = first + warp * ROWS_PER_WARP + r;
         factor[r] = 1.0f / all;
         if (h.lse && mm_lane() == 0 && token < a.n_tokens)
             h.lse[token] = max[r] + logf(all);
@@ -179,7 +180,7 @@ __global__ void __launch_bounds__(THREADS)
     float *first_tile = second_rows + tile_elems;
     float *second_tile = first_tile + tile_elems;
     const int warp = (int)(threadIdx.x / MM_WARP);
-    float *share = exchange + warp * ROWS_A_WARP * TILE;
+    float *share = exchange + warp * ROWS_PER_WARP * TILE;
     const int first = (int)(blockIdx.x % n_tiles) * TILE;
     const int task = (int)(blockIdx.x / n_tiles);
     const mm_head_view<T> h =
@@ -193,7 +194,8 @@ __global__ void __launch_bounds__(THREADS)
          a.head_width);
     if (!KEYS)
         load_statistics(delta, lse, h, first, a.n_tokens, a.head_width);
-    float first_sum[ROWS_A_WARP][COLS] = {}, second_sum[ROWS_A_WARP][COLS] = {};
+    float first_sum[ROWS_PER_WARP][COLS] = {},
+          second_sum[ROWS_PER_WARP][COLS] = {};
     const int begin = KEYS && a.causal ? first : 0;
     const int end =
         !KEYS && a.causal ? min(a.n_tokens, first + TILE) : a.n_tokens;
@@ -206,12 +208,12 @@ __global__ void __launch_bounds__(THREADS)
         if (KEYS)
             load_statistics(delta, lse, h, j0, a.n_tokens, a.head_width);
         __syncthreads();
-        float p[ROWS_A_WARP], ds[ROWS_A_WARP];
+        float p[ROWS_PER_WARP], ds[ROWS_PER_WARP];
         scores(p, first_rows, first_tile, a.head_width);
         scores(ds, second_rows, second_tile, a.head_width);
 #pragma unroll
-        for (int r = 0; r < ROWS_A_WARP; r++) {
-            const int in_rows = warp * ROWS_A_WARP + r;
+        for (int r = 0; r < ROWS_PER_WARP; r++) {
+            const int in_rows = warp * ROWS_PER_WARP + r;
             const int of_query = KEYS ? mm_lane() : in_rows;
             const int query = KEYS ? j0 + mm_lane() : first + in_rows;
             const int key = KEYS ? first + in_rows : j0 + mm_lane();
@@ -224,8 +226,8 @@ __global__ void __launch_bounds__(THREADS)
         if (KEYS)
             add<COLS>(second_sum, p, share, second_tile, a.head_width);
     }
-    const float scales[ROWS_A_WARP] = {scale, scale, scale, scale};
-    const float ones[ROWS_A_WARP] = {1.0f, 1.0f, 1.0f, 1.0f};
+    const float scales[ROWS_PER_WARP] = {scale, scale, scale, scale};
+    const float ones[ROWS_PER_WARP] = {1.0f, 1.0f, 1.0f, 1.0f};
     store<COLS>(KEYS ? h.dk : h.dq, h.qkv_ld, first, a.n_tokens, a.head_width,
                 first_sum, scales);
     if (KEYS)

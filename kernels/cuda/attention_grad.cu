@@ -1,16 +1,19 @@
+/* The gradient of attention: the choice of a kernel and of its blocks;
+ * attention_grad.cuh has the kernel for heads of 64. */
+
 #include "kernels/cuda/attention_grad.cuh"
 #include "kernels/cuda/columns.cuh"
 #include "kernels/cuda/product.h"
 
 /** As divide() has it. */
 template <typename T>
-static size_t bytes_of(int n_tokens, int n_chunks, int chunks_a_pass)
+static size_t bytes_of(int n_tokens, int n_chunks, int chunks_per_pass)
 {
-    const size_t dq = n_chunks > chunks_a_pass
+    const size_t dq = n_chunks > chunks_per_pass
                           ? (size_t)n_chunks * MM_CHUNK * MM_HEAD * 4
                           : 0;
     const size_t elems =
-        (size_t)chunks_a_pass * MM_CHUNK * (2 * mm_tile<T>::LD + DS_LD) +
+        (size_t)chunks_per_pass * MM_CHUNK * (2 * mm_tile<T>::LD + DS_LD) +
         4 * grad_stage<T>::ELEMS;
     return dq + 2 * (size_t)padded(n_tokens) * 4 + elems * sizeof(T);
 }
@@ -18,20 +21,20 @@ static size_t bytes_of(int n_tokens, int n_chunks, int chunks_a_pass)
 /** A plan for so many warps and bytes with the fewest, even passes; no warps in
  * it if a pass would hold fewer than `least` chunks. */
 template <typename T>
-static grad_plan plan_for(int n_tokens, int n_warps, int chunks_a_warp,
+static grad_plan plan_for(int n_tokens, int n_warps, int chunks_per_warp,
                           int64_t most_bytes, int least)
 {
     const int n_chunks = (int)mm_ceil_div(n_tokens, MM_CHUNK);
-    int most = (int)mm_min_i64(n_chunks, (int64_t)n_warps * chunks_a_warp);
+    int most = (int)mm_min_i64(n_chunks, (int64_t)n_warps * chunks_per_warp);
     while (most > 0 &&
            (int64_t)bytes_of<T>(n_tokens, n_chunks, most) > most_bytes)
         most--;
     if (most < mm_min_i64(least, n_chunks))
         return {0, 0, 0, 0, 0};
     const int n_passes = (int)mm_ceil_div(n_chunks, most);
-    const int a_pass = (int)mm_ceil_div(n_chunks, n_passes);
-    return {n_warps, chunks_a_warp, a_pass, n_chunks,
-            bytes_of<T>(n_tokens, n_chunks, a_pass)};
+    const int per_pass = (int)mm_ceil_div(n_chunks, n_passes);
+    return {n_warps, chunks_per_warp, per_pass, n_chunks,
+            bytes_of<T>(n_tokens, n_chunks, per_pass)};
 }
 
 /* Blocks of four warps, two on a multiprocessor, one of which computes while
@@ -60,7 +63,7 @@ static mm_status launch(mm_stream *stream, const mm_attention_arguments<T> &a,
     const unsigned n_blocks = (unsigned)(a.n_images * a.n_heads);
     const unsigned n_threads = (unsigned)(plan.n_warps * MM_WARP);
     cudaStream_t on = mm_cuda_stream_of(stream)->stream;
-    if (plan.chunks_a_warp == 1) {
+    if (plan.chunks_per_warp == 1) {
         MM_TRY(mm_allow_shared("attention_grad", mm_attention_grad_kernel<1, T>,
                                plan.n_bytes));
         MM_LAUNCH((mm_attention_grad_kernel<1, T>), n_blocks, n_threads,

@@ -8,7 +8,8 @@
  * With p = exp(s - lse), dp = dout v', delta = row sums of dout out, and
  * ds = p (dp - delta): dq = ds k, dk = ds' q, both times the scale, dv = p'
  * dout. A block has one head. Its warps hold keys, whose dk and dv stay in
- * registers while 32 queries after another come by; s, p and ds are transposed.
+ * registers while the queries are processed, 32 at a time; s, p and ds are
+ * transposed.
  * For dq, a sum over keys, the warps leave ds in shared memory and each takes
  * 16 queries and some columns. Where there are more keys than warps can hold,
  * they come in passes, between which dq stays in shared memory.
@@ -86,7 +87,7 @@ add_keys(float dk[][MM_HEAD / 8][4], float dv[][MM_HEAD / 8][4],
     mm_add_times<M>(dk, ds, queries);
 }
 
-/** QUERIES against the warp's keys, those that see none of them left out. */
+/** QUERIES against the warp's keys, without those that see none of them. */
 template <int M, typename T>
 __device__ __forceinline__ void
 add_queries(float dk[M][MM_HEAD / 8][4], float dv[M][MM_HEAD / 8][4],
@@ -187,7 +188,7 @@ __device__ __forceinline__ void copy_queries(const grad_memory<T> &m, int stage,
         {m.queries + stage, h.q + query * h.qkv_ld, (int)h.qkv_ld},
         {m.douts + stage, h.dout + query * h.out_ld, (int)h.out_ld}};
     mm_copy_tokens(all, QUERIES, n_tokens - query);
-    mm_close_copies();
+    mm_commit_copies();
 }
 
 template <typename T>
@@ -197,7 +198,8 @@ __device__ __forceinline__ void round_queries(const grad_memory<T> &m,
     mm_round_tokens(m.queries + stage, QUERIES);
     mm_round_tokens(m.douts + stage, QUERIES);
 }
-/** dk and dv of a pass. Nobody reads keys and values any more. */
+
+/** dk and dv of a pass. Keys and values are not read any more. */
 template <int M, typename T>
 __device__ __forceinline__ void
 store_keys(float dk[M][MM_HEAD / 8][4], float dv[M][MM_HEAD / 8][4],
@@ -230,9 +232,9 @@ __global__ void __launch_bounds__(M == 1 ? 4 * MM_WARP : MOST_WARPS * MM_WARP,
     const grad_memory<T> m = divide<T>(shared, plan, a.n_tokens);
     const mm_head_view<T> h = mm_view_head(a, (int)blockIdx.x / a.n_heads,
                                            (int)blockIdx.x % a.n_heads);
-    for (int chunk = 0; chunk < plan.n_chunks; chunk += plan.chunks_a_pass) {
+    for (int chunk = 0; chunk < plan.n_chunks; chunk += plan.chunks_per_pass) {
         grad_place at = {chunk * MM_CHUNK,
-                         min(plan.chunks_a_pass, plan.n_chunks - chunk),
+                         min(plan.chunks_per_pass, plan.n_chunks - chunk),
                          plan.n_chunks,
                          first_chunk(chunk, plan.n_warps),
                          a.causal ? chunk * MM_CHUNK / QUERIES * QUERIES : 0,

@@ -16,8 +16,8 @@ enum {
 /** How one launch is divided; sizes in tokens are multiples of 16 or 32. */
 struct grad_plan {
     int n_warps;
-    int chunks_a_warp; /* 16 keys each */
-    int chunks_a_pass;
+    int chunks_per_warp; /* 16 keys each */
+    int chunks_per_pass;
     int n_chunks; /* of all keys */
     size_t n_bytes;
 };
@@ -45,13 +45,13 @@ __device__ grad_memory<T> divide(float *shared, const grad_plan &plan,
                                  int n_tokens)
 {
     grad_memory<T> m;
-    const bool passes = plan.n_chunks > plan.chunks_a_pass;
+    const bool passes = plan.n_chunks > plan.chunks_per_pass;
     m.dq = shared;
     m.delta = m.dq + (passes ? plan.n_chunks * MM_CHUNK * MM_HEAD : 0);
     m.lse2 = m.delta + padded(n_tokens);
     m.keys = reinterpret_cast<T *>(m.lse2 + padded(n_tokens));
-    m.values = m.keys + plan.chunks_a_pass * MM_CHUNK * mm_tile<T>::LD;
-    m.queries = m.values + plan.chunks_a_pass * MM_CHUNK * mm_tile<T>::LD;
+    m.values = m.keys + plan.chunks_per_pass * MM_CHUNK * mm_tile<T>::LD;
+    m.queries = m.values + plan.chunks_per_pass * MM_CHUNK * mm_tile<T>::LD;
     m.douts = m.queries + 2 * grad_stage<T>::ELEMS;
     m.ds = m.douts + 2 * grad_stage<T>::ELEMS;
     return m;

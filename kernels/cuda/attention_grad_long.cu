@@ -1,9 +1,9 @@
-#include "kernels/cuda/attention_tile.cuh"
-
 /*
  * The gradient of attention over more tokens than attention_grad.cu can keep:
  * twice over, by rows for queries and by columns for keys.
  */
+
+#include "kernels/cuda/attention_tile.cuh"
 
 namespace
 {

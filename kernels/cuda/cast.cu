@@ -1,3 +1,6 @@
+/* Conversions between floats and activations, which are copies where
+ * activations are fp32. */
+
 #include "kernels/cuda/flat.cuh"
 
 namespace

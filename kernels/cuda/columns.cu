@@ -1,10 +1,12 @@
+/* Sums down the columns of a matrix, and adding a bias to every row. */
+
 #include "kernels/cuda/columns.cuh"
 #include "kernels/cuda/product.h"
 
 /* Of a bias's addition: loads that a thread has under way. */
-enum { ROWS_A_WARP = 4 };
+enum { ROWS_PER_WARP = 4 };
 
-/** N columns a lane. */
+/** N columns per lane. */
 template <int N, typename T>
 static void launch_sums(const mm_cuda_stream *cuda, float *sums, const T *x,
                         int64_t x_stride, bool accumulate, int64_t n_rows,
@@ -60,7 +62,7 @@ mm_status mm_cuda_bias_grad(mm_stream *stream, float *dbias, const mm_act *dy,
                                dy_stride, accumulate, n_rows, width);
 }
 
-/* A block takes 32 times N columns, a warp ROWS_A_WARP rows of those; what a
+/* A block takes 32 times N columns, a warp ROWS_PER_WARP rows of those; what a
  * thread reads of them is on its way before it stores. c may be addend. */
 template <typename T, int N>
 __global__ void __launch_bounds__(MM_COLUMN_THREADS)
@@ -70,21 +72,21 @@ __global__ void __launch_bounds__(MM_COLUMN_THREADS)
     const int64_t j =
         ((int64_t)(blockIdx.x % column_blocks) * MM_WARP + mm_lane()) * N;
     const int64_t first =
-        ((int64_t)(blockIdx.x / column_blocks) * MM_ROWS_A_BLOCK +
+        ((int64_t)(blockIdx.x / column_blocks) * MM_ROWS_PER_BLOCK +
          threadIdx.x / MM_WARP) *
-        ROWS_A_WARP;
+        ROWS_PER_WARP;
     if (j >= width)
         return;
     const mm_vec<float, N> zero = {};
     const mm_vec<float, N> b = bias ? mm_load_floats<N>(bias + j) : zero;
-    mm_vec<float, N> x[ROWS_A_WARP];
+    mm_vec<float, N> x[ROWS_PER_WARP];
 #pragma unroll
-    for (int i = 0; i < ROWS_A_WARP; i++)
+    for (int i = 0; i < ROWS_PER_WARP; i++)
         x[i] = addend && first + i < n_rows
                    ? mm_load_floats<N>(addend + (first + i) * width + j)
                    : zero;
 #pragma unroll
-    for (int i = 0; i < ROWS_A_WARP; i++) {
+    for (int i = 0; i < ROWS_PER_WARP; i++) {
 #pragma unroll
         for (int k = 0; k < N; k++)
             x[i].v[k] += b.v[k];
@@ -99,7 +101,7 @@ static void add_bias_by(cudaStream_t on, T *c, const T *bias, const T *addend,
 {
     const unsigned column_blocks = mm_blocks(n, MM_WARP * N);
     MM_LAUNCH((mm_add_bias_kernel<T, N>),
-              mm_blocks(m, MM_ROWS_A_BLOCK * ROWS_A_WARP) * column_blocks,
+              mm_blocks(m, MM_ROWS_PER_BLOCK * ROWS_PER_WARP) * column_blocks,
               MM_COLUMN_THREADS, 0, on, c, bias, addend, m, n, column_blocks);
 }
 

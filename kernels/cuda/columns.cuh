@@ -5,16 +5,16 @@
 
 /*
  * Sums down the columns of a matrix, in a fixed order: a block takes 32 times
- * N columns, N a lane, and a range of rows, each of its warps every eighth row
- * of that; the sums of such parts are added up by a second kernel.
+ * N columns, N per lane, and a range of rows, each of its warps every eighth
+ * row of that; the sums of such parts are added up by a second kernel.
  */
 
 enum {
-    MM_COLUMN_THREADS = MM_ROWS_A_BLOCK * MM_WARP,
-    MM_COLUMN_BLOCKS_AN_SM = 4, /* resident */
+    MM_COLUMN_THREADS = MM_ROWS_PER_BLOCK * MM_WARP,
+    MM_COLUMN_BLOCKS_PER_SM = 4, /* resident */
     /* The same on every GPU, so that the bits are: as many as an H100 has
      * resident. */
-    MM_COLUMN_BLOCKS = 132 * MM_COLUMN_BLOCKS_AN_SM,
+    MM_COLUMN_BLOCKS = 132 * MM_COLUMN_BLOCKS_PER_SM,
     MM_COLUMN_LEAST_ROWS = 64 /* of a part */
 };
 
@@ -50,31 +50,32 @@ inline mm_column_parts mm_divide_rows(int64_t n_rows, int64_t width)
 template <int N, int AHEAD, typename F>
 __device__ __forceinline__ void
 mm_sum_columns(float *out, const F &f, int64_t stride, bool accumulate,
-               int64_t n_rows, int64_t width, int64_t rows_a_part)
+               int64_t n_rows, int64_t width, int64_t rows_per_part)
 {
     enum { COLUMNS = MM_WARP * N };
-    MM_SHARED(float, sums, MM_ROWS_A_BLOCK *COLUMNS); /* [warp][column] */
+    MM_SHARED(float, sums, MM_ROWS_PER_BLOCK *COLUMNS); /* [warp][column] */
     const int64_t column_blocks = (width + COLUMNS - 1) / COLUMNS;
     const int64_t part = blockIdx.x / column_blocks;
     const int64_t first_column = blockIdx.x % column_blocks * COLUMNS;
     const int64_t j = first_column + mm_lane() * N;
     const int warp = (int)(threadIdx.x / MM_WARP);
-    const int64_t end =
-        n_rows < (part + 1) * rows_a_part ? n_rows : (part + 1) * rows_a_part;
+    const int64_t end = n_rows < (part + 1) * rows_per_part
+                            ? n_rows
+                            : (part + 1) * rows_per_part;
     mm_vec<float, N> sum = {};
     if (j < width) {
-        const int64_t apart = MM_ROWS_A_BLOCK * stride;
-        int64_t i = part * rows_a_part + warp;
+        const int64_t apart = MM_ROWS_PER_BLOCK * stride;
+        int64_t i = part * rows_per_part + warp;
         for (int64_t at = i * stride + j; i < end;
-             i += AHEAD * MM_ROWS_A_BLOCK, at += AHEAD * apart) {
+             i += AHEAD * MM_ROWS_PER_BLOCK, at += AHEAD * apart) {
             typename F::template part<N> ahead[AHEAD];
 #pragma unroll
             for (int a = 0; a < AHEAD; a++)
-                if (i + a * MM_ROWS_A_BLOCK < end)
+                if (i + a * MM_ROWS_PER_BLOCK < end)
                     ahead[a] = f.template load<N>(at + a * apart);
 #pragma unroll
             for (int a = 0; a < AHEAD; a++) {
-                if (i + a * MM_ROWS_A_BLOCK >= end)
+                if (i + a * MM_ROWS_PER_BLOCK >= end)
                     break;
                 const mm_vec<float, N> terms =
                     f.template finish<N>(at + a * apart, ahead[a]);
@@ -90,7 +91,7 @@ mm_sum_columns(float *out, const F &f, int64_t stride, bool accumulate,
     if (column >= COLUMNS || first_column + column >= width)
         return;
     float all = sums[column];
-    for (int i = 1; i < MM_ROWS_A_BLOCK; i++)
+    for (int i = 1; i < MM_ROWS_PER_BLOCK; i++)
         all += sums[i * COLUMNS + column];
     float *to = out + part * width + first_column + column;
     *to = accumulate ? *to + all : all;
@@ -113,13 +114,13 @@ template <typename T> struct mm_elements {
 };
 
 template <typename T, int N = 1>
-__global__ void __launch_bounds__(MM_COLUMN_THREADS, MM_COLUMN_BLOCKS_AN_SM)
+__global__ void __launch_bounds__(MM_COLUMN_THREADS, MM_COLUMN_BLOCKS_PER_SM)
     mm_column_sums_kernel(float *out, const T *x, int64_t x_stride,
                           bool accumulate, int64_t n_rows, int64_t width,
-                          int64_t rows_a_part)
+                          int64_t rows_per_part)
 {
     mm_sum_columns<N, 4>(out, mm_elements<T>{x}, x_stride, accumulate, n_rows,
-                         width, rows_a_part);
+                         width, rows_per_part);
 }
 
 /** sums (+)= the sum of n_parts rows of partials, `stride` apart. */

@@ -1,3 +1,5 @@
+/* Copying rows between matrices of different strides, one warp per row. */
+
 #include "kernels/cuda/launch.cuh"
 
 template <int N, typename T>
@@ -27,13 +29,15 @@ static mm_status copy_rows(mm_stream *stream, T *to, int64_t to_stride,
     const bool wide = mm_fits<N>(to, from) && width % N == 0 &&
                       to_stride % N == 0 && from_stride % N == 0;
     cudaStream_t on = mm_cuda_stream_of(stream)->stream;
-    const unsigned grid = mm_blocks(n_rows, MM_ROWS_A_BLOCK);
+    const unsigned grid = mm_blocks(n_rows, MM_ROWS_PER_BLOCK);
     if (wide)
-        MM_LAUNCH((mm_copy_rows_kernel<N, T>), grid, MM_ROWS_A_BLOCK * MM_WARP,
-                  0, on, to, to_stride, from, from_stride, n_rows, width);
+        MM_LAUNCH((mm_copy_rows_kernel<N, T>), grid,
+                  MM_ROWS_PER_BLOCK * MM_WARP, 0, on, to, to_stride, from,
+                  from_stride, n_rows, width);
     else
-        MM_LAUNCH((mm_copy_rows_kernel<1, T>), grid, MM_ROWS_A_BLOCK * MM_WARP,
-                  0, on, to, to_stride, from, from_stride, n_rows, width);
+        MM_LAUNCH((mm_copy_rows_kernel<1, T>), grid,
+                  MM_ROWS_PER_BLOCK * MM_WARP, 0, on, to, to_stride, from,
+                  from_stride, n_rows, width);
     return MM_CUDA(cudaGetLastError(), "copy_rows of %lld rows of %lld",
                    (long long)n_rows, (long long)width);
 }

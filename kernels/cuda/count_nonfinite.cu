@@ -1,3 +1,5 @@
+/* Counting NaN and infinity by their exponent bits. */
+
 #include "kernels/cuda/reduce.cuh"
 
 namespace

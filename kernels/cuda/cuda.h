@@ -33,7 +33,7 @@ typedef enum mm_cuda_precision {
     MM_CUDA_BF16  /* bf16; exactly                                */
 } mm_cuda_precision;
 
-/** What a kernel found wrong; in host memory that the device can write. */
+/** An error that a kernel found; in host memory that the device can write. */
 typedef struct mm_cuda_fault {
     int32_t kind; /* 0, or mm_cuda_fault_kind */
     int32_t label;
@@ -80,7 +80,7 @@ mm_status mm_cuda_check(cudaError_t error, const char *file, int line,
                         const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
-/** Refuse what the caller cannot have meant; the text names the condition. */
+/** Refuse invalid arguments; the text names the condition. */
 #define MM_CUDA_REQUIRE(op, condition)                                  \
     do {                                                                \
         if (!(condition))                                               \

@@ -1,3 +1,6 @@
+/* A GPU as a device: choice of the GPU, memory, streams, events and copies,
+ * with CUDA's errors as mm_status. */
+
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/product_table.h"
 
@@ -39,7 +42,7 @@ mm_status mm_cuda_check(cudaError_t error, const char *file, int line,
 
 /* ---- device ------------------------------------------------------------- */
 
-/** "tf32", "1", "tf32:1": a precision, a number for count_round. */
+/** "tf32", "1", "tf32:1": a precision, an index for wrap_index. */
 static mm_status parse_variant(const char *variant, cuda_device *cuda)
 {
     const char *rest = variant ? variant : "";
@@ -57,10 +60,11 @@ static mm_status parse_variant(const char *variant, cuda_device *cuda)
                 known = true;
             }
         if (!known)
-            return mm_fail(MM_E_ARG,
-                           "no device 'cuda:%s'; after cuda: may stand fp32, "
-                           "tf32, bf16 or a number",
-                           variant);
+            return mm_fail(
+                MM_E_ARG,
+                "no device 'cuda:%s'; cuda: may be followed by fp32, "
+                "tf32, bf16 or a number",
+                variant);
         rest += n;
         rest += *rest == ':';
     }
@@ -72,17 +76,17 @@ static mm_status fail_old_driver(void)
     int has = 0, needed = 0;
     (void)cudaDriverGetVersion(&has);
     (void)cudaRuntimeGetVersion(&needed);
-    return mm_fail(MM_E_DEVICE,
-                   "the CUDA driver is too old for this build (it knows CUDA "
-                   "%d.%d; %d.%d is needed)",
-                   has / 1000, has % 1000 / 10, needed / 1000,
-                   needed % 1000 / 10);
+    return mm_fail(
+        MM_E_DEVICE,
+        "the CUDA driver is too old for this build (it supports CUDA "
+        "%d.%d; %d.%d is required)",
+        has / 1000, has % 1000 / 10, needed / 1000, needed % 1000 / 10);
 }
 
-/** The number goes round the GPUs that this process sees: each rank of a node
- * has another one where all ranks see all GPUs, and the only one where a batch
- * system shows it no other. */
-static mm_status count_round(int *index)
+/** The index wraps around the GPUs that are visible to this process: each rank
+ * of a node gets another one where all ranks see all GPUs, and the only one
+ * where the batch system makes no other visible. */
+static mm_status wrap_index(int *index)
 {
     int n_devices = 0;
     cudaError_t error = cudaGetDeviceCount(&n_devices);
@@ -90,11 +94,11 @@ static mm_status count_round(int *index)
     if (error == cudaErrorInsufficientDriver)
         return fail_old_driver();
     if (error == cudaErrorNoDevice || (error == cudaSuccess && n_devices == 0))
-        return mm_fail(MM_E_DEVICE, "no GPU in sight%s",
+        return mm_fail(MM_E_DEVICE, "no GPU is visible%s",
                        getenv("CUDA_VISIBLE_DEVICES")
                            ? " (CUDA_VISIBLE_DEVICES is set)"
                            : "");
-    MM_TRY(MM_CUDA(error, "looking for a GPU"));
+    MM_TRY(MM_CUDA(error, "counting GPUs"));
     *index %= n_devices;
     return MM_OK;
 }
@@ -102,17 +106,17 @@ static mm_status count_round(int *index)
 static mm_status start(cuda_device *cuda)
 {
     struct cudaDeviceProp prop;
-    MM_TRY(count_round(&cuda->index));
+    MM_TRY(wrap_index(&cuda->index));
     MM_TRY(MM_CUDA(cudaSetDevice(cuda->index), "using GPU %d", cuda->index));
     MM_TRY(MM_CUDA(cudaGetDeviceProperties(&prop, cuda->index),
-                   "asking GPU %d what it is", cuda->index));
+                   "querying the properties of GPU %d", cuda->index));
     MM_TRY(MM_CUDA(cudaDeviceGetPCIBusId(cuda->base.gpu, sizeof cuda->base.gpu,
                                          cuda->index),
-                   "asking GPU %d where it is", cuda->index));
+                   "querying the PCI bus id of GPU %d", cuda->index));
     if (prop.major < 8)
         return mm_fail(MM_E_DEVICE,
                        "GPU %d, %s, has compute capability %d.%d; at least "
-                       "8.0 is needed",
+                       "8.0 is required",
                        cuda->index, prop.name, prop.major, prop.minor);
     cuda->n_sms = prop.multiProcessorCount;
     cuda->shared_bytes = (int64_t)prop.sharedMemPerBlockOptin;
@@ -195,7 +199,7 @@ static mm_status cuda_alloc(mm_device *device, int64_t n_bytes, void **memory)
                    (long long)n_bytes);
 }
 
-static void cuda_release(mm_device *device, void *memory)
+static void cuda_free(mm_device *device, void *memory)
 {
     (void)device;
     (void)cudaFree(memory);
@@ -211,7 +215,7 @@ static mm_status cuda_host_alloc(mm_device *device, int64_t n_bytes,
                    (long long)n_bytes);
 }
 
-static void cuda_host_release(mm_device *device, void *memory)
+static void cuda_host_free(mm_device *device, void *memory)
 {
     (void)device;
     (void)cudaFreeHost(memory);
@@ -375,11 +379,11 @@ static mm_status cuda_event_is_past(mm_event *event, bool *is_past)
 {
     cudaError_t error = cudaEventQuery(native_event(event));
     if (error == cudaErrorNotReady) {
-        (void)cudaGetLastError(); /* it is kept like a failure */
+        (void)cudaGetLastError(); /* which keeps it like a failure */
         return MM_OK;
     }
     *is_past = error == cudaSuccess;
-    return MM_CUDA(error, "looking at an event on the GPU");
+    return MM_CUDA(error, "querying an event on the GPU");
 }
 
 /* ---- copies -------------------------------------------------------------- */
@@ -408,9 +412,9 @@ const mm_backend mm_backend_cuda = {
     .open = cuda_open,
     .close = cuda_close,
     .alloc = cuda_alloc,
-    .release = cuda_release,
+    .free = cuda_free,
     .host_alloc = cuda_host_alloc,
-    .host_release = cuda_host_release,
+    .host_free = cuda_host_free,
     .stream_create = cuda_stream_create,
     .stream_destroy = cuda_stream_destroy,
     .stream_reserve = cuda_stream_reserve,

@@ -1,3 +1,5 @@
+/* The table that the CUDA module exports to the program that loads it. */
+
 #include "kernels/cuda/cuda.h"
 #include "kernels/load_cuda.h"
 #include "src/base/module.h"

@@ -1,3 +1,6 @@
+/* The loss of Learning without Forgetting and its gradient, one warp per row of
+ * logits. */
+
 #include "kernels/cuda/reduce.cuh"
 
 namespace

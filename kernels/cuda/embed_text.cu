@@ -1,3 +1,6 @@
+/* Token embeddings looked up in the table, plus positions, one warp per token.
+ */
+
 #include "kernels/cuda/launch.cuh"
 
 template <int N, typename T>
@@ -34,13 +37,15 @@ static mm_status embed_text(mm_stream *stream, T *x, const int32_t *tokens,
     constexpr int N = mm_wide<T>;
     const int64_t n_rows = n_texts * n_tokens;
     cudaStream_t on = mm_cuda_stream_of(stream)->stream;
-    const unsigned grid = mm_blocks(n_rows, MM_ROWS_A_BLOCK);
+    const unsigned grid = mm_blocks(n_rows, MM_ROWS_PER_BLOCK);
     if (mm_fits<N>(x, table, pos) && width % N == 0)
-        MM_LAUNCH((mm_embed_text_kernel<N, T>), grid, MM_ROWS_A_BLOCK * MM_WARP,
-                  0, on, x, tokens, table, pos, n_rows, n_tokens, width);
+        MM_LAUNCH((mm_embed_text_kernel<N, T>), grid,
+                  MM_ROWS_PER_BLOCK * MM_WARP, 0, on, x, tokens, table, pos,
+                  n_rows, n_tokens, width);
     else
-        MM_LAUNCH((mm_embed_text_kernel<1, T>), grid, MM_ROWS_A_BLOCK * MM_WARP,
-                  0, on, x, tokens, table, pos, n_rows, n_tokens, width);
+        MM_LAUNCH((mm_embed_text_kernel<1, T>), grid,
+                  MM_ROWS_PER_BLOCK * MM_WARP, 0, on, x, tokens, table, pos,
+                  n_rows, n_tokens, width);
     return MM_CUDA(cudaGetLastError(),
                    "embed_text of %lld texts, %lld tokens of %lld",
                    (long long)n_texts, (long long)n_tokens, (long long)width);

@@ -1,3 +1,6 @@
+/* The class token in front of an image's patches, plus positions, one warp per
+ * token. */
+
 #include "kernels/cuda/launch.cuh"
 
 template <int N, typename T>
@@ -34,17 +37,17 @@ static mm_status embed_tokens(mm_stream *stream, T *x, const T *patches,
     MM_CUDA_REQUIRE("embed_tokens", x && class_embedding && pos);
     MM_CUDA_REQUIRE("embed_tokens", patches || n_tokens == 1);
     const int64_t n_rows = n_images * n_tokens;
-    const unsigned grid = mm_blocks(n_rows, MM_ROWS_A_BLOCK);
+    const unsigned grid = mm_blocks(n_rows, MM_ROWS_PER_BLOCK);
     constexpr int N = mm_wide<T>;
     cudaStream_t on = mm_cuda_stream_of(stream)->stream;
     if (mm_fits<N>(x, patches, class_embedding, pos) && width % N == 0)
         MM_LAUNCH((mm_embed_tokens_kernel<N, T>), grid,
-                  MM_ROWS_A_BLOCK * MM_WARP, 0, on, x, patches, class_embedding,
-                  pos, n_rows, n_tokens, width);
+                  MM_ROWS_PER_BLOCK * MM_WARP, 0, on, x, patches,
+                  class_embedding, pos, n_rows, n_tokens, width);
     else
         MM_LAUNCH((mm_embed_tokens_kernel<1, T>), grid,
-                  MM_ROWS_A_BLOCK * MM_WARP, 0, on, x, patches, class_embedding,
-                  pos, n_rows, n_tokens, width);
+                  MM_ROWS_PER_BLOCK * MM_WARP, 0, on, x, patches,
+                  class_embedding, pos, n_rows, n_tokens, width);
     return MM_CUDA(cudaGetLastError(),
                    "embed_tokens of %lld images, %lld tokens of %lld",
                    (long long)n_images, (long long)n_tokens, (long long)width);

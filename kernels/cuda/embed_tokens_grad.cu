@@ -1,3 +1,6 @@
+/* The gradient of embed_tokens: sums over the images for positions and class
+ * token, and the patches' rows. */
+
 #include "kernels/cuda/launch.cuh"
 
 enum { EMBED_THREADS = 128 };

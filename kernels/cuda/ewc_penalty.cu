@@ -1,3 +1,6 @@
+/* The penalty of elastic weight consolidation, summed in fp64, and its
+ * gradient. */
+
 #include "kernels/cuda/reduce.cuh"
 
 namespace

@@ -1,3 +1,6 @@
+/* Setting every element of a flat buffer, of floats or of activations, to one
+ * value. */
+
 #include "kernels/cuda/flat.cuh"
 
 namespace

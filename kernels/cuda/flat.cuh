@@ -8,7 +8,7 @@
  * the end and where pointers are not aligned, 1.
  */
 
-enum { MM_FLAT_THREADS = 256, MM_FLAT_BLOCKS_A_SM = 16 };
+enum { MM_FLAT_THREADS = 256, MM_FLAT_BLOCKS_PER_SM = 16 };
 
 template <int N, typename F>
 __global__ void __launch_bounds__(MM_FLAT_THREADS)
@@ -30,7 +30,7 @@ mm_status mm_flat(mm_stream *stream, const char *op, bool wide, F f,
     const mm_cuda_stream *cuda = mm_cuda_stream_of(stream);
     if (n_elems == 0)
         return MM_OK;
-    const int64_t most = (int64_t)cuda->n_sms * MM_FLAT_BLOCKS_A_SM;
+    const int64_t most = (int64_t)cuda->n_sms * MM_FLAT_BLOCKS_PER_SM;
     const int64_t wanted =
         mm_ceil_div(n_elems, MM_FLAT_THREADS * (wide ? W : 1));
     const unsigned grid = (unsigned)mm_min_i64(wanted, most);

@@ -1,3 +1,6 @@
+/* Adding one squared gradient to a diagonal Fisher information, without fused
+ * multiply-add. */
+
 #include "kernels/cuda/flat.cuh"
 
 namespace

@@ -1,3 +1,5 @@
+/* Copying the rows of a matrix that an index names, one warp per row. */
+
 #include "kernels/cuda/launch.cuh"
 
 template <int N, typename T>
@@ -24,14 +26,14 @@ static mm_status gather_rows(mm_stream *stream, T *to, const T *from,
         return MM_OK;
     constexpr int N = mm_wide<T>;
     cudaStream_t on = mm_cuda_stream_of(stream)->stream;
-    const unsigned grid = mm_blocks(n_rows, MM_ROWS_A_BLOCK);
+    const unsigned grid = mm_blocks(n_rows, MM_ROWS_PER_BLOCK);
     if (mm_fits<N>(to, from) && width % N == 0)
         MM_LAUNCH((mm_gather_rows_kernel<N, T>), grid,
-                  MM_ROWS_A_BLOCK * MM_WARP, 0, on, to, from, index, n_rows,
+                  MM_ROWS_PER_BLOCK * MM_WARP, 0, on, to, from, index, n_rows,
                   width);
     else
         MM_LAUNCH((mm_gather_rows_kernel<1, T>), grid,
-                  MM_ROWS_A_BLOCK * MM_WARP, 0, on, to, from, index, n_rows,
+                  MM_ROWS_PER_BLOCK * MM_WARP, 0, on, to, from, index, n_rows,
                   width);
     return MM_CUDA(cudaGetLastError(), "gather_rows of %lld rows of %lld",
                    (long long)n_rows, (long long)width);

@@ -1,3 +1,5 @@
+/* A general matrix product in fp32, by way of product.c. */
+
 #include "kernels/cuda/product.h"
 
 mm_status mm_cuda_gemm(mm_stream *stream, float *c, const float *a,

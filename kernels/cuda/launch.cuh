@@ -22,7 +22,7 @@
 
 typedef __nv_bfloat16 mm_bf16;
 
-enum { MM_WARP = 32, MM_ROWS_A_BLOCK = 8 };
+enum { MM_WARP = 32, MM_ROWS_PER_BLOCK = 8 };
 
 /** N elements that one access moves. */
 template <typename T, int N> struct alignas(sizeof(T) * N) mm_vec {
@@ -141,10 +141,10 @@ __device__ __forceinline__ int mm_lane()
 }
 
 /** The row of a kernel that gives each warp one; blocks of
- * MM_ROWS_A_BLOCK warps. */
+ * MM_ROWS_PER_BLOCK warps. */
 __device__ __forceinline__ int64_t mm_warp_row()
 {
-    return (int64_t)blockIdx.x * MM_ROWS_A_BLOCK + threadIdx.x / MM_WARP;
+    return (int64_t)blockIdx.x * MM_ROWS_PER_BLOCK + threadIdx.x / MM_WARP;
 }
 
 /** Let a kernel's blocks have n_bytes of dynamic shared memory, and prefer
@@ -162,10 +162,10 @@ mm_status mm_allow_shared(const char *op, K *kernel, size_t n_bytes)
                    "%s prefers shared memory", op);
 }
 
-/** Blocks for a kernel whose blocks each do `a_block` of `n`; n > 0. */
-inline unsigned mm_blocks(int64_t n, int64_t a_block)
+/** Blocks for a kernel whose blocks each do `per_block` of `n`; n > 0. */
+inline unsigned mm_blocks(int64_t n, int64_t per_block)
 {
-    return (unsigned)mm_ceil_div(n, a_block);
+    return (unsigned)mm_ceil_div(n, per_block);
 }
 
 #endif

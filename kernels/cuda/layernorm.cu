@@ -1,3 +1,6 @@
+/* Layer norm, one warp per row: one kernel keeps the row in registers, another
+ * takes any width and alignment. */
+
 #include "kernels/cuda/launch.cuh"
 
 namespace
@@ -25,10 +28,10 @@ __device__ void keep_statistics(const layernorm_arguments<T> &a, int64_t row,
 }
 } // namespace
 
-/* One warp a row, which stays in registers: N elements an access, at most
- * CHUNKS accesses a lane. */
+/* One warp per row, which stays in registers: N elements per access, at most
+ * CHUNKS accesses per lane. */
 template <int N, int CHUNKS, typename T>
-__global__ void __launch_bounds__(MM_ROWS_A_BLOCK *MM_WARP)
+__global__ void __launch_bounds__(MM_ROWS_PER_BLOCK *MM_WARP)
     mm_layernorm_kernel(layernorm_arguments<T> a)
 {
     const int64_t row = mm_warp_row();
@@ -75,7 +78,7 @@ __global__ void __launch_bounds__(MM_ROWS_A_BLOCK *MM_WARP)
 
 /* Rows of any width and alignment, read three times. */
 template <typename T>
-__global__ void __launch_bounds__(MM_ROWS_A_BLOCK *MM_WARP)
+__global__ void __launch_bounds__(MM_ROWS_PER_BLOCK *MM_WARP)
     mm_layernorm_any_kernel(layernorm_arguments<T> a)
 {
     const int64_t row = mm_warp_row();
@@ -103,8 +106,8 @@ static void launch_width(cudaStream_t on, const layernorm_arguments<T> &a)
 {
     constexpr int N = mm_wide<T>;
     MM_LAUNCH((mm_layernorm_kernel<N, ELEMS / N, T>),
-              mm_blocks(a.n_rows, MM_ROWS_A_BLOCK), MM_ROWS_A_BLOCK * MM_WARP,
-              0, on, a);
+              mm_blocks(a.n_rows, MM_ROWS_PER_BLOCK),
+              MM_ROWS_PER_BLOCK * MM_WARP, 0, on, a);
 }
 
 /* By the elements that a lane keeps: 8 (to 256 wide), 24 (768), 32 (1024), 40
@@ -118,8 +121,8 @@ static void launch(cudaStream_t on, const layernorm_arguments<T> &a)
                       (a.x_stride % N == 0 || a.n_rows == 1);
     if (!wide || a.width > 40 * MM_WARP)
         MM_LAUNCH((mm_layernorm_any_kernel<T>),
-                  mm_blocks(a.n_rows, MM_ROWS_A_BLOCK),
-                  MM_ROWS_A_BLOCK * MM_WARP, 0, on, a);
+                  mm_blocks(a.n_rows, MM_ROWS_PER_BLOCK),
+                  MM_ROWS_PER_BLOCK * MM_WARP, 0, on, a);
     else if (a.width <= 8 * MM_WARP)
         launch_width<8>(on, a);
     else if (a.width <= 24 * MM_WARP)

@@ -1,9 +1,12 @@
+/* The gradient of layer norm, one warp per row, with its sums over rows in a
+ * fixed order. */
+
 #include "kernels/cuda/columns.cuh"
 #include "kernels/cuda/product.h"
 
 /* Blocks whose sums are kept apart: the same on every GPU, so that the bits
- * are; two a multiprocessor of an H100. */
-enum { GRAD_BLOCKS = 264, GRAD_THREADS = MM_ROWS_A_BLOCK * MM_WARP };
+ * are; two per multiprocessor of an H100. */
+enum { GRAD_BLOCKS = 264, GRAD_THREADS = MM_ROWS_PER_BLOCK * MM_WARP };
 
 /* Sums down the columns: gradients of gamma and beta, and of the bias of the
  * layer below. */
@@ -96,7 +99,7 @@ __device__ __forceinline__ void add_rows(float *out, const float *rows,
     for (int j = (int)threadIdx.x; j < width; j += GRAD_THREADS) {
         const int at = place<N>(j / (MM_WARP * N), j / N % MM_WARP, j % N / 4);
         float all = rows[at + j % 4];
-        for (int warp = 1; warp < MM_ROWS_A_BLOCK; warp++)
+        for (int warp = 1; warp < MM_ROWS_PER_BLOCK; warp++)
             all += rows[warp * WIDE + at + j % 4];
         out[j] = all;
     }
@@ -119,10 +122,10 @@ standardize(mm_vec<float, N> &xhat, mm_vec<float, N> &g, const packed<N, T> &x,
 } // namespace
 
 /* dx = rstd (g - mean(g) - xhat mean(g xhat)), the means over the row. One warp
- * a row, which stays in registers as it was read, all of it asked for at once;
- * xhat and g are computed twice, which is cheaper than keeping them. The lane's
- * columns of dgamma and dbeta stay in registers, too, those of dbias in shared
- * memory, and so does gamma. */
+ * per row, which stays in registers as it was read, all of it asked for at
+ * once; xhat and g are computed twice, which is cheaper than keeping them. The
+ * lane's columns of dgamma and dbeta stay in registers, too, those of dbias in
+ * shared memory, and so does gamma. */
 template <int N, int CHUNKS, typename T>
 __global__ void __launch_bounds__(GRAD_THREADS,
                                   sizeof(T) == 2 && N * CHUNKS <= 24 ? 2 : 1)
@@ -130,8 +133,8 @@ __global__ void __launch_bounds__(GRAD_THREADS,
 {
     constexpr bool EARLY = sizeof(T) == 2; /* fp32 rows leave no registers */
     constexpr int WIDE = N * CHUNKS * MM_WARP;
-    MM_SHARED(float, shared, (1 + MM_ROWS_A_BLOCK) * WIDE);
-    float *gamma = shared, *rows = shared + WIDE; /* a row a warp */
+    MM_SHARED(float, shared, (1 + MM_ROWS_PER_BLOCK) * WIDE);
+    float *gamma = shared, *rows = shared + WIDE; /* a row per warp */
     float *mine = rows + (int)(threadIdx.x / MM_WARP) * WIDE;
     mm_vec<float, N> dgamma[CHUNKS] = {}, dbeta[CHUNKS] = {};
     for (int c = 0; c < CHUNKS; c++) {
@@ -143,7 +146,7 @@ __global__ void __launch_bounds__(GRAD_THREADS,
     __syncthreads();
     const float inv_width = 1.0f / (float)a.width;
     for (int64_t row = mm_warp_row(); row < a.n_rows;
-         row += (int64_t)gridDim.x * MM_ROWS_A_BLOCK) {
+         row += (int64_t)gridDim.x * MM_ROWS_PER_BLOCK) {
         packed<N, T> x[CHUNKS], dy[CHUNKS], residual[CHUNKS];
 #pragma unroll
         for (int c = 0; c < CHUNKS; c++) {
@@ -246,7 +249,7 @@ __global__ void __launch_bounds__(GRAD_THREADS)
     mm_layernorm_grad_any_kernel(layernorm_grad_arguments<T> a)
 {
     for (int64_t row = mm_warp_row(); row < a.n_rows;
-         row += (int64_t)gridDim.x * MM_ROWS_A_BLOCK)
+         row += (int64_t)gridDim.x * MM_ROWS_PER_BLOCK)
         any_row(a, row);
 }
 
@@ -345,7 +348,7 @@ static mm_status layernorm_grad(mm_stream *stream, const layernorm_sums &sums,
     a.n_sums = sums.dbias && fused && fits(a) ? 3 : 2;
     a.partials = static_cast<float *>(cuda->scratch);
     const int64_t n_blocks =
-        mm_min_i64(GRAD_BLOCKS, mm_ceil_div(a.n_rows, MM_ROWS_A_BLOCK));
+        mm_min_i64(GRAD_BLOCKS, mm_ceil_div(a.n_rows, MM_ROWS_PER_BLOCK));
     if (n_blocks > 0)
         launch_rows(cuda->stream, (unsigned)n_blocks, a);
     MM_LAUNCH(mm_layernorm_sums_kernel,

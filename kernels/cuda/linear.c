@@ -1,3 +1,5 @@
+/* Linear layers, with and without an activation, by way of product.c. */
+
 #include "kernels/cuda/product.h"
 
 static mm_cuda_product forward(const mm_stream *stream, mm_act *y,

@@ -1,3 +1,6 @@
+/* Gradients of linear layers for their input, their weight and bias, and the
+ * activation below, by way of product.c. */
+
 #include "kernels/cuda/product.h"
 
 static mm_status backward(mm_stream *stream, mm_act *dx, const mm_act *dy,

@@ -1,3 +1,6 @@
+/* MagMax's fold: the change of largest magnitude of each element, and the task
+ * that it came from. */
+
 #include "kernels/cuda/flat.cuh"
 
 namespace
@@ -10,7 +13,7 @@ struct max_magnitude {
     template <int N> __device__ void run(int64_t i) const
     {
         mm_vec<float, N> so_far = mm_load<N>(best + i);
-        mm_vec<uint16_t, N> who = mm_load<N>(winner + i);
+        mm_vec<uint16_t, N> winners = mm_load<N>(winner + i);
         const mm_vec<float, N> t = mm_load<N>(tuned + i);
         const mm_vec<float, N> b = mm_load<N>(base + i);
 #pragma unroll
@@ -18,10 +21,10 @@ struct max_magnitude {
             const float d = t.v[k] - b.v[k];
             const bool wins = fabsf(d) >= fabsf(so_far.v[k]);
             so_far.v[k] = wins ? d : so_far.v[k];
-            who.v[k] = wins ? task : who.v[k];
+            winners.v[k] = wins ? task : winners.v[k];
         }
         mm_store<N>(best + i, so_far);
-        mm_store<N>(winner + i, who);
+        mm_store<N>(winner + i, winners);
     }
 };
 } // namespace

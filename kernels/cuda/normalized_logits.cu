@@ -1,7 +1,10 @@
+/* Logits of normalised features: a product with the head, divided by each
+ * feature vector's length. */
+
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/product.h"
 
-/* One warp a row: 1 / |f|, and the row's logits times that. */
+/* One warp per row: 1 / |f|, and the row's logits times that. */
 __global__ void mm_normalize_logits_kernel(float *logits, float *inv_norm,
                                            const float *features,
                                            int64_t n_images, int64_t embed_dim,
@@ -35,8 +38,9 @@ mm_status mm_cuda_normalized_logits(mm_stream *stream, float *logits,
     MM_CUDA_REQUIRE("normalized_logits", n_classes == 0 || (logits && head));
     MM_TRY(mm_cuda_gemm(stream, logits, features, head, false, true, n_images,
                         n_classes, embed_dim, 0.0f));
-    MM_LAUNCH(mm_normalize_logits_kernel, mm_blocks(n_images, MM_ROWS_A_BLOCK),
-              MM_ROWS_A_BLOCK * MM_WARP, 0, mm_cuda_stream_of(stream)->stream,
+    MM_LAUNCH(mm_normalize_logits_kernel,
+              mm_blocks(n_images, MM_ROWS_PER_BLOCK),
+              MM_ROWS_PER_BLOCK * MM_WARP, 0, mm_cuda_stream_of(stream)->stream,
               logits, inv_norm, features, n_images, embed_dim, n_classes);
     return MM_CUDA(cudaGetLastError(),
                    "normalized_logits of %lld images, %lld classes",

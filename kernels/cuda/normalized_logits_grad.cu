@@ -1,6 +1,8 @@
+/* The gradient of normalized_logits for the features. */
+
 #include "kernels/cuda/launch.cuh"
 
-/* One warp a row: g becomes (g - u (u.g)) / |f|, u = f / |f|. */
+/* One warp per row: g becomes (g - u (u.g)) / |f|, u = f / |f|. */
 __global__ void mm_normalize_grad_kernel(float *g, const float *features,
                                          const float *inv_norm,
                                          int64_t n_images, int64_t embed_dim)
@@ -36,8 +38,8 @@ mm_status mm_cuda_normalized_logits_grad(mm_stream *stream, float *dfeatures,
                     n_classes == 0 || (dlogits && head));
     MM_TRY(mm_cuda_gemm(stream, dfeatures, dlogits, head, false, false,
                         n_images, embed_dim, n_classes, 0.0f));
-    MM_LAUNCH(mm_normalize_grad_kernel, mm_blocks(n_images, MM_ROWS_A_BLOCK),
-              MM_ROWS_A_BLOCK * MM_WARP, 0, mm_cuda_stream_of(stream)->stream,
+    MM_LAUNCH(mm_normalize_grad_kernel, mm_blocks(n_images, MM_ROWS_PER_BLOCK),
+              MM_ROWS_PER_BLOCK * MM_WARP, 0, mm_cuda_stream_of(stream)->stream,
               dfeatures, features, inv_norm, n_images, embed_dim);
     return MM_CUDA(cudaGetLastError(),
                    "normalized_logits_grad of %lld images of %lld",

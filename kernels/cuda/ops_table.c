@@ -1,3 +1,5 @@
+/* The table of CUDA ops. */
+
 #include "kernels/cuda/cuda.h"
 
 const mm_ops mm_cuda_ops = {

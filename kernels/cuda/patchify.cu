@@ -1,3 +1,6 @@
+/* Cutting images into rows of normalised patches, a few pixels per thread in
+ * all three channels. */
+
 #include "kernels/cuda/launch.cuh"
 
 enum { PATCHIFY_THREADS = 256 };

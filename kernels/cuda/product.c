@@ -1,5 +1,6 @@
 /* Products on cuBLASLt: a plan for each shape, and kernels of our own where the
  * library has no epilogue. */
+
 #include "kernels/cuda/product_plan.h"
 #include "kernels/cuda/product_table.h"
 
@@ -54,7 +55,7 @@ static mm_product_plan *find_plan(const mm_cuda_stream *cuda,
                                   cublasLtEpilogue_t epilogue)
 {
     mm_cuda_products *all = cuda->products;
-    const mm_product_plan made = mm_product_plan_for(
+    const mm_product_plan made = mm_product_plan_of(
         p, mm_product_compute(p->type, cuda->precision), epilogue);
     for (int i = 0; i < all->n_plans; i++) {
         mm_product_plan *q = &all->plans[i];
@@ -86,7 +87,7 @@ static const mm_product_plan *refused(const mm_cuda_stream *cuda,
     if (mm_product_enqueue(all->handle, q, p, all->room, all->room_bytes,
                            cuda->stream))
         return NULL;
-    /* What that leaves behind is not the next kernel's failure. */
+    /* The error that it leaves must not fail the next kernel. */
     (void)cudaGetLastError();
     return q;
 }
@@ -147,8 +148,8 @@ static cublasLtEpilogue_t epilogue_for(const mm_cuda_stream *cuda,
     return CUBLASLT_EPILOGUE_DEFAULT;
 }
 
-/* An epilogue is the library's favour: whatever it answers when it is asked for
- * one, the product without it follows, and that one tells of true failures. */
+/* The library may refuse an epilogue, for any reason: the product without it
+ * follows then, and reports true failures. */
 mm_status mm_cuda_multiply(mm_stream *stream, const mm_cuda_product *product)
 {
     const mm_cuda_stream *cuda = mm_cuda_stream_of(stream);
@@ -188,7 +189,7 @@ mm_status mm_cuda_products_create(int64_t workspace_bytes,
     all->room_bytes =
         (size_t)(of_table > workspace_bytes ? of_table : workspace_bytes);
     return MM_CUDA(cudaMalloc(&all->room, all->room_bytes),
-                   "making room for products");
+                   "allocating the workspace of products");
 }
 
 void mm_cuda_products_destroy(mm_cuda_products **products)

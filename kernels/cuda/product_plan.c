@@ -1,4 +1,6 @@
-/* Describes products to cuBLASLt, asks it for algorithms, enqueues them. */
+/* Describing products to cuBLASLt, asking it for algorithms, and enqueueing
+ * them. */
+
 #include "kernels/cuda/product_plan.h"
 
 #include <string.h>
@@ -67,9 +69,9 @@ static const void *vector_of(const mm_cuda_product *p, int64_t epilogue)
                                                   : NULL;
 }
 
-mm_product_plan mm_product_plan_for(const mm_cuda_product *p,
-                                    cublasComputeType_t compute,
-                                    cublasLtEpilogue_t epilogue)
+mm_product_plan mm_product_plan_of(const mm_cuda_product *p,
+                                   cublasComputeType_t compute,
+                                   cublasLtEpilogue_t epilogue)
 {
     mm_product_plan plan = {
         .key = {.m = p->m,
@@ -123,7 +125,8 @@ static bool lay_out(mm_product_plan *plan, cublasLtMatrixLayout_t *layout,
 }
 
 /** With an epilogue, its vector, whose type the library wants to be c's: so
- * biases come from the weights' shadow, and their gradients go with c fp32. */
+ * biases come from the low-precision copy of the weights, and their gradients
+ * go with c in fp32. */
 static bool point_at_vector(mm_product_plan *plan, const mm_cuda_product *p)
 {
     const void *vector = vector_of(p, plan->key.epilogue);
@@ -176,7 +179,7 @@ static bool prefer(mm_product_plan *plan, cublasLtMatmulPreference_t preference,
         cublasLtMatmulPreferenceAttributes_t what;
         const void *value;
         size_t n_bytes;
-    } wishes[] = {
+    } preferences[] = {
         {CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace,
          sizeof workspace},
         {CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reductions,
@@ -186,10 +189,11 @@ static bool prefer(mm_product_plan *plan, cublasLtMatmulPreference_t preference,
         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &c, sizeof c},
         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &d, sizeof d},
     };
-    for (size_t i = 0; i < sizeof wishes / sizeof *wishes; i++)
-        if (!MM_ACCEPTED(plan, cublasLtMatmulPreferenceSetAttribute(
-                                   preference, wishes[i].what, wishes[i].value,
-                                   wishes[i].n_bytes)))
+    for (size_t i = 0; i < sizeof preferences / sizeof *preferences; i++)
+        if (!MM_ACCEPTED(plan,
+                         cublasLtMatmulPreferenceSetAttribute(
+                             preference, preferences[i].what,
+                             preferences[i].value, preferences[i].n_bytes)))
             return false;
     return true;
 }

@@ -21,7 +21,7 @@ typedef struct mm_product_alignments {
     int64_t a, b, c, d, vector;
 } mm_product_alignments;
 
-/** Once something has been refused, `status` and `call` say what. */
+/** Once the library has refused a call, `status` and `call` say which. */
 typedef struct mm_product_plan {
     mm_product_key key;
     mm_product_alignments alignments;
@@ -34,7 +34,7 @@ typedef struct mm_product_plan {
 
 enum { MM_PRODUCT_CHOICES = 8, MM_PRODUCT_ATTRIBUTES = 9 };
 
-/** What tells an algorithm from another: the attributes of its configuration,
+/** What identifies an algorithm: the attributes of its configuration,
  * in the order of cublasLtMatmulAlgoConfigAttributes_t. */
 typedef struct mm_product_fingerprint {
     int64_t attributes[MM_PRODUCT_ATTRIBUTES];
@@ -46,13 +46,13 @@ int64_t mm_product_alignment(const void *address);
 cublasComputeType_t mm_product_compute(cudaDataType_t type,
                                        mm_cuda_precision precision);
 
-/** Empty, but for what it is for. */
-mm_product_plan mm_product_plan_for(const mm_cuda_product *p,
-                                    cublasComputeType_t compute,
-                                    cublasLtEpilogue_t epilogue);
+/** A plan with its key only. */
+mm_product_plan mm_product_plan_of(const mm_cuda_product *p,
+                                   cublasComputeType_t compute,
+                                   cublasLtEpilogue_t epilogue);
 void mm_product_plan_clear(mm_product_plan *plan);
 
-/* These give false where the library refuses. */
+/* These return false where the library refuses. */
 
 /** Make the library's descriptions; once, before anything below. */
 bool mm_product_describe(mm_product_plan *plan, const mm_cuda_product *p);

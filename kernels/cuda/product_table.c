@@ -1,4 +1,5 @@
-/* The table of measured algorithms: built in, or read from a file. */
+/* The table of measured algorithms, built in or read from a file. */
+
 #include "kernels/cuda/product_table.h"
 
 #include <errno.h>

@@ -18,7 +18,8 @@ typedef struct mm_product_entry {
  * The table in the file that the environment's MAGMAX_CUDA_ALGORITHMS names;
  * without it, the one that is built in.
  *
- * Errors   MM_E_IO, MM_E_FORMAT for a file that is no such table; MM_E_MEMORY.
+ * Errors   MM_E_IO, MM_E_FORMAT for a file that is not such a table;
+ *          MM_E_MEMORY.
  */
 mm_status mm_product_table_create(mm_product_table **table);
 void mm_product_table_destroy(mm_product_table **table);

@@ -1,3 +1,6 @@
+/* The fold of a random mix: each element's task is drawn once, and its change
+ * taken when that task comes. */
+
 #define MM_RNG_INLINE static __host__ __device__ inline
 #include "kernels/cuda/flat.cuh"
 
@@ -14,22 +17,22 @@ struct random_delta {
     uint16_t task, n_tasks;
     template <int N> __device__ void run(int64_t i) const
     {
-        mm_vec<uint16_t, N> who;
+        mm_vec<uint16_t, N> winners;
         if (task == 0) {
 #pragma unroll
             for (int k = 0; k < N; k++)
-                who.v[k] = (uint16_t)mm_rng_below(
+                winners.v[k] = (uint16_t)mm_rng_below(
                     key, (uint64_t)(first_elem + i + k), n_tasks);
-            mm_store<N>(winner + i, who);
+            mm_store<N>(winner + i, winners);
         } else {
-            who = mm_load<N>(winner + i);
+            winners = mm_load<N>(winner + i);
         }
         mm_vec<float, N> mix = mm_load<N>(tau + i);
         const mm_vec<float, N> t = mm_load<N>(tuned + i);
         const mm_vec<float, N> b = mm_load<N>(base + i);
 #pragma unroll
         for (int k = 0; k < N; k++)
-            mix.v[k] = who.v[k] == task ? t.v[k] - b.v[k] : mix.v[k];
+            mix.v[k] = winners.v[k] == task ? t.v[k] - b.v[k] : mix.v[k];
         mm_store<N>(tau + i, mix);
     }
 };

@@ -8,13 +8,13 @@
  * block adds those up.
  */
 
-/* Blocks: the same on every GPU, so that the bits are; four a multiprocessor of
- * an H100, all resident at once. AHEAD: steps whose loads a thread has under
+/* Blocks: the same on every GPU, so that the bits are; four per multiprocessor
+ * of an H100, all resident at once. AHEAD: steps whose loads a thread has under
  * way together. */
 enum { MM_REDUCE_THREADS = 256, MM_REDUCE_BLOCKS = 528, MM_REDUCE_AHEAD = 4 };
 
 static_assert(MM_REDUCE_BLOCKS * sizeof(double) <= MM_CUDA_PARTIAL_BYTES,
-              "one double a block");
+              "one double per block");
 
 /** The sum of every thread's x, valid in thread 0. */
 template <typename A> __device__ A mm_block_sum(A x)

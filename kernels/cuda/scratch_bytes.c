@@ -1,3 +1,5 @@
+/* The scratch memory that the CUDA ops of a model need. */
+
 #include "kernels/cuda/cuda.h"
 
 mm_status mm_cuda_scratch_bytes(int64_t *n_bytes, int64_t n_tokens,

@@ -1,3 +1,6 @@
+/* Cross-entropy with label smoothing and its gradient, one warp per row of
+ * logits; bad labels are reported to the host. */
+
 #include "kernels/cuda/reduce.cuh"
 
 namespace

@@ -1,3 +1,5 @@
+/* The squared norm of a flat buffer, added up in fp64 in a fixed order. */
+
 #include "kernels/cuda/reduce.cuh"
 
 namespace

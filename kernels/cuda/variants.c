@@ -1,4 +1,6 @@
-/* Reads which variants of its kernels the CUDA backend is to use. */
+/* Reading from the environment which variants of its kernels the CUDA backend
+ * is to use. */
+
 #include "kernels/cuda/variants.h"
 
 #include <stdbool.h>

@@ -10,7 +10,7 @@
 extern "C" {
 #endif
 
-/** Who adds up the columns of dy for a bias's gradient. */
+/** What adds up the columns of dy for a bias's gradient. */
 typedef enum mm_cuda_bias_sums {
     MM_BIAS_SUMS_FUSED,    /* the kernel that writes dy, from what it holds */
     MM_BIAS_SUMS_SEPARATE, /* a kernel behind it, which reads dy again      */
@@ -20,7 +20,7 @@ typedef enum mm_cuda_bias_sums {
 /** Which of cuBLASLt's algorithms a product takes. */
 typedef enum mm_cuda_algorithms {
     MM_ALGORITHMS_FIRST, /* the heuristic's first choice              */
-    MM_ALGORITHMS_TABLE  /* what product_table.h has for it, if it has */
+    MM_ALGORITHMS_TABLE  /* what product_table.h has for it, if any */
 } mm_cuda_algorithms;
 
 /** Memory in which products may keep partial sums. */
@@ -53,8 +53,7 @@ typedef struct mm_cuda_variants {
  */
 mm_status mm_cuda_variants_read(mm_cuda_variants *variants);
 
-/** What was read, for whoever looks at a measurement; "" where nothing is set.
- */
+/** What was read, for the description of a device; "" where nothing is set. */
 const char *mm_cuda_variants_text(void);
 
 #ifdef __cplusplus

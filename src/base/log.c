@@ -1,3 +1,6 @@
+/* Lines and progress bars on stderr; everything that the programs print there
+ * goes through this file. */
+
 #include "src/base/log.h"
 
 #include "src/base/clock.h"

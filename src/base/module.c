@@ -1,3 +1,6 @@
+/* Finding a module's library, loading it, and checking that it was built for
+ * this program. */
+
 #include "src/base/module.h"
 
 #include <dlfcn.h>
@@ -43,8 +46,8 @@ mm_status mm_module_open(const mm_module *module, const void **table)
         snprintf(path, sizeof path, "%s", named);
     } else {
         MM_TRY(beside_program(module->file, path));
-        if (module->look)
-            MM_TRY(module->look());
+        if (module->probe)
+            MM_TRY(module->probe());
     }
     /* Stays open; opening it again gives the same handle. */
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);

@@ -30,10 +30,10 @@ extern const void *const mm_module_table;
 extern const int64_t mm_module_table_bytes;
 
 typedef struct mm_module {
-    const char *file;        /* name of the library                        */
-    const char *variable;    /* environment's, may name another file       */
-    int64_t table_bytes;     /* size of what is shared; both must agree    */
-    mm_status (*look)(void); /* is what it needs there? Asked before it is
+    const char *file;         /* name of the library                        */
+    const char *variable;     /* environment's, may name another file       */
+    int64_t table_bytes;      /* size of what is shared; both must agree    */
+    mm_status (*probe)(void); /* is what it needs there? Asked before it is
                                 loaded, unless the environment names it;
                                 may be NULL */
 } mm_module;
@@ -44,7 +44,7 @@ typedef struct mm_module {
  *
  * Memory   *table stays for as long as the program runs.
  * Ranks    Local.
- * Timing   Blocking; milliseconds where `look` says no.
+ * Timing   Blocking; milliseconds where `probe` says no.
  * Errors   MM_E_DEVICE saying what is missing.
  */
 mm_status mm_module_open(const mm_module *module, const void **table);

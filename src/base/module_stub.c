@@ -1,12 +1,10 @@
+/* A module's side of src/base/module.h: its entry function, and
+ * src/base/status.h carried out by the program that loaded it. */
+
 #include "src/base/module.h"
 
 #include <stdio.h>
 #include <string.h>
-
-/*
- * A module's side of src/base/module.h: the way in, and src/base/status.h
- * carried out by the program that opened it.
- */
 
 static const mm_module_host *host;
 

@@ -1,3 +1,6 @@
+/* Names that users type: the nearest known name for a message, and lists
+ * separated by commas. */
+
 #include "src/base/names.h"
 
 #include <ctype.h>

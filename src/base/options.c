@@ -1,3 +1,6 @@
+/* Parsing a command line by a table of options; --help, and the comparison with
+ * the options that an earlier run recorded, come from the same table. */
+
 #include "src/base/options.h"
 
 #include "src/base/names.h"
@@ -307,14 +310,14 @@ static json_t *value_json(const mm_option *option, const value *v)
     return mm_utf8_json(v->text);
 }
 
-json_t *mm_options_record(const mm_options *options)
+json_t *mm_options_to_json(const mm_options *options)
 {
-    json_t *record = json_object();
+    json_t *recorded = json_object();
     for (int i = 0; i < options->table->n_rows; i++) {
         const value *v = &options->values[i];
         const mm_option *option = &options->table->rows[i];
         if (v->text &&
-            json_object_set_new(record, option->name, value_json(option, v)))
+            json_object_set_new(recorded, option->name, value_json(option, v)))
             goto fail;
     }
     if (options->n_operands) {
@@ -324,18 +327,18 @@ json_t *mm_options_record(const mm_options *options)
                !json_array_append_new(operands,
                                       mm_utf8_json(options->operands[n])))
             n++;
-        if (json_object_set_new(record, "operands", operands) ||
+        if (json_object_set_new(recorded, "operands", operands) ||
             n < options->n_operands)
             goto fail;
     }
-    return record;
+    return recorded;
 fail:
-    json_decref(record);
+    json_decref(recorded);
     return NULL;
 }
 
-/** What a record that lacks the option stands for: the default, since the
- * record may be older than the option. NULL: not set. */
+/** What an option stands for that was not recorded: its default, since the
+ * options may have been recorded before it existed. NULL: not set. */
 static json_t *absent_json(const mm_option *option, const value *now)
 {
     value v = {.text = now->given ? option->fallback : now->text};
@@ -345,10 +348,10 @@ static json_t *absent_json(const mm_option *option, const value *now)
 }
 
 static mm_status check_option(const mm_option *option, const value *v,
-                              const json_t *record)
+                              const json_t *recorded)
 {
     json_t *now = v->text ? value_json(option, v) : NULL;
-    json_t *before = json_incref(json_object_get(record, option->name));
+    json_t *before = json_incref(json_object_get(recorded, option->name));
     if (!before)
         before = absent_json(option, v);
     mm_status st = MM_OK;
@@ -365,13 +368,13 @@ static mm_status check_option(const mm_option *option, const value *v,
     return st;
 }
 
-mm_status mm_options_check_record(const mm_options *options,
-                                  const json_t *record)
+mm_status mm_options_check_recorded(const mm_options *options,
+                                    const json_t *recorded)
 {
     for (int i = 0; i < options->table->n_rows; i++) {
         const mm_option *option = &options->table->rows[i];
         if (!option->free)
-            MM_TRY(check_option(option, &options->values[i], record));
+            MM_TRY(check_option(option, &options->values[i], recorded));
     }
     return MM_OK;
 }

@@ -16,8 +16,8 @@ typedef enum mm_option_kind {
     MM_OPTION_CHOICE /* one of `choices`           */
 } mm_option_kind;
 
-/** One row of a program's option table: what the parser, --help and the record
- * in config.json and checkpoints are made of. */
+/** One row of a program's option table: what the parser, --help and the
+ * recorded options in config.json and checkpoints are made of. */
 typedef struct mm_option {
     const char *name; /* "batch-size"; '_' is taken for '-' when typed */
     mm_option_kind kind;
@@ -77,18 +77,18 @@ void mm_options_set_default(mm_options *options, const char *name,
 int mm_options_n_operands(const mm_options *options);
 const char *mm_options_operand(const mm_options *options, int i);
 
-/** Every option with a value, as JSON (a new reference; NULL without memory),
- * and "operands" where there are any. */
-json_t *mm_options_record(const mm_options *options);
+/** The options to record: every option with a value, as JSON (a new reference;
+ * NULL without memory), and "operands" where there are any. */
+json_t *mm_options_to_json(const mm_options *options);
 
 /**
- * Check that a record made earlier agrees with these options, but for the free
- * ones. An option that the record lacks had its default.
+ * Check that options recorded earlier agree with these, except for the free
+ * ones. An option that was not recorded had its default.
  *
  * Errors   MM_E_ARG naming the first option that differs, with both values.
  */
-mm_status mm_options_check_record(const mm_options *options,
-                                  const json_t *record);
+mm_status mm_options_check_recorded(const mm_options *options,
+                                    const json_t *recorded);
 
 void mm_option_table_help(const mm_option_table *table, FILE *out);
 

@@ -1,3 +1,6 @@
+/* The normal distribution; the other random numbers are inline in the header,
+ * for kernels to share. */
+
 #include "src/base/rng.h"
 
 #include <math.h>

@@ -1,3 +1,6 @@
+/* The failure message of each thread, which goes with a status other than
+ * MM_OK. */
+
 #include "src/base/status.h"
 
 #include <errno.h>

@@ -1,3 +1,6 @@
+/* Named tensors, back to back in one flat buffer: adding, finding, and
+ * comparing shapes. */
+
 #include "src/base/tensor_table.h"
 
 #include <stdio.h>

@@ -1,5 +1,9 @@
+/* A conversion from start to end: check the request, open the inputs, plan, and
+ * stream every rank's elements into the output. */
+
 #include "src/convert/convert.h"
 
+#include "comm/check_same.h"
 #include "io/weights/weights_writer.h"
 #include "src/convert/stream.h"
 
@@ -21,7 +25,7 @@ typedef struct engine {
     mm_convert_stream *stream;
     mm_range own; /* elements of the output */
     float *block;
-    char *record;
+    char *provenance;
     mm_weights_writer *output;
 } engine;
 
@@ -124,19 +128,20 @@ static mm_status open_inputs(engine *e)
     return MM_OK;
 }
 
-/** The output's record: how it was made, and how its input was. */
-static mm_status make_record(engine *e)
+/** How the output came about, and how its input did. */
+static mm_status make_provenance(engine *e)
 {
-    if (!e->request->record)
+    if (!e->request->provenance)
         return MM_OK;
     const char *before = mm_weights_provenance(e->inputs.sources[0].weights);
-    json_t *root = json_deep_copy(e->request->record);
+    json_t *root = json_deep_copy(e->request->provenance);
     json_t *source = before ? json_loads(before, 0, NULL) : NULL;
     if (root && (!source || json_object_set(root, "source", source) == 0))
-        e->record = json_dumps(root, 0);
+        e->provenance = json_dumps(root, 0);
     json_decref(source);
     json_decref(root);
-    return e->record ? MM_OK : mm_fail(MM_E_MEMORY, "no memory for a record");
+    return e->provenance ? MM_OK
+                         : mm_fail(MM_E_MEMORY, "no memory for the provenance");
 }
 
 static void describe(const engine *e)
@@ -164,12 +169,12 @@ static mm_status prepare(engine *e)
     MM_TRY(open_inputs(e));
     MM_TRY(mm_convert_model_find(&e->inputs, e->request->model, e->log,
                                  &e->model));
-    MM_TRY(mm_convert_plan_make(&e->inputs, &e->model, e->names, e->log,
+    MM_TRY(mm_convert_plan_init(&e->inputs, &e->model, e->names, e->log,
                                 &e->plan));
     MM_TRY(check_openai(e));
     describe(e);
-    MM_TRY(make_record(e));
-    MM_TRY(mm_convert_stream_open(&e->inputs, &e->plan, &e->stream));
+    MM_TRY(make_provenance(e));
+    MM_TRY(mm_convert_stream_create(&e->inputs, &e->plan, &e->stream));
     e->own = mm_convert_plan_range(&e->plan, mm_comm_rank(e->comm),
                                    mm_comm_n_ranks(e->comm));
     e->block = malloc(BLOCK_ELEMS * sizeof *e->block);
@@ -193,7 +198,7 @@ static mm_status create_output(engine *e)
     if (is_safetensors(r))
         return mm_safetensors_begin(e->comm, r->output, &e->plan.output,
                                     type_of(r->dtype), e->model.config.json,
-                                    e->record, &e->output);
+                                    e->provenance, &e->output);
     return mm_checkpoint_begin(e->comm, r->output, &e->plan.output, &e->output);
 }
 
@@ -227,7 +232,7 @@ static mm_status convert(engine *e)
     MM_TRY(create_output(e));
     mm_progress_begin(e->log, "converting", "elements", e->plan.output.n_elems);
     MM_TRY(mm_weights_writer_commit(&e->output, copy_own(e),
-                                    e->model.config.json, e->record));
+                                    e->model.config.json, e->provenance));
     mm_progress_update(e->log, e->plan.output.n_elems, NULL);
     mm_progress_end(e->log);
     if (!e->plan.has_text && is_safetensors(e->request))
@@ -241,8 +246,8 @@ static mm_status convert(engine *e)
 static void close_all(engine *e)
 {
     free(e->block);
-    free(e->record);
-    mm_convert_stream_close(&e->stream);
+    free(e->provenance);
+    mm_convert_stream_destroy(&e->stream);
     mm_convert_plan_clear(&e->plan);
     mm_convert_model_clear(&e->model);
     for (int i = 0; i < e->inputs.n_sources; i++)
@@ -252,6 +257,10 @@ static void close_all(engine *e)
 mm_status mm_convert(mm_comm *comm, mm_log *log,
                      const mm_convert_request *request)
 {
+    MM_TRY(MM_CHECK_SAME(
+        comm, MM_SAME_TEXT(request->input), MM_SAME_TEXT(request->with),
+        MM_SAME_TEXT(request->output), MM_SAME_TEXT(request->model),
+        MM_SAME_TEXT(request->names), MM_SAME_TEXT(request->dtype)));
     engine e = {.comm = comm, .log = log, .request = request};
     mm_status st = mm_comm_agree(comm, prepare(&e));
     if (st == MM_OK)

@@ -9,12 +9,12 @@
 
 typedef struct mm_convert_request {
     const char *input;
-    const char *with;     /* file that has what the input lacks, or NULL */
-    const char *output;   /* .h5: a checkpoint, .safetensors */
-    const char *model;    /* what the user typed for --model, or NULL */
-    const char *names;    /* one of MM_NAMINGS */
-    const char *dtype;    /* f32, f16, bf16; NULL: the format's usual one */
-    const json_t *record; /* what the output says of its making; may be NULL */
+    const char *with;         /* file that has what the input lacks, or NULL */
+    const char *output;       /* .h5: a checkpoint, .safetensors */
+    const char *model;        /* what the user typed for --model, or NULL */
+    const char *names;        /* one of MM_NAMINGS */
+    const char *dtype;        /* f32, f16, bf16; NULL: the format's usual one */
+    const json_t *provenance; /* of the output; may be NULL */
 } mm_convert_request;
 
 /**
@@ -26,7 +26,7 @@ typedef struct mm_convert_request {
  * Repeat   Same bytes for any number of ranks.
  * Errors   The same on every rank; MM_E_ARG for a request that cannot be meant;
  *          else as mm_convert_source_open, mm_convert_model_find,
- *          mm_convert_plan_make, mm_weights_writer_commit, mm_weights_verify.
+ *          mm_convert_plan_init, mm_weights_writer_commit, mm_weights_verify.
  *          Nothing is written then; an earlier output stays.
  */
 mm_status mm_convert(mm_comm *comm, mm_log *log,

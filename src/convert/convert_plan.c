@@ -1,3 +1,6 @@
+/* Which tensors of the inputs make each tensor of the output; missing,
+ * unexpected and misshapen tensors are listed in one message. */
+
 #include "src/convert/convert_plan.h"
 
 #include "src/model/params.h"
@@ -8,25 +11,25 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- a list of complaints in one line ------------------------------------ */
+/* ---- a list of mismatches in one line ------------------------------------ */
 
-enum { NAMED = 4, COMPLAINT_BYTES = 800 };
+enum { NAMED = 4, MISMATCH_BYTES = 800 };
 
-typedef struct complaint {
+typedef struct mismatch {
     const char *what;
-    char text[COMPLAINT_BYTES];
+    char text[MISMATCH_BYTES];
     size_t used;
     int n;
-} complaint;
+} mismatch;
 
-typedef struct complaints {
-    complaint missing, surplus, shape;
-} complaints;
+typedef struct mismatches {
+    mismatch missing, unexpected, shape;
+} mismatches;
 
-static void complain(complaint *c, const char *format, ...)
+static void note(mismatch *c, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-static void complain(complaint *c, const char *format, ...)
+static void note(mismatch *c, const char *format, ...)
 {
     if (c->n++ >= NAMED)
         return;
@@ -42,8 +45,8 @@ static void complain(complaint *c, const char *format, ...)
     va_end(args);
 }
 
-static size_t add_complaint(const complaint *c, char *text, size_t n_bytes,
-                            size_t used)
+static size_t add_mismatch(const mismatch *c, char *text, size_t n_bytes,
+                           size_t used)
 {
     if (c->n == 0 || used >= n_bytes)
         return used;
@@ -55,12 +58,12 @@ static size_t add_complaint(const complaint *c, char *text, size_t n_bytes,
     return used;
 }
 
-static mm_status report(const complaints *c, const char *path)
+static mm_status report(const mismatches *c, const char *path)
 {
-    char text[3 * COMPLAINT_BYTES] = "";
-    size_t used = add_complaint(&c->missing, text, sizeof text, 0);
-    used = add_complaint(&c->surplus, text, sizeof text, used);
-    add_complaint(&c->shape, text, sizeof text, used);
+    char text[3 * MISMATCH_BYTES] = "";
+    size_t used = add_mismatch(&c->missing, text, sizeof text, 0);
+    used = add_mismatch(&c->unexpected, text, sizeof text, used);
+    add_mismatch(&c->shape, text, sizeof text, used);
     if (!text[0])
         return MM_OK;
     return mm_fail(MM_E_FORMAT, "%s: %s", path, text + 2);
@@ -90,7 +93,7 @@ static bool shape_fits(const mm_tensor *have, const mm_tensor *want)
 
 static void check_shape(const mm_convert_source *source,
                         const mm_stored *stored, const mm_tensor *ours,
-                        complaints *c)
+                        mismatches *c)
 {
     mm_tensor want = part_shape(ours, stored);
     for (int i = 0; i < stored->n_parts; i++) {
@@ -101,7 +104,7 @@ static void check_shape(const mm_convert_source *source,
         char has[192], needs[192];
         mm_tensor_shape_text(have, has);
         mm_tensor_shape_text(&want, needs);
-        complain(&c->shape, "%.100s %.60s, not %.60s", have->name, has, needs);
+        note(&c->shape, "%.100s %.60s, not %.60s", have->name, has, needs);
     }
 }
 
@@ -121,7 +124,7 @@ static mm_status make_table(const mm_convert_inputs *inputs,
 }
 
 static mm_status find_origins(const mm_convert_inputs *inputs,
-                              mm_convert_plan *plan, complaints *c)
+                              mm_convert_plan *plan, mismatches *c)
 {
     plan->origins = calloc((size_t)plan->ours.n_tensors, sizeof *plan->origins);
     if (!plan->origins)
@@ -135,8 +138,8 @@ static mm_status find_origins(const mm_convert_inputs *inputs,
             check_shape(&inputs->sources[origin->source], &origin->stored, ours,
                         c);
         else
-            complain(&c->missing, "%.120s%.120s", inputs->sources[0].prefix,
-                     missing);
+            note(&c->missing, "%.120s%.120s", inputs->sources[0].prefix,
+                 missing);
     }
     return MM_OK;
 }
@@ -157,9 +160,9 @@ static bool is_rest_of_text(const mm_convert_source *source, int tensor)
 }
 
 /* Whatever a source holds beside our tensors. */
-static mm_status find_surplus(const mm_convert_source *source,
-                              const mm_convert_plan *plan, mm_log *log,
-                              complaints *c)
+static mm_status find_unexpected(const mm_convert_source *source,
+                                 const mm_convert_plan *plan, mm_log *log,
+                                 mismatches *c)
 {
     int n_tensors = mm_weights_table(source->weights)->n_tensors;
     int n_left_out = 0;
@@ -180,7 +183,7 @@ static mm_status find_surplus(const mm_convert_source *source,
         if (is_rest_of_text(source, i))
             n_left_out++;
         else
-            complain(&c->surplus, "%.200s", name);
+            note(&c->unexpected, "%.200s", name);
     }
     free(ours);
     if (n_left_out)
@@ -194,7 +197,7 @@ static mm_status find_surplus(const mm_convert_source *source,
 
 /* The second file must be of the same model also where the first has it all. */
 static void check_second(const mm_convert_source *second,
-                         const mm_convert_plan *plan, complaints *c)
+                         const mm_convert_plan *plan, mismatches *c)
 {
     for (int i = 0; i < plan->ours.n_tensors; i++) {
         mm_stored stored;
@@ -208,10 +211,10 @@ static mm_status match(const mm_convert_inputs *inputs, mm_convert_plan *plan,
                        mm_log *log)
 {
     const mm_convert_source *first = &inputs->sources[0];
-    complaints c = {
+    mismatches c = {
         {.what = "missing"}, {.what = "surplus"}, {.what = "of another shape"}};
     MM_TRY(find_origins(inputs, plan, &c));
-    MM_TRY(find_surplus(first, plan, log, &c));
+    MM_TRY(find_unexpected(first, plan, log, &c));
     MM_TRY(report(&c, first->path));
     if (inputs->n_sources < 2)
         return MM_OK;
@@ -272,7 +275,7 @@ static mm_status make_targets(const mm_naming *names, mm_convert_plan *plan)
     return MM_OK;
 }
 
-mm_status mm_convert_plan_make(const mm_convert_inputs *inputs,
+mm_status mm_convert_plan_init(const mm_convert_inputs *inputs,
                                const mm_convert_model *model,
                                const mm_naming *names, mm_log *log,
                                mm_convert_plan *plan)

@@ -35,7 +35,7 @@ typedef struct mm_convert_plan {
  * Errors   MM_E_FORMAT naming every tensor (up to a few of a kind) that is
  *          missing, surplus or of another shape; MM_E_MEMORY.
  */
-mm_status mm_convert_plan_make(const mm_convert_inputs *inputs,
+mm_status mm_convert_plan_init(const mm_convert_inputs *inputs,
                                const mm_convert_model *model,
                                const mm_naming *names, mm_log *log,
                                mm_convert_plan *plan);

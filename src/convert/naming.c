@@ -1,3 +1,6 @@
+/* Tables of tensor names, one for each program that saves CLIP's weights, and
+ * recognising which of them a file follows. */
+
 #include "src/convert/naming.h"
 
 #include <ctype.h>
@@ -211,7 +214,7 @@ void mm_naming_parts(const mm_naming *naming, const char *ours,
 /** Models whose names we know well enough to say what they are. */
 static const struct {
     const char *in_name, *what;
-} strangers[] = {
+} other_models[] = {
     {"visual.trunk.", "an image tower of timm's"},
     {"visual.layer1.", "a ResNet image tower"},
     {"visual.attnpool.", "a ResNet image tower"},
@@ -228,13 +231,14 @@ static mm_status fail_unrecognized(const mm_tensor_table *table,
 {
     if (table->n_tensors == 0)
         return mm_fail(MM_E_FORMAT, "%s holds no tensors", path);
-    for (size_t s = 0; s < sizeof strangers / sizeof *strangers; s++)
+    for (size_t s = 0; s < sizeof other_models / sizeof *other_models; s++)
         for (int i = 0; i < table->n_tensors; i++)
-            if (strstr(table->tensors[i].name, strangers[s].in_name))
+            if (strstr(table->tensors[i].name, other_models[s].in_name))
                 return mm_fail(MM_E_FORMAT,
                                "%s holds %s (%.100s), not CLIP's Vision "
                                "Transformer, which alone is supported",
-                               path, strangers[s].what, table->tensors[i].name);
+                               path, other_models[s].what,
+                               table->tensors[i].name);
     return mm_fail(MM_E_FORMAT,
                    "%s holds no CLIP Vision Transformer under open_clip's, "
                    "OpenAI's or Hugging Face's names: no tensor is called "

@@ -1,3 +1,6 @@
+/* The architecture of the model in the inputs: sizes from the tensors' shapes,
+ * the rest from configurations, all of which must agree. */
+
 #include "src/convert/sizes.h"
 
 #include "src/model/config_files.h"
@@ -146,7 +149,7 @@ static mm_status read_sizes(const mm_convert_inputs *inputs, mm_model_config *c)
 
 /** A configuration against the tensors, but for heads, which leave no trace. A
  * size of images that is `typed` may differ: positions can be resized. */
-static mm_status check_sizes(const mm_model_config *said, const char *who,
+static mm_status check_sizes(const mm_model_config *said, const char *source,
                              const mm_model_config *stored, const char *path,
                              bool typed)
 {
@@ -174,8 +177,8 @@ static mm_status check_sizes(const mm_model_config *said, const char *who,
         if (sizes[i].said != sizes[i].stored)
             return mm_fail(MM_E_ARG,
                            "%s says %s %lld, but in %s the tensors have %lld",
-                           who, sizes[i].name, (long long)sizes[i].said, path,
-                           (long long)sizes[i].stored);
+                           source, sizes[i].name, (long long)sizes[i].said,
+                           path, (long long)sizes[i].stored);
     }
     return MM_OK;
 }

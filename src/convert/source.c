@@ -1,3 +1,6 @@
+/* One input of a conversion: its weights, its naming, and the configuration
+ * recorded in it or beside it. */
+
 #include "src/convert/source.h"
 
 #include "io/file.h"
@@ -103,9 +106,9 @@ static mm_status read_config(mm_convert_source *source, const char *text,
 {
     bool other_pixels = false;
     if (mm_naming_is_huggingface(source->naming))
-        return mm_config_file_huggingface(text, source->model_path,
+        return mm_config_from_huggingface(text, source->model_path,
                                           &source->model);
-    MM_TRY(mm_config_file_open_clip(text, source->model_path, &source->model,
+    MM_TRY(mm_config_from_open_clip(text, source->model_path, &source->model,
                                     &other_pixels));
     if (other_pixels)
         mm_log_warn(log,

@@ -1,3 +1,6 @@
+/* The output's elements in order, read from the inputs on demand; tensors to
+ * transpose or resize are made whole in memory. */
+
 #include "src/convert/stream.h"
 
 #include "src/model/positions.h"
@@ -43,9 +46,9 @@ static int64_t largest_whole(const mm_convert_stream *s)
     return most;
 }
 
-mm_status mm_convert_stream_open(const mm_convert_inputs *inputs,
-                                 const mm_convert_plan *plan,
-                                 mm_convert_stream **stream)
+mm_status mm_convert_stream_create(const mm_convert_inputs *inputs,
+                                   const mm_convert_plan *plan,
+                                   mm_convert_stream **stream)
 {
     mm_convert_stream *s = calloc(1, sizeof *s);
     *stream = s;
@@ -58,13 +61,13 @@ mm_status mm_convert_stream_open(const mm_convert_inputs *inputs,
     s->whole = malloc(n_elems * sizeof *s->whole);
     s->other = malloc(n_elems * sizeof *s->other);
     if (!s->whole || !s->other) {
-        mm_convert_stream_close(stream);
+        mm_convert_stream_destroy(stream);
         return mm_fail(MM_E_MEMORY, "no memory for a conversion");
     }
     return MM_OK;
 }
 
-void mm_convert_stream_close(mm_convert_stream **stream)
+void mm_convert_stream_destroy(mm_convert_stream **stream)
 {
     if (!*stream)
         return;

@@ -13,14 +13,15 @@
 typedef struct mm_convert_stream mm_convert_stream;
 
 /**
- * Memory   Gives *stream, freed by mm_convert_stream_close. Keeps both others.
+ * Memory   Gives *stream, freed by mm_convert_stream_destroy. Keeps both
+ *          others.
  * Ranks    Local.
  * Errors   MM_E_MEMORY.
  */
-mm_status mm_convert_stream_open(const mm_convert_inputs *inputs,
-                                 const mm_convert_plan *plan,
-                                 mm_convert_stream **stream);
-void mm_convert_stream_close(mm_convert_stream **stream);
+mm_status mm_convert_stream_create(const mm_convert_inputs *inputs,
+                                   const mm_convert_plan *plan,
+                                   mm_convert_stream **stream);
+void mm_convert_stream_destroy(mm_convert_stream **stream);
 
 /**
  * Elements [lo, hi) of the output, as fp32. Every element of the inputs is read

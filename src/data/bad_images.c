@@ -1,4 +1,9 @@
+/* The list of images that could not be decoded: collected on each rank, named
+ * once by rank 0. */
+
 #include "src/data/bad_images.h"
+
+#include "comm/check_same.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -65,6 +70,7 @@ static void name_new_ones(mm_bad_images *b, mm_log *log,
 
 mm_status mm_bad_images_share(mm_bad_images *b, mm_comm *comm, mm_log *log)
 {
+    MM_TRY(MM_CHECK_CALL(comm));
     int64_t n_all = b->n_noted, size = (int64_t)sizeof(mm_bad_image);
     mm_bad_image *all = NULL;
     mm_status st = MM_OK;

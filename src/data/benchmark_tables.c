@@ -1,6 +1,7 @@
-#include "src/data/benchmarks.h"
+/* Class names, folders, prompts, domains and orders of the benchmarks; lists
+ * that several of them share stand here once. */
 
-/* What several benchmarks share is here once. */
+#include "src/data/benchmarks.h"
 
 /* clang-format off */
 static const char *const cars_prompts[] = {

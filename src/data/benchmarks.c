@@ -1,3 +1,6 @@
+/* Class names of a benchmark, from the tables in benchmark_tables.c and from
+ * folder names. */
+
 #include "src/data/benchmarks.h"
 
 #include "src/base/names.h"

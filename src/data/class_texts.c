@@ -1,3 +1,6 @@
+/* Files of class names and of prompts, plain lines or a JSON array; each entry
+ * is checked. */
+
 #include "src/data/class_texts.h"
 
 #include "io/file.h"
@@ -125,8 +128,8 @@ static int compare(const void *a, const void *b)
     return order ? order : (x > y) - (x < y);
 }
 
-void mm_class_names_warn_of_twins(mm_log *log, const char *const *names,
-                                  int64_t n)
+void mm_class_names_warn_of_duplicates(mm_log *log, const char *const *names,
+                                       int64_t n)
 {
     const char *const **sorted = malloc((size_t)n * sizeof *sorted + 1);
     for (int64_t i = 0; sorted && i < n; i++)

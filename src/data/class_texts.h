@@ -21,7 +21,7 @@ mm_status mm_prompts_read(const char *path, char ***texts, int64_t *n);
 
 /** Warn where two classes have one name: their rows of a head would be equal.
  */
-void mm_class_names_warn_of_twins(mm_log *log, const char *const *names,
-                                  int64_t n);
+void mm_class_names_warn_of_duplicates(mm_log *log, const char *const *names,
+                                       int64_t n);
 
 #endif

@@ -1,3 +1,6 @@
+/* The synthetic domains, and a data set in memory whose images are repeated in
+ * each of them. */
+
 #include "src/data/domains.h"
 
 #include "io/dataset/sample.h"
@@ -236,16 +239,17 @@ static void name_domains(const mm_dataset *source, const mm_domains_plan *plan,
     }
 }
 
-mm_status mm_domains_make(const mm_dataset *source, const mm_domains_plan *plan,
-                          mm_log *log, mm_dataset **made)
+mm_status mm_domains_create(const mm_dataset *source,
+                            const mm_domains_plan *plan, mm_log *log,
+                            mm_dataset **made)
 {
     MM_TRY(check_source(source, plan));
     /* One task that holds everything: what the limit keeps. */
     mm_split_plan everything = {.strategy = MM_SPLIT_NONE,
                                 .n_classes = source->n_classes,
-                                .train_a_class = plan->train_a_class};
+                                .train_per_class = plan->train_per_class};
     mm_task_list kept = {0};
-    MM_TRY(mm_task_list_make(source, &everything, &kept));
+    MM_TRY(mm_task_list_init(source, &everything, &kept));
 
     mm_status st = mm_fail(MM_E_MEMORY, "no memory for a data set");
     mm_dataset *d = calloc(1, sizeof *d);

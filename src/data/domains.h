@@ -20,7 +20,7 @@
 typedef struct mm_domains_plan {
     const char *const *names; /* [n_names] synthetic domains           */
     int n_names;              /* 0: the data set's own domains, if any */
-    int64_t train_a_class;    /* most training images a class and domain;
+    int64_t train_per_class;  /* most training images of each class and domain;
                                  0: all                                */
     uint64_t seed;            /* of the noise                          */
 } mm_domains_plan;
@@ -42,8 +42,9 @@ mm_status mm_domains_check(const char *const *names, int n_names);
  *          already or whose images are encoded, and for domains that would make
  *          images of two sizes; MM_E_MEMORY.
  */
-mm_status mm_domains_make(const mm_dataset *source, const mm_domains_plan *plan,
-                          mm_log *log, mm_dataset **made);
+mm_status mm_domains_create(const mm_dataset *source,
+                            const mm_domains_plan *plan, mm_log *log,
+                            mm_dataset **made);
 void mm_domains_destroy(mm_dataset **made);
 
 #endif

@@ -1,5 +1,9 @@
+/* Opening a data set by what the user typed: a built-in name, a file or a
+ * folder. */
+
 #include "src/data/open_data.h"
 
+#include "comm/check_same.h"
 #include "io/file.h"
 #include "src/base/names.h"
 #include "src/data/benchmarks.h"
@@ -121,6 +125,7 @@ static mm_status is_folder(mm_comm *comm, const char *name, bool *yes)
 mm_status mm_dataset_open(mm_comm *comm, const char *name, const char *location,
                           mm_dataset **dataset)
 {
+    MM_TRY(MM_CHECK_SAME(comm, MM_SAME_TEXT(name), MM_SAME_TEXT(location)));
     bool folder;
     const char *known[N_BUILTINS];
     for (int i = 0; i < N_BUILTINS; i++) {

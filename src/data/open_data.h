@@ -9,8 +9,9 @@
  * packed .h5 file, an .npz file or a folder of class folders.
  *
  * Memory   Gives *dataset, freed by mm_dataset_close.
- * Ranks    Collective over `comm`, but not agreed: every rank opens a file,
- *          rank 0 looks through a folder for all. NULL: this rank alone.
+ * Ranks    Collective over `comm`, same name, location, but not agreed: every
+ *          rank opens a file, rank 0 looks through a folder for all. NULL:
+ *          this rank alone.
  * Errors   MM_E_ARG for a name that is neither (known ones and the nearest are
  *          listed); else as mm_dataset_file_open and mm_dataset_folder_open.
  */

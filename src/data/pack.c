@@ -1,3 +1,6 @@
+/* Packing the images of a data set into one HDF5 file with several threads; bad
+ * images are found on the way. */
+
 #include "src/data/pack.h"
 
 #include "io/dataset/sample.h"
@@ -11,11 +14,11 @@
 #include <string.h>
 
 /* What one thread reads and transforms with. */
-typedef struct hand {
+typedef struct workspace {
     mm_sample_reader *reader;
     mm_transform *transform;
     uint8_t *out;
-} hand;
+} workspace;
 
 /* One half of the data set: what is kept of it, and what it becomes. */
 typedef struct selection {
@@ -59,9 +62,9 @@ static mm_status choose(packer *p)
     /* One task that holds everything: what the limit keeps. */
     mm_split_plan everything = {.strategy = MM_SPLIT_NONE,
                                 .n_classes = source->n_classes,
-                                .train_a_class = p->plan->train_a_class};
+                                .train_per_class = p->plan->train_per_class};
     mm_task_list list = {0};
-    MM_TRY(mm_task_list_make(source, &everything, &list));
+    MM_TRY(mm_task_list_init(source, &everything, &list));
     const mm_task *all = &list.tasks[0];
     int64_t n_test = source->same_halves ? 0 : all->n_test;
     mm_status st = keep(&p->halves[0], &source->train, &p->made.train,
@@ -151,7 +154,8 @@ static mm_status set_form(const packer *p, const selection *h)
 
 /* ---- the images -------------------------------------------------------- */
 
-static mm_status create_hand(const packer *p, const selection *h, hand *made)
+static mm_status create_workspace(const packer *p, const selection *h,
+                                  workspace *made)
 {
     MM_TRY(mm_sample_reader_create(h->from, &made->reader));
     int64_t size = p->plan->size;
@@ -163,18 +167,18 @@ static mm_status create_hand(const packer *p, const selection *h, hand *made)
                      : mm_fail(MM_E_MEMORY, "no memory to resize images");
 }
 
-static void destroy_hands(hand **hands, int n)
+static void destroy_workspaces(workspace **workspaces, int n)
 {
-    for (int i = 0; *hands && i < n; i++) {
-        mm_sample_reader_destroy(&(*hands)[i].reader);
-        mm_transform_destroy(&(*hands)[i].transform);
-        free((*hands)[i].out);
+    for (int i = 0; *workspaces && i < n; i++) {
+        mm_sample_reader_destroy(&(*workspaces)[i].reader);
+        mm_transform_destroy(&(*workspaces)[i].transform);
+        free((*workspaces)[i].out);
     }
-    free(*hands);
-    *hands = NULL;
+    free(*workspaces);
+    *workspaces = NULL;
 }
 
-static mm_status pack_resized(packer *p, const selection *h, hand *with,
+static mm_status pack_resized(packer *p, const selection *h, workspace *with,
                               int64_t i)
 {
     int64_t sample = h->kept[i],
@@ -191,7 +195,7 @@ static mm_status pack_resized(packer *p, const selection *h, hand *with,
                                   image_bytes);
 }
 
-static mm_status pack_bytes(packer *p, const selection *h, hand *with,
+static mm_status pack_bytes(packer *p, const selection *h, workspace *with,
                             int64_t i)
 {
     const uint8_t *bytes;
@@ -242,12 +246,12 @@ static void note_failure(packer *p, const selection *h, int64_t i, mm_status st,
 static mm_status pack_half(packer *p, const selection *h)
 {
     int n_threads = p->plan->n_threads;
-    hand *hands = calloc((size_t)n_threads, sizeof *hands);
+    workspace *workspaces = calloc((size_t)n_threads, sizeof *workspaces);
     failure first = {.at = h->n_kept};
     mm_status st =
-        hands ? MM_OK : mm_fail(MM_E_MEMORY, "no memory to read images");
+        workspaces ? MM_OK : mm_fail(MM_E_MEMORY, "no memory to read images");
     for (int i = 0; i < n_threads && st == MM_OK; i++)
-        st = create_hand(p, h, &hands[i]);
+        st = create_workspace(p, h, &workspaces[i]);
     if (st != MM_OK)
         goto done;
 #pragma omp parallel for num_threads(n_threads) schedule(dynamic)
@@ -257,7 +261,7 @@ static mm_status pack_half(packer *p, const selection *h)
         limit = first.at;
         if (i > limit)
             continue;
-        hand *mine = &hands[omp_get_thread_num()];
+        workspace *mine = &workspaces[omp_get_thread_num()];
         mm_status one = p->plan->size ? pack_resized(p, h, mine, i)
                                       : pack_bytes(p, h, mine, i);
         if (one != MM_OK) {
@@ -272,7 +276,7 @@ static mm_status pack_half(packer *p, const selection *h)
     if (first.status != MM_OK)
         st = mm_fail(first.status, "%s", first.message);
 done:
-    destroy_hands(&hands, n_threads);
+    destroy_workspaces(&workspaces, n_threads);
     return st;
 }
 

@@ -6,9 +6,10 @@
 
 /** How images are packed. */
 typedef struct mm_pack_plan {
-    int64_t size;          /* as the evaluation transform makes them, of this
-                              size; 0: encoded images as they are          */
-    int64_t train_a_class; /* most training images a class and domain; 0: all */
+    int64_t size; /* as the evaluation transform makes them, of this size; 0:
+                     encoded images as they are */
+    int64_t train_per_class; /* most training images of each class and domain;
+                                0: all */
     int n_threads;
     const char *provenance; /* or NULL */
     bool skip_bad; /* name images that cannot be decoded and leave them out */

@@ -1,3 +1,6 @@
+/* The division of a data set into tasks by class, by share of the samples, or
+ * by domain. */
+
 #include "src/data/task.h"
 
 #include <stdlib.h>
@@ -202,7 +205,7 @@ static mm_status divide(const divider *d, bool training, int *task_of)
 {
     const mm_half *half = training ? &d->dataset->train : &d->dataset->test;
     MM_TRY(apply_limit(
-        d, half, training ? d->plan->train_a_class : d->plan->test_a_class,
+        d, half, training ? d->plan->train_per_class : d->plan->test_per_class,
         task_of));
     switch (d->plan->strategy) {
     case MM_SPLIT_NONE:
@@ -271,7 +274,7 @@ done:
     return st;
 }
 
-mm_status mm_task_list_make(const mm_dataset *dataset,
+mm_status mm_task_list_init(const mm_dataset *dataset,
                             const mm_split_plan *plan, mm_task_list *list)
 {
     MM_ASSERT(plan->n_classes > 0 && plan->n_splits >= 0);

@@ -32,10 +32,10 @@ typedef struct mm_split_plan {
     mm_split_strategy strategy;
     int n_splits;  /* 0: the strategy's own number (1, or domains)    */
     int n_classes; /* rows of the head                                */
-    int64_t
-        train_a_class;    /* most training samples a class and domain; 0: all */
-    int64_t test_a_class; /* likewise, test half                            */
-    bool need_train;      /* an empty training half of a task is an error    */
+    int64_t train_per_class; /* most training samples of each class and domain;
+                                0: all */
+    int64_t test_per_class;  /* likewise, test half                          */
+    bool need_train;         /* an empty training half of a task is an error */
     bool need_test;
 } mm_split_plan;
 
@@ -43,8 +43,8 @@ typedef struct mm_split_plan {
  * Divide a data set. A class split gives every task its own classes in both
  * halves; a data split divides the training samples, and every task is tested
  * on the whole test half; a domain split divides both by domain; in the last
- * two, a task has all classes. A limit of N a class keeps the first N of each
- * class and domain in the data set's order, before dividing.
+ * two, a task has all classes. A limit of N keeps the first N of each class
+ * and domain in the data set's order, before dividing.
  *
  * Memory   Fills *list, freed by mm_task_list_clear. Start from {0}.
  * Ranks    Local. Repeat: same everywhere.
@@ -54,7 +54,7 @@ typedef struct mm_split_plan {
  *          without samples (which task, which half), a domain split of data
  *          without domains or another number of tasks than domains.
  */
-mm_status mm_task_list_make(const mm_dataset *dataset,
+mm_status mm_task_list_init(const mm_dataset *dataset,
                             const mm_split_plan *plan, mm_task_list *list);
 void mm_task_list_clear(mm_task_list *list);
 

@@ -1,10 +1,14 @@
+/* The image tower over many samples, in batches that are read, computed and
+ * handed over at the same time. */
+
 #include "src/eval/encode.h"
 
+#include "comm/check_same.h"
 #include "comm/partition.h"
 #include "src/base/arena.h"
 #include "src/input/feed.h"
 #include "src/input/upload.h"
-#include "src/model/shadow.h"
+#include "src/model/low_precision.h"
 #include "src/model/vit.h"
 
 #include <stdlib.h>
@@ -31,7 +35,7 @@ typedef struct encoder {
 
     void *device_memory;
     float *theta, *head, *logits, *inv_norm;
-    mm_act *shadow; /* of theta, or NULL */
+    mm_act *theta_low; /* of theta, or NULL */
 
     void *host_memory;
     slot slots[N_SLOTS];
@@ -47,7 +51,8 @@ static void lay_out_device(encoder *e, mm_arena *arena)
 {
     const mm_model *model = e->plan->model;
     e->theta = mm_arena_floats(arena, model->table.n_elems);
-    e->shadow = mm_shadow_take(arena, e->plan->device, model->table.n_elems);
+    e->theta_low =
+        mm_low_precision_take(arena, e->plan->device, model->table.n_elems);
     e->head = mm_arena_floats(arena, e->n_classes * model->config.embed_dim);
     e->logits = mm_arena_floats(arena, e->batch * e->n_classes);
     e->inv_norm = mm_arena_floats(arena, e->batch);
@@ -109,8 +114,8 @@ static mm_status prepare(encoder *e)
 
     MM_TRY(mm_copy_to_device(e->stream, e->theta, model->theta,
                              model->table.n_elems * (int64_t)sizeof *e->theta));
-    MM_TRY(mm_shadow_fill(mm_device_ops(p->device), e->stream, e->shadow,
-                          e->theta, model->table.n_elems));
+    MM_TRY(mm_low_precision_fill(mm_device_ops(p->device), e->stream,
+                                 e->theta_low, e->theta, model->table.n_elems));
     if (p->head)
         MM_TRY(mm_copy_to_device(e->stream, e->head, p->head->weight,
                                  p->head->n_classes * p->head->embed_dim *
@@ -126,14 +131,14 @@ static void release(encoder *e)
     mm_feed_destroy(&e->feed);
     for (int i = 0; i < N_SLOTS; i++)
         mm_event_destroy(&e->slots[i].done);
-    mm_host_release(e->plan->device, &e->host_memory);
-    mm_device_release(e->plan->device, &e->device_memory);
+    mm_host_free(e->plan->device, &e->host_memory);
+    mm_device_free(e->plan->device, &e->device_memory);
     mm_vit_destroy(&e->vit);
     mm_stream_destroy(&e->stream);
 }
 
 /** Enqueue a batch whose results will be in `to`; its images are done with. */
-static mm_status encode_batch(encoder *e, const mm_fed *fed, slot *to)
+static mm_status encode_batch(encoder *e, const mm_feed_batch *fed, slot *to)
 {
     const mm_encode_plan *p = e->plan;
     const mm_ops *ops = mm_device_ops(p->device);
@@ -147,7 +152,7 @@ static mm_status encode_batch(encoder *e, const mm_fed *fed, slot *to)
                              .n_bytes = n * image_bytes(e)};
     MM_TRY(mm_upload_start(e->upload, e->stream, &images, 1));
     MM_TRY(mm_vit_forward(e->vit, e->theta,
-                          mm_shadow_or_theta(e->shadow, e->theta),
+                          mm_low_precision_or_theta(e->theta_low, e->theta),
                           images.device, n, &features));
     MM_TRY(mm_upload_used(e->upload, e->stream));
     MM_TRY(mm_copy_to_host(e->stream, to->features, features,
@@ -187,8 +192,8 @@ static void ask_ahead(encoder *e, mm_range mine, int64_t *asked)
 }
 
 /** Enqueue a batch, and hand over the one before, while the device works. */
-static mm_status encode_and_take(encoder *e, const mm_fed *fed, slot *now,
-                                 slot *before)
+static mm_status encode_and_take(encoder *e, const mm_feed_batch *fed,
+                                 slot *now, slot *before)
 {
     mm_comm_begin_compute(e->plan->comm);
     mm_status st = encode_batch(e, fed, now);
@@ -217,7 +222,7 @@ static mm_status encode_share(encoder *e)
     slot *now = &e->slots[0], *before = &e->slots[1];
     mm_progress_begin(p->log, "encoding", "images", p->n_samples);
     while (n_done < mine.hi - mine.lo) {
-        mm_fed fed;
+        mm_feed_batch fed;
         ask_ahead(e, mine, &asked);
         MM_TRY(mm_feed_next(e->feed, &fed));
         ask_ahead(e, mine, &asked);
@@ -238,6 +243,11 @@ static mm_status encode_share(encoder *e)
 
 mm_status mm_encode(const mm_encode_plan *plan)
 {
+    MM_TRY(MM_CHECK_SAME(plan->comm, MM_SAME_INT(plan->n_samples),
+                         MM_SAME_BYTES(plan->samples, plan->n_samples * 8),
+                         MM_SAME_INT(plan->batch_size),
+                         MM_SAME_INT(plan->head != NULL),
+                         MM_SAME_INT(plan->bad != NULL)));
     encoder e = {
         .plan = plan,
         .batch = plan->batch_size,

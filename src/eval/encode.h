@@ -40,7 +40,8 @@ typedef struct mm_encode_plan {
  * read ahead. With `bad`, images that cannot be decoded are left out.
  *
  * Memory   What `take` is given is borrowed for that call.
- * Ranks    Collective; `take` is called on the rank that has the samples.
+ * Ranks    Collective, same samples, batch_size; a head and `bad` on all ranks
+ *          or none. `take` is called on the rank that has the samples.
  * Repeat   Same bits on reruns with as many ranks and threads; with others, a
  *          sample's features agree to rounding.
  * Errors   Agreed: as mm_feed_next, or take's own.

@@ -1,8 +1,12 @@
+/* The text tower over many texts, sorted by length so that little is computed
+ * for padding. */
+
 #include "src/eval/encode_texts.h"
 
+#include "comm/check_same.h"
 #include "src/base/arena.h"
 #include "src/input/upload.h"
-#include "src/model/shadow.h"
+#include "src/model/low_precision.h"
 #include "src/model/text.h"
 
 #include <stdlib.h>
@@ -76,8 +80,8 @@ typedef struct encoder {
     mm_text *text;
 
     void *device_memory;
-    float *theta;   /* the model's own, or a copy */
-    mm_act *shadow; /* of theta, or NULL */
+    float *theta;      /* the model's own, or a copy */
+    mm_act *theta_low; /* of theta, or NULL */
     mm_upload *upload;
     void *host_memory;
     slot slots[N_SLOTS];
@@ -153,10 +157,11 @@ static void lay_out_device(encoder *e, mm_arena *arena)
         return;
     const int64_t lead = lead_of(model), n = lead + model->table.n_elems;
     float *theta = mm_arena_floats(arena, n);
-    mm_act *shadow = mm_shadow_take(arena, e->plan->device, n);
+    mm_act *theta_low = mm_low_precision_take(arena, e->plan->device, n);
     e->theta = theta ? theta + lead : NULL;
     const int64_t act_bytes = mm_device_act_bytes(e->plan->device);
-    e->shadow = shadow ? (mm_act *)((char *)shadow + lead * act_bytes) : NULL;
+    e->theta_low =
+        theta_low ? (mm_act *)((char *)theta_low + lead * act_bytes) : NULL;
 }
 
 static void lay_out_host(encoder *e, mm_arena *arena)
@@ -200,8 +205,8 @@ static mm_status prepare(encoder *e)
         MM_TRY(mm_copy_to_device(e->stream, e->theta, model->theta,
                                  model->table.n_elems *
                                      (int64_t)sizeof *e->theta));
-    MM_TRY(mm_shadow_fill(mm_device_ops(p->device), e->stream, e->shadow,
-                          e->theta, model->table.n_elems));
+    MM_TRY(mm_low_precision_fill(mm_device_ops(p->device), e->stream,
+                                 e->theta_low, e->theta, model->table.n_elems));
     return mm_stream_sync(e->stream);
 }
 
@@ -212,9 +217,9 @@ static void release(encoder *e)
     mm_upload_destroy(&e->upload);
     for (int i = 0; i < N_SLOTS; i++)
         mm_event_destroy(&e->slots[i].done);
-    mm_host_release(e->plan->device, &e->host_memory);
+    mm_host_free(e->plan->device, &e->host_memory);
     mm_text_destroy(&e->text);
-    mm_device_release(e->plan->device, &e->device_memory);
+    mm_device_free(e->plan->device, &e->device_memory);
     mm_stream_destroy(&e->stream);
     free(e->order);
 }
@@ -275,7 +280,7 @@ static mm_status encode_batch(encoder *e, int64_t at, int64_t n, slot *to)
     };
     MM_TRY(mm_upload_start(e->upload, e->stream, parts, 2));
     MM_TRY(mm_text_forward(
-        e->text, e->theta, mm_shadow_or_theta(e->shadow, e->theta),
+        e->text, e->theta, mm_low_precision_or_theta(e->theta_low, e->theta),
         parts[0].device, parts[1].device, n, n_tokens, &features));
     MM_TRY(mm_upload_used(e->upload, e->stream));
     MM_TRY(mm_copy_to_host(e->stream, to->features, features,
@@ -346,6 +351,7 @@ static mm_status encode_share(encoder *e, int64_t n_all)
 mm_status mm_encode_texts(const mm_encode_texts_plan *plan,
                           mm_encode_texts_work *work)
 {
+    MM_TRY(MM_CHECK_CALL(plan->comm));
     encoder e = {.plan = plan};
     int64_t n_all = plan->texts->n;
     mm_status st = mm_comm_agree(plan->comm, prepare(&e));

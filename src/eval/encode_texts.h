@@ -28,7 +28,7 @@ typedef struct mm_encode_texts_plan {
     mm_comm *comm;
     mm_log *log;
     mm_device *device;
-    const mm_model *model; /* of mm_model_open_text */
+    const mm_model *model; /* of mm_model_init_text */
     const mm_texts *texts; /* this rank's share     */
     int64_t batch_tokens;  /* tokens at a time; at least one text goes */
     /* features [embed_dim], before normalising, of text i; borrowed */

@@ -1,5 +1,9 @@
+/* Accuracy per task, task-aware and task-agnostic, and the optional file of
+ * features and logits. */
+
 #include "src/eval/evaluate.h"
 
+#include "comm/check_same.h"
 #include "comm/partition.h"
 #include "io/hdf5/array_file.h"
 
@@ -169,6 +173,11 @@ static mm_status write_features(const evaluation *e)
 
 mm_status mm_evaluate(const mm_evaluate_plan *plan, mm_task_score *scores)
 {
+    MM_TRY(MM_CHECK_SAME(
+        plan->comm, MM_SAME_INT(plan->tasks->n_tasks),
+        MM_SAME_INT(plan->batch_size), MM_SAME_INT(plan->bad != NULL),
+        MM_SAME_TEXT(plan->features_path),
+        MM_SAME_BYTES(plan->model->theta, 4 * plan->model->table.n_elems)));
     evaluation e = {.plan = plan, .scores = scores};
     memset(scores, 0, (size_t)plan->tasks->n_tasks * sizeof *scores);
     mm_status st = choose_samples(&e);

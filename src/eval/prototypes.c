@@ -1,5 +1,9 @@
+/* Two heads that need no texts: the mean features of each class, and random
+ * orthonormal rows. */
+
 #include "src/eval/prototypes.h"
 
+#include "comm/check_same.h"
 #include "src/base/rng.h"
 
 #include <stdlib.h>
@@ -32,7 +36,7 @@ static mm_status take(void *context, const mm_encoded *encoded)
 
 static mm_status finish(sums *s, int64_t n_classes, double scale, mm_head *head)
 {
-    MM_TRY(mm_head_alloc(n_classes, s->embed_dim, head));
+    MM_TRY(mm_head_init(n_classes, s->embed_dim, head));
     for (int64_t c = 0; c < n_classes; c++) {
         double *row = s->rows + c * s->embed_dim;
         if (!mm_head_set_length(row, s->embed_dim, scale))
@@ -45,9 +49,12 @@ static mm_status finish(sums *s, int64_t n_classes, double scale, mm_head *head)
     return MM_OK;
 }
 
-mm_status mm_prototypes_make(const mm_encode_plan *plan, const mm_task *task,
-                             double scale, mm_head *head)
+mm_status mm_head_init_prototypes(const mm_encode_plan *plan,
+                                  const mm_task *task, double scale,
+                                  mm_head *head)
 {
+    MM_TRY(MM_CHECK_SAME(plan->comm, MM_SAME_INT(task->n_classes),
+                         MM_SAME_REAL(scale)));
     int64_t n_classes = task->n_classes;
     sums s = {.half = plan->half, .embed_dim = plan->model->config.embed_dim};
     mm_status st = MM_OK;
@@ -75,8 +82,8 @@ done:
 
 /* ---- orthonormal rows -------------------------------------------------- */
 
-mm_status mm_orthonormal_make(int64_t n_classes, int64_t embed_dim,
-                              double scale, uint64_t seed, mm_head *head)
+mm_status mm_head_init_orthonormal(int64_t n_classes, int64_t embed_dim,
+                                   double scale, uint64_t seed, mm_head *head)
 {
     if (n_classes > embed_dim)
         return mm_fail(MM_E_ARG,
@@ -102,7 +109,7 @@ mm_status mm_orthonormal_make(int64_t n_classes, int64_t embed_dim,
             mm_head_set_length(row, embed_dim, 1);
         }
     }
-    mm_status st = mm_head_alloc(n_classes, embed_dim, head);
+    mm_status st = mm_head_init(n_classes, embed_dim, head);
     for (int64_t i = 0; st == MM_OK && i < n_classes * embed_dim; i++)
         head->weight[i] = (float)(scale * rows[i]);
     free(rows);

@@ -10,19 +10,21 @@
  *
  * Memory   Fills *head, freed by mm_head_clear. The plan's head, samples, take
  *          and context do not count.
- * Ranks    Collective; the same bits on every rank.
+ * Ranks    Collective, same plan, n_classes, scale; the same bits on every
+ *          rank.
  * Errors   As mm_encode; MM_E_VALUE for a class without images or without
  *          direction.
  */
-mm_status mm_prototypes_make(const mm_encode_plan *plan, const mm_task *task,
-                             double scale, mm_head *head);
+mm_status mm_head_init_prototypes(const mm_encode_plan *plan,
+                                  const mm_task *task, double scale,
+                                  mm_head *head);
 
 /**
  * A fixed head of orthonormal rows times `scale`: a function of the seed.
  *
  * Errors   MM_E_ARG for more classes than embed_dim.
  */
-mm_status mm_orthonormal_make(int64_t n_classes, int64_t embed_dim,
-                              double scale, uint64_t seed, mm_head *head);
+mm_status mm_head_init_orthonormal(int64_t n_classes, int64_t embed_dim,
+                                   double scale, uint64_t seed, mm_head *head);
 
 #endif

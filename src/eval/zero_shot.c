@@ -1,5 +1,9 @@
+/* A head from texts: prompts filled with class names, encoded, averaged for
+ * each class and scaled. */
+
 #include "src/eval/zero_shot.h"
 
+#include "comm/check_same.h"
 #include "comm/partition.h"
 #include "src/base/names.h"
 #include "src/model/params.h"
@@ -103,7 +107,7 @@ static mm_status finish(const sums *s, mm_head *head)
     const mm_zero_shot_plan *p = s->plan;
     double scale;
     MM_TRY(choose_scale(p, &scale));
-    MM_TRY(mm_head_alloc(p->n_classes, s->embed_dim, head));
+    MM_TRY(mm_head_init(p->n_classes, s->embed_dim, head));
     MM_TRY(mm_names_copy(p->class_names, p->n_classes, &head->class_names));
     MM_TRY(mm_names_copy(p->prompts, p->n_prompts, &head->prompts));
     head->n_prompts = p->n_prompts;
@@ -119,9 +123,21 @@ static mm_status finish(const sums *s, mm_head *head)
     return MM_OK;
 }
 
-mm_status mm_zero_shot_make(const mm_zero_shot_plan *plan, mm_head *head,
-                            mm_encode_texts_work *work)
+static mm_status check_texts(mm_comm *comm, const char *const *texts, int64_t n)
 {
+    for (int64_t i = 0; MAGMAX_CHECK_COLLECTIVES && i < n; i++)
+        MM_TRY(MM_CHECK_SAME(comm, MM_SAME_TEXT(texts[i])));
+    return MM_OK;
+}
+
+mm_status mm_head_init_zero_shot(const mm_zero_shot_plan *plan, mm_head *head,
+                                 mm_encode_texts_work *work)
+{
+    MM_TRY(MM_CHECK_SAME(plan->comm, MM_SAME_INT(plan->n_classes),
+                         MM_SAME_INT(plan->n_prompts),
+                         MM_SAME_REAL(plan->scale)));
+    MM_TRY(check_texts(plan->comm, plan->class_names, plan->n_classes));
+    MM_TRY(check_texts(plan->comm, plan->prompts, plan->n_prompts));
     mm_range mine = mm_partition(plan->n_classes, mm_comm_rank(plan->comm),
                                  mm_comm_n_ranks(plan->comm));
     int64_t embed_dim = plan->model->config.embed_dim;

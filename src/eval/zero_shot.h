@@ -16,7 +16,7 @@ typedef struct mm_zero_shot_plan {
     mm_comm *comm;
     mm_log *log;
     mm_device *device;
-    const mm_model *model; /* of mm_model_open_text */
+    const mm_model *model; /* of mm_model_init_text */
     const mm_tokenizer *tokenizer;
     const char *const *class_names; /* [n_classes] UTF-8 */
     int64_t n_classes;
@@ -32,14 +32,14 @@ typedef struct mm_zero_shot_plan {
  *
  * Memory   Fills *head, freed by mm_head_clear, with its class names and
  *          prompts. *work is filled unless NULL.
- * Ranks    Collective; each rank encodes a share of the classes; the same bits
- *          on every rank.
+ * Ranks    Collective, same classes, prompts, scale; each rank encodes a share
+ *          of the classes; the same bits on every rank.
  * Repeat   Same bits on reruns with as many ranks and threads; with others, to
  *          rounding.
  * Errors   Agreed: as mm_tokenizer_encode and mm_encode_texts; MM_E_VALUE for a
  *          class without direction or a scale that is no number; MM_E_MEMORY.
  */
-mm_status mm_zero_shot_make(const mm_zero_shot_plan *plan, mm_head *head,
-                            mm_encode_texts_work *work);
+mm_status mm_head_init_zero_shot(const mm_zero_shot_plan *plan, mm_head *head,
+                                 mm_encode_texts_work *work);
 
 #endif

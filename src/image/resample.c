@@ -1,3 +1,6 @@
+/* Bicubic resizing of 8-bit and 16-bit channels in Pillow's arithmetic; the
+ * inner loops are in resample_plain.c and resample_avx2.c. */
+
 #include "src/image/resample_kernels.h"
 
 #include <math.h>
@@ -89,11 +92,11 @@ static mm_status plan(mm_resampler *s, const mm_pixels *pixels,
         .n_rows = w->height,
     };
     if (j->across)
-        MM_TRY(mm_axis_plan(&s->across, pixels->width, w->full_width, w->left,
-                            w->width));
+        MM_TRY(mm_axis_set(&s->across, pixels->width, w->full_width, w->left,
+                           w->width));
     if (j->down) {
-        MM_TRY(mm_axis_plan(&s->down, pixels->height, w->full_height, w->top,
-                            w->height));
+        MM_TRY(mm_axis_set(&s->down, pixels->height, w->full_height, w->top,
+                           w->height));
         j->row = s->down.from;
         j->n_rows = s->down.to - s->down.from;
     }

@@ -1,3 +1,6 @@
+/* The inner loop of bicubic resizing with AVX2; the same bytes as
+ * resample_plain.c. */
+
 #include "src/image/resample_kernels.h"
 
 #include <stddef.h>

@@ -1,3 +1,6 @@
+/* Pillow's bicubic weights for one direction of a resize, exact and in fixed
+ * point. */
+
 #include "src/image/resample_axis.h"
 
 #include <math.h>
@@ -78,8 +81,8 @@ static void round_weights(const double *exact, int64_t n, int64_t stride,
         pairs[tap / 2] = split(weights[tap], weights[tap + 1]);
 }
 
-mm_status mm_axis_plan(mm_axis *a, int64_t n_in, int64_t n_out, int64_t lo,
-                       int64_t n)
+mm_status mm_axis_set(mm_axis *a, int64_t n_in, int64_t n_out, int64_t lo,
+                      int64_t n)
 {
     if (a->n_in == n_in && a->n_out == n_out && a->lo == lo && a->n == n)
         return MM_OK;

@@ -47,8 +47,8 @@ typedef struct mm_axis {
  * Repeat   Pillow's weights (precompute_coeffs) for BICUBIC.
  * Errors   MM_E_MEMORY; the axis is then empty.
  */
-mm_status mm_axis_plan(mm_axis *axis, int64_t n_in, int64_t n_out, int64_t lo,
-                       int64_t n);
+mm_status mm_axis_set(mm_axis *axis, int64_t n_in, int64_t n_out, int64_t lo,
+                      int64_t n);
 void mm_axis_clear(mm_axis *axis);
 
 #endif

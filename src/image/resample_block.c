@@ -1,3 +1,6 @@
+/* Transposing 32 rows of bytes to a block and back, so that the column pass of
+ * a resize works on adjacent bytes. */
+
 #include "src/image/resample_kernels.h"
 
 #include <string.h>

@@ -1,3 +1,6 @@
+/* The inner loop of bicubic resizing in plain C: the specification for
+ * resample_avx2.c. */
+
 #include "src/image/resample_kernels.h"
 
 /* All lanes, needed or not: loops of a fixed length become vectors. */

@@ -1,3 +1,6 @@
+/* Resizing images of every mode as Pillow does (alpha, palettes, CMYK, 16
+ * bits), with an RGB result. */
+
 #include "src/image/resize.h"
 
 #include <stdbool.h>

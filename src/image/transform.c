@@ -1,3 +1,6 @@
+/* torchvision's transforms for evaluation (resize, centre crop) and for
+ * training (random resized crop). */
+
 #include "src/image/transform.h"
 
 #include "src/base/rng.h"

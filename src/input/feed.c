@@ -1,3 +1,6 @@
+/* Worker threads that read, decode and transform batches of images ahead of
+ * their use. */
+
 #include "src/input/feed.h"
 
 #include "io/dataset/sample.h"
@@ -28,22 +31,22 @@ typedef struct slot {
 } slot;
 
 /* What one thread reads and transforms with. */
-typedef struct hand {
+typedef struct workspace {
     mm_sample_reader *reader;
     mm_transform *transform;
-} hand;
+} workspace;
 
 typedef struct worker {
     mm_feed *feed;
-    hand *hand;
+    workspace *workspace;
     pthread_t thread;
 } worker;
 
 struct mm_feed {
     mm_feed_plan plan;
     int64_t image_bytes, piece;
-    int n_hands, n_started;
-    hand *hands; /* a worker's each, then the caller's */
+    int n_workspaces, n_started;
+    workspace *workspaces; /* a worker's each, then the caller's */
     worker *workers;
     double wait_s;
 
@@ -69,7 +72,7 @@ static bool take_piece_of(mm_feed *f, slot *s, int64_t *lo, int64_t *hi)
     return true;
 }
 
-static mm_status prepare(mm_feed *f, hand *h, const slot *s, int64_t i)
+static mm_status prepare(mm_feed *f, workspace *h, const slot *s, int64_t i)
 {
     const mm_feed_plan *p = &f->plan;
     int64_t sample = s->samples[i];
@@ -87,7 +90,8 @@ static mm_status prepare(mm_feed *f, hand *h, const slot *s, int64_t i)
     return mm_fail_within(st, "%s", name);
 }
 
-static void prepare_piece(mm_feed *f, hand *h, slot *s, int64_t lo, int64_t hi)
+static void prepare_piece(mm_feed *f, workspace *h, slot *s, int64_t lo,
+                          int64_t hi)
 {
     for (int64_t i = lo; i < hi; i++) {
         s->status[i] = prepare(f, h, s, i);
@@ -129,7 +133,7 @@ static void *work(void *argument)
             continue;
         }
         pthread_mutex_unlock(&f->lock);
-        prepare_piece(f, w->hand, s, lo, hi);
+        prepare_piece(f, w->workspace, s, lo, hi);
         pthread_mutex_lock(&f->lock);
         report_piece(f, s, lo, hi);
     }
@@ -138,7 +142,7 @@ static void *work(void *argument)
 }
 
 /** Work on one batch until nothing of it is left to take. */
-static void help(mm_feed *f, hand *h, slot *s)
+static void help(mm_feed *f, workspace *h, slot *s)
 {
     int64_t lo, hi;
     pthread_mutex_lock(&f->lock);
@@ -182,14 +186,15 @@ static mm_status create_slot(mm_feed *f, slot *s)
                          (long long)f->plan.most_images);
 }
 
-static mm_status create_hands(mm_feed *f)
+static mm_status create_workspaces(mm_feed *f)
 {
-    f->hands = calloc((size_t)f->n_hands, sizeof *f->hands);
-    if (!f->hands)
+    f->workspaces = calloc((size_t)f->n_workspaces, sizeof *f->workspaces);
+    if (!f->workspaces)
         return mm_fail(MM_E_MEMORY, "no memory to read images");
-    for (int i = 0; i < f->n_hands; i++) {
-        MM_TRY(mm_sample_reader_create(f->plan.half, &f->hands[i].reader));
-        MM_TRY(mm_transform_create(f->plan.image_size, &f->hands[i].transform));
+    for (int i = 0; i < f->n_workspaces; i++) {
+        MM_TRY(mm_sample_reader_create(f->plan.half, &f->workspaces[i].reader));
+        MM_TRY(mm_transform_create(f->plan.image_size,
+                                   &f->workspaces[i].transform));
     }
     return MM_OK;
 }
@@ -207,7 +212,7 @@ static mm_status start_workers(mm_feed *f)
     for (int i = 0; st == MM_OK && i < f->plan.n_workers; i++) {
         worker *w = &f->workers[i];
         w->feed = f;
-        w->hand = &f->hands[i];
+        w->workspace = &f->workspaces[i];
         int error = pthread_create(&w->thread, NULL, work, w);
         if (error)
             st = mm_fail(MM_E_IO, "cannot start %d threads to read images: %s",
@@ -228,13 +233,13 @@ mm_status mm_feed_create(const mm_feed_plan *plan, mm_feed **feed)
     f->plan = *plan;
     f->image_bytes = plan->image_size * plan->image_size * 3;
     f->piece = plan->half->storage == MM_STORED_PIXELS ? PIXELS_PIECE : 1;
-    f->n_hands = plan->n_workers ? plan->n_workers + 1 : plan->n_threads;
+    f->n_workspaces = plan->n_workers ? plan->n_workers + 1 : plan->n_threads;
     f->n_slots = plan->n_workers ? N_SLOTS : 2;
     pthread_mutex_init(&f->lock, NULL);
     pthread_cond_init(&f->pushed, NULL);
     pthread_cond_init(&f->done, NULL);
     mm_status st;
-    MM_TRY_GOTO(st, fail, create_hands(f));
+    MM_TRY_GOTO(st, fail, create_workspaces(f));
     for (int i = 0; i < f->n_slots; i++)
         MM_TRY_GOTO(st, fail, create_slot(f, &f->slots[i]));
     MM_TRY_GOTO(st, fail, start_workers(f));
@@ -256,13 +261,13 @@ void mm_feed_destroy(mm_feed **feed)
     for (int i = 0; i < f->n_started; i++)
         pthread_join(f->workers[i].thread, NULL);
     free(f->workers);
-    for (int i = 0; f->hands && i < f->n_hands; i++) {
-        mm_sample_reader_destroy(&f->hands[i].reader);
-        mm_transform_destroy(&f->hands[i].transform);
+    for (int i = 0; f->workspaces && i < f->n_workspaces; i++) {
+        mm_sample_reader_destroy(&f->workspaces[i].reader);
+        mm_transform_destroy(&f->workspaces[i].transform);
     }
-    free(f->hands);
+    free(f->workspaces);
     for (int i = 0; i < f->n_slots; i++) {
-        mm_host_release(f->plan.device, &f->slots[i].memory);
+        mm_host_free(f->plan.device, &f->slots[i].memory);
         free(f->slots[i].samples);
         free(f->slots[i].status);
         free(f->slots[i].bad);
@@ -311,7 +316,7 @@ static bool is_content(mm_status st)
 }
 
 /** Take bad images out of a batch that is done; the others keep their order. */
-static mm_status leave_out_bad(const mm_feed *f, slot *s, mm_fed *fed)
+static mm_status leave_out_bad(const mm_feed *f, slot *s, mm_feed_batch *fed)
 {
     int64_t n = 0, n_bad = 0;
     for (int64_t i = 0; i < s->n; i++) {
@@ -330,22 +335,22 @@ static mm_status leave_out_bad(const mm_feed *f, slot *s, mm_fed *fed)
         }
         n++;
     }
-    *fed = (mm_fed){n, s->images, s->samples, n_bad, s->bad};
+    *fed = (mm_feed_batch){n, s->images, s->samples, n_bad, s->bad};
     return MM_OK;
 }
 
-mm_status mm_feed_next(mm_feed *f, mm_fed *fed)
+mm_status mm_feed_next(mm_feed *f, mm_feed_batch *fed)
 {
     MM_ASSERT(f->n_given < f->n_pushed);
     slot *s = &f->slots[f->n_given % f->n_slots];
     double begin_s = mm_clock_s();
-    *fed = (mm_fed){0};
+    *fed = (mm_feed_batch){0};
     if (f->plan.n_workers) {
-        help(f, &f->hands[f->plan.n_workers], s);
+        help(f, &f->workspaces[f->plan.n_workers], s);
         wait_for(f, s);
     } else {
 #pragma omp parallel num_threads(f->plan.n_threads)
-        help(f, &f->hands[omp_get_thread_num()], s);
+        help(f, &f->workspaces[omp_get_thread_num()], s);
     }
     pthread_mutex_lock(&f->lock);
     f->n_given++;
@@ -355,7 +360,7 @@ mm_status mm_feed_next(mm_feed *f, mm_fed *fed)
     return st;
 }
 
-void mm_feed_clear(mm_feed *f)
+void mm_feed_cancel(mm_feed *f)
 {
     pthread_mutex_lock(&f->lock);
     for (int64_t i = f->n_given; i < f->n_pushed; i++) {

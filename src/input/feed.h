@@ -19,13 +19,13 @@ typedef struct mm_feed_plan {
 } mm_feed_plan;
 
 /** Prepared images, in the order that was asked for. */
-typedef struct mm_fed {
+typedef struct mm_feed_batch {
     int64_t n_images;       /* without the bad ones    */
     const uint8_t *images;  /* [n_images, S, S, 3] of mm_host_alloc */
     const int64_t *samples; /* [n_images]              */
     int64_t n_bad;
     const mm_bad_image *bad; /* [n_bad] */
-} mm_fed;
+} mm_feed_batch;
 
 /**
  * Reads and transforms batches of images ahead of who uses them: batches are
@@ -63,17 +63,17 @@ void mm_feed_push(mm_feed *feed, const int64_t *samples, int64_t n,
 /**
  * The oldest batch that was asked for; there must be one.
  *
- * Memory   *fed points into the feed, until the next call or mm_feed_clear.
+ * Memory   *fed points into the feed, until the next call or mm_feed_cancel.
  * Timing   Waits until it is there, and helps.
  * Errors   MM_E_MEMORY; and, unless bad images are skipped, MM_E_FORMAT,
  *          MM_E_VALUE: those of the batch's first bad image, naming it. An
  *          image that cannot be read at all (MM_E_IO) is never skipped. The
  *          batch is used up also then.
  */
-mm_status mm_feed_next(mm_feed *feed, mm_fed *fed);
+mm_status mm_feed_next(mm_feed *feed, mm_feed_batch *fed);
 
 /** Forget what was asked for and has not come back. */
-void mm_feed_clear(mm_feed *feed);
+void mm_feed_cancel(mm_feed *feed);
 
 /** Seconds spent in mm_feed_next so far. */
 double mm_feed_wait_s(const mm_feed *feed);

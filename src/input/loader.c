@@ -1,3 +1,6 @@
+/* The order of a task's samples in each epoch, and this rank's share of each
+ * batch. */
+
 #include "src/input/loader.h"
 
 #include "comm/partition.h"
@@ -61,7 +64,7 @@ void mm_loader_destroy(mm_loader **loader)
     if (!l)
         return;
     mm_feed_destroy(&l->feed);
-    mm_host_release(l->plan.device, &l->label_memory);
+    mm_host_free(l->plan.device, &l->label_memory);
     free(l->order);
     free(l);
     *loader = NULL;
@@ -77,10 +80,10 @@ double mm_loader_wait_s(const mm_loader *loader)
     return mm_feed_wait_s(loader->feed);
 }
 
-mm_status mm_loader_begin_task(mm_loader *l, const mm_task *task,
+mm_status mm_loader_start_task(mm_loader *l, const mm_task *task,
                                int64_t task_number, int64_t n_epochs)
 {
-    mm_feed_clear(l->feed);
+    mm_feed_cancel(l->feed);
     if (task->n_train > l->order_capacity) {
         int64_t *grown =
             realloc(l->order, (size_t)task->n_train * sizeof *grown);
@@ -147,14 +150,14 @@ static void ask_ahead(mm_loader *l)
     }
 }
 
-void mm_loader_begin_epoch(mm_loader *l, int64_t epoch)
+void mm_loader_start_epoch(mm_loader *l, int64_t epoch)
 {
     bool follows = l->epoch >= 0 && epoch == l->epoch + 1 &&
                    l->step == mm_loader_n_steps(l) && epoch < l->n_epochs;
     l->epoch = epoch;
     l->step = 0;
     if (!follows) {
-        mm_feed_clear(l->feed);
+        mm_feed_cancel(l->feed);
         l->asked_epoch = epoch;
         l->asked_step = 0;
         set_order(l, epoch);
@@ -165,7 +168,7 @@ void mm_loader_begin_epoch(mm_loader *l, int64_t epoch)
 mm_status mm_loader_batch(mm_loader *l, int64_t step, mm_batch *batch)
 {
     MM_ASSERT(step == l->step && step < mm_loader_n_steps(l));
-    mm_fed fed;
+    mm_feed_batch fed;
     *batch =
         (mm_batch){.n_global = global_images(l, step), .labels = l->labels};
     l->step++;

@@ -60,7 +60,7 @@ int64_t mm_loader_most_images(const mm_loader *loader);
 
 /** Start on a task, which will take n_epochs; keeps `task`. Errors:
  * MM_E_MEMORY. */
-mm_status mm_loader_begin_task(mm_loader *loader, const mm_task *task,
+mm_status mm_loader_start_task(mm_loader *loader, const mm_task *task,
                                int64_t task_number, int64_t n_epochs);
 
 /** Steps of one epoch of the current task. */
@@ -68,7 +68,7 @@ int64_t mm_loader_n_steps(const mm_loader *loader);
 
 /** Start on an epoch, any. Its batches are taken in their order; where the next
  * epoch follows, its first ones are there already. */
-void mm_loader_begin_epoch(mm_loader *loader, int64_t epoch);
+void mm_loader_start_epoch(mm_loader *loader, int64_t epoch);
 
 /**
  * Batch `step` of the epoch, from 0, one after the other.

@@ -1,3 +1,6 @@
+/* Copying batches to a device on a stream of their own, through two buffers in
+ * turn. */
+
 #include "src/input/upload.h"
 
 #include "src/base/arena.h"
@@ -68,7 +71,7 @@ void mm_upload_destroy(mm_upload **upload)
     if (u->stream)
         (void)mm_stream_sync(u->stream);
     for (int i = 0; i < N_BUFFERS; i++) {
-        mm_device_release(u->device, &u->buffers[i].memory);
+        mm_device_free(u->device, &u->buffers[i].memory);
         mm_event_destroy(&u->buffers[i].used);
     }
     mm_event_destroy(&u->copied);

@@ -1,5 +1,9 @@
+/* A merge from start to end: every rank streams its elements of all checkpoints
+ * through the device and writes them. */
+
 #include "src/merge/merge.h"
 
+#include "comm/check_same.h"
 #include "io/file.h"
 #include "io/weights/weights.h"
 #include "io/weights/weights_writer.h"
@@ -89,7 +93,7 @@ static mm_status make_plan(engine *e)
         inputs[i].table = mm_weights_table(e->inputs[i]);
     }
     mm_status st =
-        mm_merge_plan_make(&e->plan, &pretrained, inputs, request->n_inputs);
+        mm_merge_plan_init(&e->plan, &pretrained, inputs, request->n_inputs);
     free(inputs);
     return st;
 }
@@ -226,10 +230,10 @@ static mm_status fold_block(engine *e, int64_t lo, int64_t first,
         MM_TRY(send(e, MM_PIPELINE_TUNED, e->inputs[task], first, n_elems,
                     &tuned));
         MM_TRY(method->fold(&e->settings, &block, tuned, task));
-        MM_TRY(mm_pipeline_release(e->pipeline, MM_PIPELINE_TUNED));
+        MM_TRY(mm_pipeline_used(e->pipeline, MM_PIPELINE_TUNED));
     }
-    MM_TRY(mm_pipeline_finish(e->pipeline, &e->settings, &block, lo));
-    MM_TRY(mm_pipeline_release(e->pipeline, MM_PIPELINE_BASE));
+    MM_TRY(mm_pipeline_end(e->pipeline, &e->settings, &block, lo));
+    MM_TRY(mm_pipeline_used(e->pipeline, MM_PIPELINE_BASE));
     return write_results(e, false);
 }
 
@@ -281,13 +285,13 @@ static mm_status verify(const engine *e)
 
 static mm_status commit(engine *e, mm_status st)
 {
-    char *record = NULL;
+    char *provenance = NULL;
     const mm_merge_result result = {e->plan.folded.n_elems, e->n_won};
     if (st == MM_OK)
-        st = mm_merge_record(e->request, &result, &record);
+        st = mm_merge_provenance(e->request, &result, &provenance);
     st = mm_weights_writer_commit(&e->checkpoint, st,
-                                  mm_weights_model(e->pretrained), record);
-    free(record);
+                                  mm_weights_model(e->pretrained), provenance);
+    free(provenance);
     return st;
 }
 
@@ -321,6 +325,12 @@ static void close_all(engine *e)
 mm_status mm_merge(mm_comm *comm, mm_log *log, const mm_merge_request *request,
                    mm_merge_result *result)
 {
+    MM_TRY(MM_CHECK_SAME(
+        comm, MM_SAME_TEXT(request->pretrained), MM_SAME_INT(request->n_inputs),
+        MM_SAME_TEXT(request->output), MM_SAME_TEXT(request->method->name),
+        MM_SAME_REAL(request->coef), MM_SAME_INT(request->seed)));
+    for (int i = 0; i < request->n_inputs; i++)
+        MM_TRY(MM_CHECK_SAME(comm, MM_SAME_TEXT(request->inputs[i])));
     engine e = {.comm = comm,
                 .log = log,
                 .request = request,

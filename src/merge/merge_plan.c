@@ -1,3 +1,6 @@
+/* Which tensors a merge folds and which it copies, decided from the files'
+ * tables, and each rank's share. */
+
 #include "src/merge/merge_plan.h"
 
 #include "src/base/fnv.h"
@@ -79,7 +82,7 @@ static void append(mm_merge_plan *plan, const mm_tensor *tensor, bool folded)
     last->hi = tensor->off_elems + tensor->n_elems;
 }
 
-mm_status mm_merge_plan_make(mm_merge_plan *plan,
+mm_status mm_merge_plan_init(mm_merge_plan *plan,
                              const mm_merge_source *pretrained,
                              const mm_merge_source *inputs, int n_inputs)
 {

@@ -44,7 +44,7 @@ typedef struct mm_merge_plan {
  *          only some inputs hold, shapes that differ; no tensor to fold.
  *          MM_E_MEMORY.
  */
-mm_status mm_merge_plan_make(mm_merge_plan *plan,
+mm_status mm_merge_plan_init(mm_merge_plan *plan,
                              const mm_merge_source *pretrained,
                              const mm_merge_source *inputs, int n_inputs);
 void mm_merge_plan_clear(mm_merge_plan *plan);

@@ -1,3 +1,6 @@
+/* The JSON of a merge, for the output's provenance and for --json, and the
+ * lines on each task's share. */
+
 #include "src/merge/merge_report.h"
 
 #include "src/base/utf8.h"
@@ -39,11 +42,11 @@ static mm_status write_json(json_t *object, size_t flags, char **text)
     *text = object ? json_dumps(object, flags) : NULL;
     json_decref(object);
     return *text ? MM_OK
-                 : mm_fail(MM_E_MEMORY, "no memory for the record of a merge");
+                 : mm_fail(MM_E_MEMORY, "no memory for a report of the merge");
 }
 
-mm_status mm_merge_record(const mm_merge_request *request,
-                          const mm_merge_result *result, char **text)
+mm_status mm_merge_provenance(const mm_merge_request *request,
+                              const mm_merge_result *result, char **text)
 {
     json_t *object = json_pack(
         "{ss, ss, ss, sf, so, so, sI, so}", "program", "magmax_merge",

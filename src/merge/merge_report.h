@@ -12,8 +12,8 @@
  * Ranks    Local.
  * Errors   MM_E_MEMORY.
  */
-mm_status mm_merge_record(const mm_merge_request *request,
-                          const mm_merge_result *result, char **text);
+mm_status mm_merge_provenance(const mm_merge_request *request,
+                              const mm_merge_result *result, char **text);
 
 /** The one JSON document of --json, likewise. */
 mm_status mm_merge_report(const mm_merge_request *request,

@@ -1,3 +1,6 @@
+/* The list of merge methods; each is in a file of its own in src/merge/methods.
+ */
+
 #include "src/merge/method.h"
 
 #include <string.h>

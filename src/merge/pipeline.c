@@ -1,3 +1,6 @@
+/* The buffers, streams and events through which a merge's blocks pass: from
+ * host memory to the device and back. */
+
 #include "src/merge/pipeline.h"
 
 #include "src/base/arena.h"
@@ -151,8 +154,8 @@ void mm_pipeline_destroy(mm_pipeline **pipeline)
     }
     mm_stream_destroy(&p->ops);
     mm_stream_destroy(&p->copies);
-    mm_host_release(p->device, &p->host_memory);
-    mm_device_release(p->device, &p->device_memory);
+    mm_host_free(p->device, &p->host_memory);
+    mm_device_free(p->device, &p->device_memory);
     free(p);
     *pipeline = NULL;
 }
@@ -191,7 +194,7 @@ mm_status mm_pipeline_send(mm_pipeline *p, mm_pipeline_input input,
     return mm_stream_wait(p->ops, slot->sent);
 }
 
-mm_status mm_pipeline_release(mm_pipeline *p, mm_pipeline_input input)
+mm_status mm_pipeline_used(mm_pipeline *p, mm_pipeline_input input)
 {
     in_slot *slot = current(p, input);
     p->at[input] = (p->at[input] + 1) % p->n_slots;
@@ -213,8 +216,8 @@ mm_status mm_pipeline_begin(mm_pipeline *p, int64_t first_elem, int64_t n_elems,
     return block->ops->fill(p->ops, p->tau, 0, n_elems);
 }
 
-mm_status mm_pipeline_finish(mm_pipeline *p, const mm_merge_settings *settings,
-                             const mm_merge_block *block, int64_t lo)
+mm_status mm_pipeline_end(mm_pipeline *p, const mm_merge_settings *settings,
+                          const mm_merge_block *block, int64_t lo)
 {
     MM_ASSERT(p->n_finished - p->n_taken < p->n_slots);
     out_slot *slot = &p->out[p->n_finished++ % p->n_slots];

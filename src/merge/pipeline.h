@@ -23,7 +23,7 @@ typedef enum mm_pipeline_input {
 
 /** A merged block, in host memory until the next call. */
 typedef struct mm_pipeline_result {
-    int64_t lo; /* as mm_pipeline_finish was told */
+    int64_t lo; /* as mm_pipeline_end was told */
     int64_t n_elems;
     const float *merged;
     const uint16_t *winner; /* NULL where the method picks none */
@@ -54,7 +54,7 @@ mm_status mm_pipeline_host(mm_pipeline *pipeline, mm_pipeline_input input,
 
 /**
  * Send that memory's first n_elems to the device. Ops on the pipeline's stream
- * may use *device from here on, until mm_pipeline_release.
+ * may use *device from here on, until mm_pipeline_used.
  *
  * Timing   Enqueued.
  */
@@ -62,7 +62,7 @@ mm_status mm_pipeline_send(mm_pipeline *pipeline, mm_pipeline_input input,
                            int64_t n_elems, const float **device);
 
 /** The ops that use the block sent last have been enqueued. */
-mm_status mm_pipeline_release(mm_pipeline *pipeline, mm_pipeline_input input);
+mm_status mm_pipeline_used(mm_pipeline *pipeline, mm_pipeline_input input);
 
 /**
  * Begin to fold: fill *block in, with tau at 0, around a block of theta_0 that
@@ -80,9 +80,9 @@ mm_status mm_pipeline_begin(mm_pipeline *pipeline, int64_t first_elem,
  *
  * Timing   Enqueued.
  */
-mm_status mm_pipeline_finish(mm_pipeline *pipeline,
-                             const mm_merge_settings *settings,
-                             const mm_merge_block *block, int64_t lo);
+mm_status mm_pipeline_end(mm_pipeline *pipeline,
+                          const mm_merge_settings *settings,
+                          const mm_merge_block *block, int64_t lo);
 
 /**
  * The oldest merged block, when there is no room for another one to be under

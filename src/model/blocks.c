@@ -1,6 +1,9 @@
+/* The residual blocks of a tower, forward and backward, one op per line, and
+ * the layout of their activations. */
+
 #include "src/model/blocks.h"
 
-#include "src/model/shadow.h"
+#include "src/model/low_precision.h"
 
 #include <stdlib.h>
 
@@ -204,7 +207,8 @@ const mm_act *mm_blocks_input(const mm_blocks *blocks, int64_t layer)
 static block_weights weights_of(const mm_blocks *b, const mm_block_params *p,
                                 const float *theta, const mm_act *weights)
 {
-#define AT(name) .name = mm_shadow_at(weights, b->act_bytes, theta, p->name)
+#define AT(name) \
+    .name = mm_low_precision_at(weights, b->act_bytes, theta, p->name)
     return (block_weights){
         AT(in_proj_weight), AT(in_proj_bias), AT(out_proj_weight),
         AT(out_proj_bias),  AT(c_fc_weight),  AT(c_fc_bias),
@@ -382,7 +386,7 @@ mm_status mm_blocks_backward(mm_blocks *blocks, const float *theta,
 double mm_blocks_flop(const mm_tower_config *tower, int64_t n_tokens)
 {
     double t = (double)n_tokens, w = (double)tower->width;
-    double a_token = 4 * w * w + 2 * w * (double)tower->mlp_width;
+    double per_token = 4 * w * w + 2 * w * (double)tower->mlp_width;
     double attention = 2 * t * t * w;
-    return 2 * (double)tower->n_layers * (t * a_token + attention);
+    return 2 * (double)tower->n_layers * (t * per_token + attention);
 }

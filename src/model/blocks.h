@@ -56,9 +56,10 @@ typedef struct mm_blocks_ports {
 mm_blocks_ports mm_blocks_ports_of(const mm_blocks *blocks);
 
 /**
- * Shapes   theta: the tower's flat buffer; weights: theta or its shadow
- *          (src/model/shadow.h); `pooled` [n_sequences], for each the
- *          row of its pooled token among all rows, or NULL: its first token.
+ * Shapes   theta: the tower's flat buffer; weights: theta or its
+ *          low-precision copy (src/model/low_precision.h); `pooled`
+ *          [n_sequences], for each the row of its pooled token among all rows,
+ *          or NULL: its first token.
  * Memory   Device pointers, borrowed until the stream passes.
  * Timing   Enqueued.
  */

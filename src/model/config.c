@@ -1,3 +1,6 @@
+/* Built-in model configurations, and the choice between --model and what a file
+ * of weights records. */
+
 #include "src/model/config.h"
 
 #include "io/file.h"
@@ -26,7 +29,7 @@ static const builtin builtins[] = {
 
 enum { N_BUILTINS = sizeof builtins / sizeof *builtins };
 
-static const char twin_suffix[] = "-quickgelu";
+static const char quickgelu_suffix[] = "-quickgelu";
 
 static mm_status parse_builtin(const builtin *b, bool quick_gelu,
                                mm_model_config *config)
@@ -49,7 +52,7 @@ static mm_status fail_unknown_model(const char *name)
     const char *names[2 * N_BUILTINS];
     for (int i = 0; i < N_BUILTINS; i++) {
         snprintf(twins[i], sizeof twins[i], "%s%s", builtins[i].name,
-                 twin_suffix);
+                 quickgelu_suffix);
         names[2 * i] = builtins[i].name;
         names[2 * i + 1] = twins[i];
     }
@@ -64,7 +67,7 @@ mm_status mm_model_config_find(const char *name, mm_model_config *config)
         size_t length = strlen(builtins[i].name);
         if (strncmp(name, builtins[i].name, length) != 0)
             continue;
-        if (!name[length] || strcmp(name + length, twin_suffix) == 0)
+        if (!name[length] || strcmp(name + length, quickgelu_suffix) == 0)
             return parse_builtin(&builtins[i], name[length] != '\0', config);
     }
     const char *dot = strrchr(name, '.');

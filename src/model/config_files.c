@@ -1,3 +1,6 @@
+/* Configuration files of other programs (open_clip_config.json, Hugging Face's
+ * config.json) as open_clip's model JSON. */
+
 #include "src/model/config_files.h"
 
 #include "src/model/vit.h"
@@ -117,7 +120,7 @@ static bool normalises_otherwise(const json_t *preprocess)
            (deviation && !same_three(deviation, mm_pixel_deviation));
 }
 
-mm_status mm_config_file_open_clip(const char *text, const char *where,
+mm_status mm_config_from_open_clip(const char *text, const char *where,
                                    char **model, bool *other_pixels)
 {
     json_t *root = NULL;
@@ -261,7 +264,7 @@ static mm_status read_huggingface(const char *where, const json_t *root,
                    where, type ? type : "that is no text");
 }
 
-mm_status mm_config_file_huggingface(const char *text, const char *where,
+mm_status mm_config_from_huggingface(const char *text, const char *where,
                                      char **model)
 {
     json_t *root = NULL;

@@ -19,7 +19,7 @@
  * Errors   MM_E_FORMAT for what is not JSON or lacks model_cfg, MM_E_MEMORY.
  *          The model's own keys are left to mm_model_config_parse.
  */
-mm_status mm_config_file_open_clip(const char *text, const char *where,
+mm_status mm_config_from_open_clip(const char *text, const char *where,
                                    char **model, bool *other_pixels);
 
 /**
@@ -30,7 +30,7 @@ mm_status mm_config_file_open_clip(const char *text, const char *where,
  *          naming an option that CLIP's Vision Transformers do not have
  *          (another model_type, hidden_act, layer_norm_eps); MM_E_MEMORY.
  */
-mm_status mm_config_file_huggingface(const char *text, const char *where,
+mm_status mm_config_from_huggingface(const char *text, const char *where,
                                      char **model);
 
 /**

@@ -1,3 +1,6 @@
+/* open_clip's model JSON: every key is read, or known and checked to have the
+ * supported value, or an error. */
+
 #include "src/base/names.h"
 #include "src/model/config.h"
 

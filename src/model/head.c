@@ -1,3 +1,5 @@
+/* Reading and writing a classification head, and scaling its rows. */
+
 #include "src/model/head.h"
 
 #include "io/hdf5/array_file.h"
@@ -36,7 +38,7 @@ static mm_status read_weight(mm_weights *file, const char *path,
                        "%s: the head's weight has shape %s, but the model's "
                        "embed_dim is %lld",
                        path, shape, (long long)embed_dim);
-    MM_TRY(mm_head_alloc(tensor->shape[0], embed_dim, head));
+    MM_TRY(mm_head_init(tensor->shape[0], embed_dim, head));
     return mm_weights_read(file, tensor->off_elems,
                            tensor->off_elems + tensor->n_elems, head->weight);
 }
@@ -98,7 +100,7 @@ mm_status mm_head_write(const char *path, const mm_head *head,
     return mm_array_file_write(path, arrays, n);
 }
 
-mm_status mm_head_alloc(int64_t n_classes, int64_t embed_dim, mm_head *head)
+mm_status mm_head_init(int64_t n_classes, int64_t embed_dim, mm_head *head)
 {
     head->n_classes = n_classes;
     head->embed_dim = embed_dim;

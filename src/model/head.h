@@ -38,7 +38,7 @@ mm_status mm_head_write(const char *path, const mm_head *head,
 
 /** Room for the weight of a head that is being made. Memory as mm_head_read;
  * MM_E_MEMORY. */
-mm_status mm_head_alloc(int64_t n_classes, int64_t embed_dim, mm_head *head);
+mm_status mm_head_init(int64_t n_classes, int64_t embed_dim, mm_head *head);
 
 /** Scale a row to `length`; false where it has no direction. */
 bool mm_head_set_length(double *row, int64_t n, double length);

@@ -1,5 +1,9 @@
+/* A model on the host: its configuration chosen, its weights read from a file
+ * or drawn at random. */
+
 #include "src/model/model.h"
 
+#include "comm/check_same.h"
 #include "io/weights/weights.h"
 #include "src/model/config_files.h"
 #include "src/model/params.h"
@@ -83,7 +87,7 @@ static mm_status open_local(mm_log *log, const char *name, const char *path,
                        (long long)model->table.n_elems);
     if (path)
         return mm_model_read_weights(log, path, model);
-    mm_params_init(&model->config, &model->table, seed, model->theta);
+    mm_params_randomize(&model->config, &model->table, seed, model->theta);
     return MM_OK;
 }
 
@@ -98,15 +102,18 @@ static mm_status open_tower(mm_comm *comm, mm_log *log, const char *name,
     return st;
 }
 
-mm_status mm_model_open(mm_comm *comm, mm_log *log, const char *name,
+mm_status mm_model_init(mm_comm *comm, mm_log *log, const char *name,
                         const char *path, uint64_t seed, mm_model *model)
 {
+    MM_TRY(MM_CHECK_SAME(comm, MM_SAME_TEXT(name), MM_SAME_TEXT(path),
+                         MM_SAME_INT(seed)));
     return open_tower(comm, log, name, path, MM_IMAGE_TOWER, seed, model);
 }
 
-mm_status mm_model_open_text(mm_comm *comm, mm_log *log, const char *name,
+mm_status mm_model_init_text(mm_comm *comm, mm_log *log, const char *name,
                              const char *path, mm_model *model)
 {
+    MM_TRY(MM_CHECK_SAME(comm, MM_SAME_TEXT(name), MM_SAME_TEXT(path)));
     return open_tower(comm, log, name, path, MM_TEXT_TOWER, 0, model);
 }
 

@@ -19,20 +19,21 @@ typedef struct mm_model {
  * Memory   Fills *model, freed by mm_model_clear. Start from {0}.
  *          name: what the user typed for --model, or NULL; path: a file of
  *          weights, or NULL for random weights from `seed`.
- * Ranks    Collective, same arguments: every rank reads the file itself.
+ * Ranks    Collective, same name, path, seed: every rank reads the file itself.
  * Errors   As mm_model_config_choose and mm_weights_load, on every rank.
  */
-mm_status mm_model_open(mm_comm *comm, mm_log *log, const char *name,
+mm_status mm_model_init(mm_comm *comm, mm_log *log, const char *name,
                         const char *path, uint64_t seed, mm_model *model);
 
 /**
- * As mm_model_open, of the text tower: table and theta are
+ * As mm_model_init, of the text tower: table and theta are
  * mm_params_text_table's; random weights are always the same ones.
  *
+ * Ranks    Collective, same name, path: every rank reads the file itself.
  * Errors   Also MM_E_FORMAT where the model has no text tower (the first tensor
  *          that is missing is named), MM_E_ARG where nothing tells its sizes.
  */
-mm_status mm_model_open_text(mm_comm *comm, mm_log *log, const char *name,
+mm_status mm_model_init_text(mm_comm *comm, mm_log *log, const char *name,
                              const char *path, mm_model *model);
 void mm_model_clear(mm_model *model);
 

@@ -1,3 +1,6 @@
+/* The tensors of both towers, their order in the flat buffer, pointers into it,
+ * and random initial weights. */
+
 #include "src/model/params.h"
 
 #include "src/base/rng.h"
@@ -308,8 +311,9 @@ static float init_constant(const char *name)
     return strstr(name, "ln_") && ends_with(name, ".weight") ? 1.0f : 0.0f;
 }
 
-void mm_params_init(const mm_model_config *config, const mm_tensor_table *table,
-                    uint64_t seed, float *theta)
+void mm_params_randomize(const mm_model_config *config,
+                         const mm_tensor_table *table, uint64_t seed,
+                         float *theta)
 {
     mm_rng_key key = mm_rng_key_of(seed, MM_RNG_INIT);
     for (int t = 0; t < table->n_tensors; t++) {

@@ -72,7 +72,8 @@ void mm_params_range(const mm_model_config *config, int64_t layer, int64_t *lo,
  *
  * Memory   theta: host, [table->n_elems]; table: any of the above.
  */
-void mm_params_init(const mm_model_config *config, const mm_tensor_table *table,
-                    uint64_t seed, float *theta);
+void mm_params_randomize(const mm_model_config *config,
+                         const mm_tensor_table *table, uint64_t seed,
+                         float *theta);
 
 #endif

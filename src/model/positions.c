@@ -1,3 +1,6 @@
+/* Positional embeddings for another grid of patches, by PyTorch's antialiased
+ * bicubic interpolation. */
+
 #include "src/model/positions.h"
 
 #include <math.h>

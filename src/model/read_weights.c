@@ -1,3 +1,6 @@
+/* Reading a model's weights from a file, resizing positional embeddings where
+ * the file has another grid. */
+
 #include "src/model/read_weights.h"
 
 #include "io/weights/weights.h"

@@ -1,3 +1,6 @@
+/* CLIP's text tower, forward only: embedding, residual blocks, pooling and
+ * projection. */
+
 #include "src/model/text.h"
 
 #include "src/base/arena.h"
@@ -74,7 +77,7 @@ void mm_text_destroy(mm_text **text)
     mm_text *t = *text;
     if (!t)
         return;
-    mm_device_release(t->device, &t->memory);
+    mm_device_free(t->device, &t->memory);
     mm_blocks_destroy(&t->blocks);
     free(t);
     *text = NULL;

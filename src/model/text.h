@@ -33,11 +33,11 @@ void mm_text_destroy(mm_text **text);
  * Features of texts, before normalising.
  *
  * Shapes   theta [mm_params_text_table's n_elems]; weights: theta or its
- *          shadow (src/model/shadow.h); tokens [B,T], each in
- *          [0, vocab_size), T at most the context length; ends [B]: for each
- *          text b * T + the place of its end token; *features [B, embed_dim],
- *          owned by the text tower, valid until the next forward.
- *          B T <= max_tokens.
+ *          low-precision copy (src/model/low_precision.h); tokens [B,T], each
+ *          in [0, vocab_size), T at most the context length; ends [B]: for
+ *          each text b * T + the place of its end token; *features
+ *          [B, embed_dim], owned by the text tower, valid until the next
+ *          forward. B T <= max_tokens.
  * Memory   Device pointers, borrowed until the stream passes.
  * Ranks    Local.
  * Timing   Enqueued.

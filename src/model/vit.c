@@ -1,8 +1,11 @@
+/* CLIP's image tower, forward and backward: embedding of patches, residual
+ * blocks, pooling and projection. */
+
 #include "src/model/vit.h"
 
 #include "src/base/arena.h"
 #include "src/model/blocks.h"
-#include "src/model/shadow.h"
+#include "src/model/low_precision.h"
 
 #include <stdlib.h>
 
@@ -130,7 +133,7 @@ void mm_vit_destroy(mm_vit **vit)
     mm_vit *v = *vit;
     if (!v)
         return;
-    mm_device_release(v->device, &v->memory);
+    mm_device_free(v->device, &v->memory);
     mm_blocks_destroy(&v->blocks);
     free(v);
     *vit = NULL;
@@ -175,8 +178,8 @@ mm_status mm_vit_forward(mm_vit *vit, const float *theta, const mm_act *weights,
     mm_vit_params p = mm_params_vit(c, (float *)theta);
     vit->n_images = n_images;
     MM_TRY(embed(vit, &p,
-                 mm_shadow_at(weights, mm_device_act_bytes(vit->device), theta,
-                              p.conv1_weight),
+                 mm_low_precision_at(weights, mm_device_act_bytes(vit->device),
+                                     theta, p.conv1_weight),
                  images));
     MM_TRY(mm_blocks_forward(vit->blocks, theta, weights, NULL, n_images,
                              c->image.n_tokens));
@@ -274,7 +277,7 @@ mm_status mm_vit_copy_activation(mm_vit *vit, int64_t layer, float *host)
         st = mm_copy_to_host(vit->stream, host, floats, n_bytes);
     if (st == MM_OK)
         st = mm_stream_sync(vit->stream);
-    mm_device_release(vit->device, &floats);
+    mm_device_free(vit->device, &floats);
     return st;
 }
 

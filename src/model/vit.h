@@ -47,8 +47,9 @@ mm_status mm_vit_count_bytes(mm_device *device, const mm_model_config *config,
 /**
  * Features of images, before normalising.
  *
- * Shapes   theta [mm_params_table's n_elems]; weights: theta or its shadow
- *          (src/model/shadow.h); images uint8 [B, S, S, 3];
+ * Shapes   theta [mm_params_table's n_elems]; weights: theta or its
+ *          low-precision copy (src/model/low_precision.h); images uint8
+ *          [B, S, S, 3];
  *          *features [B, embed_dim], owned by the vit, valid until the next
  *          forward. 0 <= n_images <= max_images.
  * Memory   Device pointers, borrowed until the stream passes; images until the

@@ -11,7 +11,7 @@
  * where `each_its_own`, since NCCL takes one rank a GPU, and else is said in a
  * warning.
  *
- * Ranks    Collective; the same status on every rank.
+ * Ranks    Collective, same each_its_own; the same status on every rank.
  * Timing   Blocking.
  * Errors   MM_E_DEVICE naming the ranks, the GPU and its host; MM_E_COMM.
  */

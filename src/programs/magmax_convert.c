@@ -1,4 +1,5 @@
-/* Weights between formats, and between the names of CLIP's users. */
+/* The program that converts weights between file formats and between the tensor
+ * names of other programs. */
 
 #include "src/convert/convert.h"
 #include "src/convert/naming.h"
@@ -43,9 +44,9 @@ static const mm_option_table table = {
 static mm_status work(const mm_job *job)
 {
     const mm_options *options = job->options;
-    json_t *record =
+    json_t *provenance =
         json_pack("{s:s, s:s, s:o}", "program", table.program, "version",
-                  MAGMAX_VERSION, "options", mm_options_record(options));
+                  MAGMAX_VERSION, "options", mm_options_to_json(options));
     mm_convert_request request = {
         .input = mm_options_operand(options, 0),
         .output = mm_options_operand(options, 1),
@@ -53,14 +54,15 @@ static mm_status work(const mm_job *job)
         .model = mm_options_text(options, "model"),
         .names = mm_options_text(options, "names"),
         .dtype = mm_options_text(options, "dtype"),
-        .record = record,
+        .provenance = provenance,
     };
-    mm_status st =
-        record ? MM_OK : mm_fail(MM_E_MEMORY, "no memory for a record");
+    mm_status st = provenance
+                       ? MM_OK
+                       : mm_fail(MM_E_MEMORY, "no memory for the provenance");
     st = mm_comm_agree(job->comm, st);
     if (st == MM_OK)
         st = mm_convert(job->comm, job->log, &request);
-    json_decref(record);
+    json_decref(provenance);
     return st;
 }
 

@@ -1,4 +1,5 @@
-/* Accuracy of a checkpoint, as a table or as JSON. */
+/* The program that evaluates a checkpoint; it prints a table of accuracies, or
+ * JSON. */
 
 #include "src/base/utf8.h"
 #include "src/eval/evaluate.h"

@@ -1,4 +1,5 @@
-/* A frozen classification head: zero-shot, prototypes or orthonormal. */
+/* The program that makes a frozen classification head: zero-shot, prototypes or
+ * orthonormal; it also prints token ids. */
 
 #include "src/base/names.h"
 #include "src/eval/prototypes.h"
@@ -92,13 +93,13 @@ static mm_status make_prototypes(const mm_job *job, mm_workload *work,
     mm_split_plan split = {
         .strategy = MM_SPLIT_NONE,
         .n_classes = work->dataset->n_classes,
-        .train_a_class = mm_options_is_set(o, "samples-per-class")
-                             ? mm_options_int(o, "samples-per-class")
-                             : 0,
+        .train_per_class = mm_options_is_set(o, "samples-per-class")
+                               ? mm_options_int(o, "samples-per-class")
+                               : 0,
         .need_train = true,
     };
     MM_TRY(mm_comm_agree(
-        job->comm, mm_task_list_make(work->dataset, &split, &work->tasks)));
+        job->comm, mm_task_list_init(work->dataset, &split, &work->tasks)));
     MM_TRY(mm_workload_open_bad(job, &work->dataset->train, work));
     mm_encode_plan plan = {
         .comm = job->comm,
@@ -110,8 +111,8 @@ static mm_status make_prototypes(const mm_job *job, mm_workload *work,
         .n_workers = mm_workload_n_workers(o),
         .bad = work->bad,
     };
-    MM_TRY(mm_prototypes_make(&plan, &work->tasks.tasks[0],
-                              mm_options_real(o, "scale"), head));
+    MM_TRY(mm_head_init_prototypes(&plan, &work->tasks.tasks[0],
+                                   mm_options_real(o, "scale"), head));
     mm_workload_report_bad(job, work);
     return MM_OK;
 }
@@ -120,7 +121,7 @@ static mm_status make_orthonormal(const mm_job *job, mm_workload *work,
                                   mm_head *head)
 {
     const mm_options *o = job->options;
-    return mm_orthonormal_make(
+    return mm_head_init_orthonormal(
         work->dataset->n_classes, work->model.config.embed_dim,
         mm_options_real(o, "scale"), (uint64_t)mm_options_int(o, "seed"), head);
 }
@@ -132,7 +133,7 @@ static mm_status write_head(const mm_job *job, const mm_head *head)
         return MM_OK;
     char *provenance = mm_workload_provenance(job, table.program);
     if (!provenance)
-        return mm_fail(MM_E_MEMORY, "no memory for a record");
+        return mm_fail(MM_E_MEMORY, "no memory for the provenance");
     mm_status st = mm_head_write(mm_options_text(job->options, "output"), head,
                                  provenance);
     free(provenance);
@@ -184,7 +185,7 @@ static mm_status open_tokenizer(const mm_options *o, int64_t n_ids,
     char *path;
     MM_TRY(mm_vocabulary_find(mm_options_text(o, "vocab"),
                               mm_options_text(o, "load"), &path));
-    mm_status st = mm_tokenizer_open(path, n_ids, tokenizer);
+    mm_status st = mm_tokenizer_read(path, n_ids, tokenizer);
     free(path);
     return st;
 }
@@ -198,7 +199,7 @@ static mm_status run_tokens(const mm_job *job)
     MM_TRY(open_tokenizer(o, MM_CLIP_N_IDS, &tokenizer));
     mm_status st = mm_token_lines_write(tokenizer, mm_options_text(o, "tokens"),
                                         MM_CLIP_CONTEXT_LENGTH, stdout);
-    mm_tokenizer_close(&tokenizer);
+    mm_tokenizer_destroy(&tokenizer);
     return st;
 }
 
@@ -212,7 +213,7 @@ static mm_status run_zero_shot(const mm_job *job)
     mm_head head = {0};
     mm_status st;
     MM_TRY_GOTO(st, done,
-                mm_comm_agree(comm, mm_zero_shot_texts_open(job, &texts)));
+                mm_comm_agree(comm, mm_zero_shot_texts_read(job, &texts)));
     MM_TRY_GOTO(st, done, mm_workload_open_text_model(job, &work));
     MM_TRY_GOTO(
         st, done,
@@ -232,11 +233,11 @@ static mm_status run_zero_shot(const mm_job *job)
             mm_options_is_given(o, "scale") ? mm_options_real(o, "scale") : 0,
         .batch_tokens = MM_TEXT_BATCH_TOKENS,
     };
-    MM_TRY_GOTO(st, done, mm_zero_shot_make(&plan, &head, NULL));
+    MM_TRY_GOTO(st, done, mm_head_init_zero_shot(&plan, &head, NULL));
     st = write_head(job, &head);
 done:
     mm_head_clear(&head);
-    mm_tokenizer_close(&tokenizer);
+    mm_tokenizer_destroy(&tokenizer);
     mm_zero_shot_texts_clear(&texts);
     mm_workload_close(&work);
     return st;

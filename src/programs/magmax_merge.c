@@ -1,4 +1,4 @@
-/* The checkpoints of several tasks into one. */
+/* The program that merges the checkpoints of several tasks into one. */
 
 #include "src/merge/merge.h"
 #include "src/merge/merge_report.h"
@@ -118,9 +118,9 @@ static mm_status work(const mm_job *job)
     const char **inputs = calloc((size_t)n_inputs + 1, sizeof *inputs);
     mm_merge_result result = {
         .n_won = calloc((size_t)n_inputs + 1, sizeof *result.n_won)};
-    json_t *record = mm_options_record(options);
+    json_t *recorded = mm_options_to_json(options);
     mm_status st = MM_OK;
-    if (!inputs || !result.n_won || !record)
+    if (!inputs || !result.n_won || !recorded)
         st = mm_fail(MM_E_MEMORY, "no memory for %d inputs", n_inputs);
     MM_TRY_GOTO(st, done, mm_comm_agree(job->comm, st));
     for (int i = 0; i < n_inputs; i++)
@@ -133,12 +133,12 @@ static mm_status work(const mm_job *job)
         .output = mm_options_text(options, "output"),
         .method = mm_merge_method_find(mm_options_text(options, "method")),
         .seed = (uint64_t)mm_options_int(options, "seed"),
-        .options = record,
+        .options = recorded,
     };
     st = merge(job, &request, &result);
     mm_device_close(&request.device);
 done:
-    json_decref(record);
+    json_decref(recorded);
     free(result.n_won);
     free(inputs);
     return st;

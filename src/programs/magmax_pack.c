@@ -1,4 +1,5 @@
-/* Any supported data set into one HDF5 file, in one or several domains. */
+/* The program that packs a data set into one HDF5 file, in one or several
+ * domains. */
 
 #include "io/file.h"
 #include "src/base/names.h"
@@ -98,14 +99,14 @@ static mm_status pack_domains(const mm_job *job, const mm_dataset *source,
                               const char *provenance)
 {
     mm_dataset *made = NULL;
-    MM_TRY(mm_domains_make(source, plan, job->log, &made));
+    MM_TRY(mm_domains_create(source, plan, job->log, &made));
     mm_status st = write_packed(job, made, provenance);
     mm_domains_destroy(&made);
     return st;
 }
 
 static mm_status pack_images(const mm_job *job, const mm_dataset *source,
-                             int64_t train_a_class, const char *provenance)
+                             int64_t train_per_class, const char *provenance)
 {
     const mm_options *options = job->options;
     const char *path = mm_options_text(options, "output");
@@ -114,7 +115,7 @@ static mm_status pack_images(const mm_job *job, const mm_dataset *source,
         .size = mm_options_is_set(options, "resize")
                     ? mm_options_int(options, "resize")
                     : 0,
-        .train_a_class = train_a_class,
+        .train_per_class = train_per_class,
         .n_threads = mm_comm_n_threads(job->comm),
         .provenance = provenance,
         .skip_bad = mm_options_flag(options, "skip-bad-images"),
@@ -137,11 +138,11 @@ static mm_status pack_source(const mm_job *job, const mm_dataset *source,
     if (plan->n_names > 0 && resize)
         return mm_fail(MM_E_ARG, "--resize and --domains exclude each other; "
                                  "make domains from the resized file");
-    if (plan->n_names > 0 || (raw && !resize && plan->train_a_class > 0))
+    if (plan->n_names > 0 || (raw && !resize && plan->train_per_class > 0))
         return pack_domains(job, source, plan, provenance);
     if (raw && !resize)
         return write_packed(job, source, provenance);
-    return pack_images(job, source, plan->train_a_class, provenance);
+    return pack_images(job, source, plan->train_per_class, provenance);
 }
 
 static mm_status pack(const mm_job *job, const mm_domains_plan *plan)
@@ -158,7 +159,7 @@ static mm_status pack(const mm_job *job, const mm_domains_plan *plan)
                                 &source));
     provenance = mm_workload_provenance(job, table.program);
     st = provenance ? pack_source(job, source, plan, provenance)
-                    : mm_fail(MM_E_MEMORY, "no memory for a record of options");
+                    : mm_fail(MM_E_MEMORY, "no memory for the provenance");
 done:
     free(provenance);
     mm_dataset_close(&source);
@@ -171,7 +172,7 @@ static mm_status work(const mm_job *job)
     const char *list = mm_options_text(job->options, "domains");
     char **names = NULL;
     mm_domains_plan plan = {
-        .train_a_class = mm_options_int(job->options, "samples-per-class"),
+        .train_per_class = mm_options_int(job->options, "samples-per-class"),
         .seed = (uint64_t)mm_options_int(job->options, "seed"),
     };
     static const char *const inputs[] = {"dataset", NULL};

@@ -1,4 +1,5 @@
-/* A run: options in, one call, the rest is src/train/sequence.c's. */
+/* The program that fine-tunes over a sequence of tasks; the work is in
+ * src/train/sequence.c. */
 
 #include "src/programs/workload.h"
 #include "src/train/sequence.h"
@@ -197,7 +198,8 @@ static mm_status train(const mm_job *job)
     MM_TRY_GOTO(st, done,
                 mm_workload_open_bad(job, &work.dataset->train, &work));
     provenance = mm_workload_provenance(job, table.program);
-    st = provenance ? MM_OK : mm_fail(MM_E_MEMORY, "no memory for a record");
+    st = provenance ? MM_OK
+                    : mm_fail(MM_E_MEMORY, "no memory for the provenance");
     MM_TRY_GOTO(st, done, mm_comm_agree(job->comm, st));
     MM_TRY_GOTO(st, done,
                 mm_run_dir_open(job->comm,

@@ -1,5 +1,9 @@
+/* What every program does around its work: options, --help, --version, watching
+ * the ranks, messages, exit code. */
+
 #include "src/programs/program.h"
 
+#include "comm/check_same.h"
 #include "io/file.h"
 
 #include <stdlib.h>
@@ -114,6 +118,7 @@ static mm_status check_output(const mm_options *options, const char *output,
 mm_status mm_job_check_output(const mm_job *job, const char *output,
                               const char *const *inputs)
 {
+    MM_TRY(MM_CHECK_SAME(job->comm, MM_SAME_TEXT(output)));
     if (!mm_options_text(job->options, output))
         return MM_OK;
     mm_status st = MM_OK;

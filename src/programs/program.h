@@ -43,7 +43,7 @@ int mm_program_main(const mm_option_table *table,
  * Shapes   `inputs`: names of options, NULL behind the last; those that the
  *          user left out do not count. Nothing is checked where `output` is
  *          not set.
- * Ranks    Collective.
+ * Ranks    Collective, same output.
  * Errors   MM_E_ARG for an input; MM_E_IO for what is there and no regular
  *          file, and for a folder that is missing or may not be written.
  */

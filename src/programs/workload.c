@@ -1,5 +1,8 @@
+/* Opening what the options name: device, model, data set, head and tasks. */
+
 #include "src/programs/workload.h"
 
+#include "comm/check_same.h"
 #include "src/data/open_data.h"
 #include "src/programs/gpus.h"
 
@@ -34,22 +37,26 @@ static mm_status open_device(const mm_job *job, bool gpu_each,
 mm_status mm_workload_open_model(const mm_job *job, bool for_training,
                                  uint64_t seed, mm_workload *work)
 {
+    MM_TRY(
+        MM_CHECK_SAME(job->comm, MM_SAME_INT(for_training), MM_SAME_INT(seed)));
     MM_TRY(open_device(job, for_training, work));
-    return mm_model_open(
+    return mm_model_init(
         job->comm, job->log, mm_options_text(job->options, "model"),
         mm_options_text(job->options, "load"), seed, &work->model);
 }
 
 mm_status mm_workload_open_text_model(const mm_job *job, mm_workload *work)
 {
+    MM_TRY(MM_CHECK_CALL(job->comm));
     MM_TRY(open_device(job, false, work));
-    return mm_model_open_text(
+    return mm_model_init_text(
         job->comm, job->log, mm_options_text(job->options, "model"),
         mm_options_text(job->options, "load"), &work->model);
 }
 
 mm_status mm_workload_open_dataset(const mm_job *job, mm_workload *work)
 {
+    MM_TRY(MM_CHECK_CALL(job->comm));
     const mm_options *options = job->options;
     MM_TRY(mm_comm_agree(
         job->comm,
@@ -64,6 +71,7 @@ mm_status mm_workload_open_dataset(const mm_job *job, mm_workload *work)
 mm_status mm_workload_open_bad(const mm_job *job, const mm_half *half,
                                mm_workload *work)
 {
+    MM_TRY(MM_CHECK_CALL(job->comm));
     if (!mm_options_flag(job->options, "skip-bad-images"))
         return MM_OK;
     return mm_comm_agree(job->comm, mm_bad_images_create(half, &work->bad));
@@ -129,20 +137,20 @@ static mm_status open_tasks(const mm_options *options, mm_log *log,
                        "domain)");
     MM_TRY(mm_head_read(mm_options_text(options, "head"),
                         work->model.config.embed_dim, &work->head));
-    int64_t a_class = int_or_zero(options, "samples-per-class");
+    int64_t per_class = int_or_zero(options, "samples-per-class");
     mm_split_plan plan = {
         .strategy = mm_split_strategy_of(strategy),
         .n_splits = (int)int_or_zero(options, "n-splits"),
         .n_classes = (int)work->head.n_classes,
-        .train_a_class = for_training ? a_class : 0,
-        .test_a_class = for_training ? 0 : a_class,
+        .train_per_class = for_training ? per_class : 0,
+        .test_per_class = for_training ? 0 : per_class,
         .need_train = for_training,
         .need_test = !for_training,
     };
     if (strategy && plan.strategy != MM_SPLIT_DOMAIN && plan.n_splits == 0)
         return mm_fail(MM_E_ARG, "--split-strategy %s needs --n-splits",
                        strategy);
-    MM_TRY(mm_task_list_make(work->dataset, &plan, &work->tasks));
+    MM_TRY(mm_task_list_init(work->dataset, &plan, &work->tasks));
     warn_of_other_names(log, mm_options_text(options, "head"), &work->head,
                         work->dataset);
     return MM_OK;
@@ -151,6 +159,7 @@ static mm_status open_tasks(const mm_options *options, mm_log *log,
 mm_status mm_workload_open_tasks(const mm_job *job, bool for_training,
                                  mm_workload *work)
 {
+    MM_TRY(MM_CHECK_SAME(job->comm, MM_SAME_INT(for_training)));
     return mm_comm_agree(
         job->comm, open_tasks(job->options, job->log, for_training, work));
 }
@@ -169,7 +178,7 @@ char *mm_workload_provenance(const mm_job *job, const char *program)
 {
     json_t *root =
         json_pack("{s:s, s:s, s:o}", "program", program, "version",
-                  MAGMAX_VERSION, "options", mm_options_record(job->options));
+                  MAGMAX_VERSION, "options", mm_options_to_json(job->options));
     char *text = root ? json_dumps(root, 0) : NULL;
     json_decref(root);
     return text;

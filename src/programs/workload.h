@@ -110,24 +110,26 @@ typedef struct mm_workload {
  * weights from `seed`. For training, each rank has to have a GPU of its own.
  *
  * Memory   Fills *work, freed by mm_workload_close.
- * Ranks    Collective; the same status on every rank.
+ * Ranks    Collective, same seed; the same status on every rank.
  */
 mm_status mm_workload_open_model(const mm_job *job, bool for_training,
                                  uint64_t seed, mm_workload *work);
 
-/** Likewise the device and the model's text tower, of --load. */
+/** Likewise the device and the model's text tower, of --load. Ranks:
+ * collective; the same status on every rank. */
 mm_status mm_workload_open_text_model(const mm_job *job, mm_workload *work);
 
-/** Open the data set of --dataset and --data-location. As above. */
+/** Open the data set of --dataset and --data-location. Ranks: as above. */
 mm_status mm_workload_open_dataset(const mm_job *job, mm_workload *work);
 
 /** Open --head and divide the data set as --split-strategy, --n-splits and
  * --samples-per-class say; warns where the head's class names are not the data
- * set's. As above. */
+ * set's. Ranks: as above. */
 mm_status mm_workload_open_tasks(const mm_job *job, bool for_training,
                                  mm_workload *work);
 
-/** Prepare for --skip-bad-images, which may be off, in `half`. As above. */
+/** Prepare for --skip-bad-images, which may be off, in `half`. Ranks: as
+ * above. */
 mm_status mm_workload_open_bad(const mm_job *job, const mm_half *half,
                                mm_workload *work);
 
@@ -136,13 +138,14 @@ void mm_workload_close(mm_workload *work);
 /** --workers; negative where it is not given. */
 int mm_workload_n_workers(const mm_options *options);
 
-/** Say how many images were skipped, if any; gives the number. */
+/** Say how many images were skipped, if any; gives the number. Ranks: local. */
 int64_t mm_workload_report_bad(const mm_job *job, const mm_workload *work);
 
 /**
  * How a file came about: {"program", "version", "options"}, as JSON text.
  *
  * Memory   Gives the text (free()); NULL without memory.
+ * Ranks    Local.
  */
 char *mm_workload_provenance(const mm_job *job, const char *program);
 

@@ -1,5 +1,8 @@
+/* Choosing the class names and prompts of a zero-shot head from the options. */
+
 #include "src/programs/zero_shot_texts.h"
 
+#include "comm/check_same.h"
 #include "io/file.h"
 #include "src/base/names.h"
 #include "src/data/benchmarks.h"
@@ -79,8 +82,9 @@ static mm_status find_benchmark(const mm_job *job,
                    mm_fail_message());
 }
 
-mm_status mm_zero_shot_texts_open(const mm_job *job, mm_zero_shot_texts *texts)
+mm_status mm_zero_shot_texts_read(const mm_job *job, mm_zero_shot_texts *texts)
 {
+    MM_TRY(MM_CHECK_CALL(job->comm));
     const mm_benchmark *benchmark;
     /* All ranks look into a folder, or none. */
     MM_TRY(mm_comm_agree(job->comm, find_benchmark(job, &benchmark)));
@@ -90,7 +94,7 @@ mm_status mm_zero_shot_texts_open(const mm_job *job, mm_zero_shot_texts *texts)
                 (long long)texts->n_classes, (long long)texts->n_prompts,
                 texts->n_prompts > 1 ? "s" : "", texts->prompts[0],
                 texts->n_prompts > 1 ? ", ..." : "");
-    mm_class_names_warn_of_twins(
+    mm_class_names_warn_of_duplicates(
         job->log, (const char *const *)texts->class_names, texts->n_classes);
     return MM_OK;
 }

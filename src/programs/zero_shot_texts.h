@@ -22,7 +22,7 @@ typedef struct mm_zero_shot_texts {
  * Errors   MM_E_ARG where nothing names the classes; as mm_class_names_read,
  *          mm_prompts_read, mm_dataset_open.
  */
-mm_status mm_zero_shot_texts_open(const mm_job *job, mm_zero_shot_texts *texts);
+mm_status mm_zero_shot_texts_read(const mm_job *job, mm_zero_shot_texts *texts);
 void mm_zero_shot_texts_clear(mm_zero_shot_texts *texts);
 
 #endif

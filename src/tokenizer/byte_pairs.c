@@ -1,3 +1,6 @@
+/* Joining the bytes of a word into vocabulary symbols, best pair first, with a
+ * heap. */
+
 #include "src/tokenizer/byte_pairs.h"
 
 #include <stdlib.h>
@@ -19,7 +22,7 @@ static uint32_t slot_of(const mm_byte_pairs *pairs, uint64_t key)
     return at;
 }
 
-mm_status mm_byte_pairs_make(const mm_vocabulary *vocabulary,
+mm_status mm_byte_pairs_init(const mm_vocabulary *vocabulary,
                              mm_byte_pairs *pairs)
 {
     uint32_t n_slots = 1024;
@@ -75,7 +78,7 @@ static mm_status make_room(mm_byte_pairs_work *work, size_t n_bytes)
     if (n_bytes > INT32_MAX / 2)
         return mm_fail(MM_E_VALUE, "a word of %zu bytes is too long", n_bytes);
     size_t more = n_bytes < 64 ? 64 : n_bytes + n_bytes / 2;
-    mm_byte_pairs_clear_work(work);
+    mm_byte_pairs_work_clear(work);
     work->block = malloc(more * CHAIN_BYTES_EACH);
     if (!work->block)
         return mm_fail(MM_E_MEMORY, "no memory for a word of %zu bytes",
@@ -84,7 +87,7 @@ static mm_status make_room(mm_byte_pairs_work *work, size_t n_bytes)
     return MM_OK;
 }
 
-void mm_byte_pairs_clear_work(mm_byte_pairs_work *work)
+void mm_byte_pairs_work_clear(mm_byte_pairs_work *work)
 {
     free(work->block);
     *work = (mm_byte_pairs_work){0};

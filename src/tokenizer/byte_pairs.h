@@ -14,7 +14,7 @@ typedef struct mm_byte_pairs {
 } mm_byte_pairs;
 
 /** Where a word is joined; grows with the longest. Start from {0}, free by
- * mm_byte_pairs_clear_work. */
+ * mm_byte_pairs_work_clear. */
 typedef struct mm_byte_pairs_work {
     size_t max_bytes;
     void *block;
@@ -25,7 +25,7 @@ typedef struct mm_byte_pairs_work {
  * Ranks    Local.
  * Errors   MM_E_MEMORY.
  */
-mm_status mm_byte_pairs_make(const mm_vocabulary *vocabulary,
+mm_status mm_byte_pairs_init(const mm_vocabulary *vocabulary,
                              mm_byte_pairs *pairs);
 void mm_byte_pairs_clear(mm_byte_pairs *pairs);
 
@@ -42,6 +42,6 @@ mm_status mm_byte_pairs_encode(const mm_byte_pairs *pairs,
                                mm_byte_pairs_work *work, const char *word,
                                size_t n_bytes, int64_t max_ids, int32_t *ids,
                                int64_t *n_ids);
-void mm_byte_pairs_clear_work(mm_byte_pairs_work *work);
+void mm_byte_pairs_work_clear(mm_byte_pairs_work *work);
 
 #endif

@@ -1,3 +1,6 @@
+/* Cleaning a text as open_clip does before it is split into words: entities,
+ * white space, lower case. */
+
 #include "src/tokenizer/clean_text.h"
 
 #include "src/tokenizer/unescape.h"

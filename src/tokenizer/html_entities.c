@@ -1,4 +1,5 @@
-/* Made by html_entities.py. */
+/* The named character references of HTML5, sorted; made by html_entities.py. */
+
 #include "src/tokenizer/html_entities.h"
 
 /* clang-format off */

@@ -15,7 +15,8 @@ def literal(text):
         for c in text) + '"'
 
 
-print("/* Made by html_entities.py. */\n"
+print("/* The named character references of HTML5, sorted; made by "
+      "html_entities.py. */\n\n"
       '#include "src/tokenizer/html_entities.h"\n\n'
       "/* clang-format off */\n"
       "const mm_html_entity mm_html_entities[MM_N_HTML_ENTITIES] = {")

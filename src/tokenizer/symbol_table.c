@@ -1,3 +1,5 @@
+/* A hash table that numbers texts in the order in which they are added. */
+
 #include "src/tokenizer/symbol_table.h"
 
 #include "src/base/fnv.h"
@@ -5,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-mm_status mm_symbol_table_make(int32_t max, size_t pool_bytes,
+mm_status mm_symbol_table_init(int32_t max, size_t pool_bytes,
                                mm_symbol_table *table)
 {
     uint32_t n_slots = 1024;

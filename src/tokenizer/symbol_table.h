@@ -24,7 +24,7 @@ typedef struct mm_symbol_table {
  * Ranks    Local.
  * Errors   MM_E_MEMORY.
  */
-mm_status mm_symbol_table_make(int32_t max, size_t pool_bytes,
+mm_status mm_symbol_table_init(int32_t max, size_t pool_bytes,
                                mm_symbol_table *table);
 void mm_symbol_table_clear(mm_symbol_table *table);
 

@@ -1,3 +1,5 @@
+/* The token ids of every line of a text file, printed as JSON. */
+
 #include "src/tokenizer/token_lines.h"
 
 #include "io/file.h"

@@ -1,3 +1,6 @@
+/* CLIP's tokenizer: splitting a cleaned text into words, and the ids of a text
+ * with its start and end. */
+
 #include "src/tokenizer/tokenizer.h"
 
 #include "io/gzip.h"
@@ -47,8 +50,8 @@ static mm_status compile(pcre2_code **pattern)
     return MM_OK;
 }
 
-mm_status mm_tokenizer_make(const char *text, const char *where, int64_t n_ids,
-                            mm_tokenizer **tokenizer)
+mm_status mm_tokenizer_parse(const char *text, const char *where, int64_t n_ids,
+                             mm_tokenizer **tokenizer)
 {
     mm_vocabulary vocabulary;
     MM_TRY(mm_vocabulary_parse(text, where, n_ids, &vocabulary));
@@ -56,7 +59,7 @@ mm_status mm_tokenizer_make(const char *text, const char *where, int64_t n_ids,
     mm_tokenizer *t = calloc(1, sizeof *t);
     if (t) {
         t->n_ids = n_ids;
-        st = mm_byte_pairs_make(&vocabulary, &t->pairs);
+        st = mm_byte_pairs_init(&vocabulary, &t->pairs);
         if (st == MM_OK)
             st = compile(&t->pattern);
     } else {
@@ -64,23 +67,23 @@ mm_status mm_tokenizer_make(const char *text, const char *where, int64_t n_ids,
     }
     mm_vocabulary_clear(&vocabulary);
     if (st != MM_OK)
-        mm_tokenizer_close(&t);
+        mm_tokenizer_destroy(&t);
     else
         *tokenizer = t;
     return st;
 }
 
-mm_status mm_tokenizer_open(const char *path, int64_t n_ids,
+mm_status mm_tokenizer_read(const char *path, int64_t n_ids,
                             mm_tokenizer **tokenizer)
 {
     char *text;
     MM_TRY(mm_gzip_read_text(path, MAX_VOCABULARY_BYTES, &text));
-    mm_status st = mm_tokenizer_make(text, path, n_ids, tokenizer);
+    mm_status st = mm_tokenizer_parse(text, path, n_ids, tokenizer);
     free(text);
     return st;
 }
 
-void mm_tokenizer_close(mm_tokenizer **tokenizer)
+void mm_tokenizer_destroy(mm_tokenizer **tokenizer)
 {
     mm_tokenizer *t = *tokenizer;
     if (t) {
@@ -143,7 +146,7 @@ static mm_status encode_words(const mm_tokenizer *t, const char *text,
             *n_ids += n_more;
         at = place[1];
     }
-    mm_byte_pairs_clear_work(&work);
+    mm_byte_pairs_work_clear(&work);
     pcre2_match_data_free(match);
     return st;
 }

@@ -17,21 +17,21 @@ typedef struct mm_tokenizer mm_tokenizer;
  * Hugging Face's merges.txt or tokenizer.json. What it is shows in its content,
  * not in its name.
  *
- * Memory   Gives *tokenizer, freed by mm_tokenizer_close. n_ids: the model's
+ * Memory   Gives *tokenizer, freed by mm_tokenizer_destroy. n_ids: the model's
  *          vocab_size, MM_CLIP_N_IDS for CLIP.
  * Ranks    Local.
  * Timing   Blocking.
  * Errors   MM_E_IO; MM_E_FORMAT for what is no vocabulary, or one for another
  *          number of ids (both numbers are named); MM_E_MEMORY.
  */
-mm_status mm_tokenizer_open(const char *path, int64_t n_ids,
+mm_status mm_tokenizer_read(const char *path, int64_t n_ids,
                             mm_tokenizer **tokenizer);
 
-/** As mm_tokenizer_open, of a vocabulary's text; `where` is named in messages.
+/** As mm_tokenizer_read, of a vocabulary's text; `where` is named in messages.
  */
-mm_status mm_tokenizer_make(const char *text, const char *where, int64_t n_ids,
-                            mm_tokenizer **tokenizer);
-void mm_tokenizer_close(mm_tokenizer **tokenizer);
+mm_status mm_tokenizer_parse(const char *text, const char *where, int64_t n_ids,
+                             mm_tokenizer **tokenizer);
+void mm_tokenizer_destroy(mm_tokenizer **tokenizer);
 
 /** Size of the vocabulary; the last two ids are the start and the end. */
 int64_t mm_tokenizer_n_ids(const mm_tokenizer *tokenizer);

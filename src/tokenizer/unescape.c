@@ -1,3 +1,5 @@
+/* HTML's character references resolved as Python's html.unescape does. */
+
 #include "src/tokenizer/unescape.h"
 
 #include "src/tokenizer/html_entities.h"

@@ -1,3 +1,6 @@
+/* Reading a byte-pair vocabulary from a list of merges or from a
+ * tokenizer.json. */
+
 #include "src/tokenizer/vocabulary.h"
 
 #include "src/tokenizer/symbol_table.h"
@@ -251,7 +254,7 @@ mm_status mm_vocabulary_parse(const char *text, const char *where,
         st = mm_fail(MM_E_MEMORY, "no memory for the vocabulary %s", where);
     /* What merges make is no longer than the text that lists them. */
     if (st == MM_OK)
-        st = mm_symbol_table_make(MM_N_BYTE_SYMBOLS + r.n_wanted,
+        st = mm_symbol_table_init(MM_N_BYTE_SYMBOLS + r.n_wanted,
                                   8 * MM_N_BYTE_SYMBOLS + strlen(text),
                                   &r.symbols);
     if (st == MM_OK)

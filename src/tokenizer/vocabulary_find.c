@@ -1,3 +1,6 @@
+/* The places where the vocabulary may be, in the order in which they are
+ * searched. */
+
 #include "src/tokenizer/vocabulary_find.h"
 
 #include "io/file.h"

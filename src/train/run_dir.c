@@ -1,5 +1,9 @@
+/* A run's folder: the lock, config.json, the log of steps, and the names of
+ * checkpoints. */
+
 #include "src/train/run_dir.h"
 
+#include "comm/check_same.h"
 #include "io/file.h"
 
 #include <errno.h>
@@ -50,11 +54,12 @@ static mm_status check_config(const char *path, const char *program,
     const char *made_by = json_string_value(json_object_get(root, "program"));
     mm_status st;
     if (!recorded || !made_by || strcmp(made_by, program) != 0) {
-        st = mm_fail(MM_E_FORMAT,
-                     "%s is not the record of a %s run; choose another --save",
-                     path, program);
+        st = mm_fail(
+            MM_E_FORMAT,
+            "%s is not the config.json of a %s run; choose another --save",
+            path, program);
     } else {
-        st = mm_options_check_record(options, recorded);
+        st = mm_options_check_recorded(options, recorded);
         if (st != MM_OK)
             st = mm_fail(st,
                          "%s: %s; choose another --save, or the same options",
@@ -70,7 +75,7 @@ static mm_status write_config(const mm_run_dir *dir, const char *path,
     json_t *root = json_pack(
         "{s:s, s:s, s:i, s:i, s:o}", "program", program, "version",
         MAGMAX_VERSION, "n_ranks", mm_comm_n_ranks(dir->comm), "n_threads",
-        mm_comm_n_threads(dir->comm), "options", mm_options_record(options));
+        mm_comm_n_threads(dir->comm), "options", mm_options_to_json(options));
     char *text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
     json_decref(root);
     if (!text)
@@ -154,6 +159,7 @@ static mm_status open_on_writer(mm_run_dir *dir, const char *program,
 mm_status mm_run_dir_open(mm_comm *comm, const char *path, const char *program,
                           const mm_options *options, mm_run_dir **dir)
 {
+    MM_TRY(MM_CHECK_SAME(comm, MM_SAME_TEXT(path), MM_SAME_TEXT(program)));
     mm_run_dir *d = calloc(1, sizeof *d);
     mm_status st = MM_OK;
     if (!d)
@@ -187,6 +193,7 @@ void mm_run_dir_close(mm_run_dir **dir)
 
 mm_status mm_run_dir_has_task(mm_run_dir *dir, int task, bool *there)
 {
+    MM_TRY(MM_CHECK_SAME(dir->comm, MM_SAME_INT(task)));
     char path[PATH_BYTES];
     mm_run_dir_task_path(dir, task, path);
     *there = is_writer(dir) && mm_file_exists(path);
@@ -244,13 +251,14 @@ static mm_status restart_on_writer(mm_run_dir *dir, int task)
 
 mm_status mm_run_dir_restart_task(mm_run_dir *dir, int task)
 {
+    MM_TRY(MM_CHECK_SAME(dir->comm, MM_SAME_INT(task)));
     mm_status st = is_writer(dir) ? restart_on_writer(dir, task) : MM_OK;
     return mm_comm_agree(dir->comm, st);
 }
 
 /* ---- log.jsonl --------------------------------------------------------- */
 
-void mm_run_dir_log_step(mm_run_dir *dir, const mm_step_record *r)
+void mm_run_dir_log_step(mm_run_dir *dir, const mm_step_entry *r)
 {
     if (!dir->log)
         return;
@@ -266,6 +274,7 @@ void mm_run_dir_log_step(mm_run_dir *dir, const mm_step_record *r)
 
 mm_status mm_run_dir_flush(mm_run_dir *dir)
 {
+    MM_TRY(MM_CHECK_CALL(dir->comm));
     mm_status st = MM_OK;
     if (dir->log &&
         (fflush(dir->log) || ferror(dir->log) || fsync(fileno(dir->log))))

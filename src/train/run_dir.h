@@ -6,8 +6,8 @@
 
 /**
  * A run's folder: config.json (what repeats the run), log.jsonl (one object a
- * line), task_000.h5 ... Rank 0 writes; every call is collective and returns
- * the same status on every rank.
+ * line), task_000.h5 ... Rank 0 writes; collective calls return the same status
+ * on every rank.
  */
 typedef struct mm_run_dir mm_run_dir;
 
@@ -16,6 +16,7 @@ typedef struct mm_run_dir mm_run_dir;
  * it is closed or the process ends.
  *
  * Memory   Gives *dir, freed by mm_run_dir_close.
+ * Ranks    Collective, same path, program; to close is local.
  * Errors   MM_E_ARG naming the option in which the run that is there differs;
  *          MM_E_IO for a folder that cannot be written, or that another run
  * goes on using (10 s); MM_E_FORMAT for a config.json that is not ours.
@@ -24,17 +25,18 @@ mm_status mm_run_dir_open(mm_comm *comm, const char *path, const char *program,
                           const mm_options *options, mm_run_dir **dir);
 void mm_run_dir_close(mm_run_dir **dir);
 
-/** Where task `task`'s checkpoint belongs. */
+/** Where task `task`'s checkpoint belongs. Ranks: local. */
 void mm_run_dir_task_path(const mm_run_dir *dir, int task, char path[4096]);
 
-/** Whether that checkpoint is there. */
+/** Whether that checkpoint is there. Ranks: collective, same task. */
 mm_status mm_run_dir_has_task(mm_run_dir *dir, int task, bool *there);
 
-/** Drop the log's lines of `task`: it starts from its beginning again. */
+/** Drop the log's lines of `task`: it starts from its beginning again. Ranks:
+ * collective, same task. */
 mm_status mm_run_dir_restart_task(mm_run_dir *dir, int task);
 
 /** One step, as log.jsonl has it. */
-typedef struct mm_step_record {
+typedef struct mm_step_entry {
     int task;
     int64_t epoch, step; /* step from 0 within the task */
     double loss, lr, grad_norm;
@@ -43,13 +45,13 @@ typedef struct mm_step_record {
     double wait_s;       /* of it, waiting for others  */
     double input_s;      /* of it, waiting for images  */
     int64_t n_skipped;   /* bad images, in this step   */
-} mm_step_record;
+} mm_step_entry;
 
-/** Append a line. Local: other ranks than 0 do nothing; an error is kept and
- * told by mm_run_dir_flush. */
-void mm_run_dir_log_step(mm_run_dir *dir, const mm_step_record *record);
+/** Append a line. Ranks: local, and other ranks than 0 do nothing; an error is
+ * kept and told by mm_run_dir_flush. */
+void mm_run_dir_log_step(mm_run_dir *dir, const mm_step_entry *entry);
 
-/** Bring the log to disk. Errors: MM_E_IO, on every rank. */
+/** Bring the log to disk. Ranks: collective. Errors: MM_E_IO, agreed. */
 mm_status mm_run_dir_flush(mm_run_dir *dir);
 
 #endif

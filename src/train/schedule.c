@@ -1,3 +1,5 @@
+/* The learning rate of a step: linear warm-up, then a cosine. */
+
 #include "src/train/schedule.h"
 
 #include <math.h>

@@ -1,5 +1,9 @@
+/* Training over a sequence of tasks: epochs, logging, checkpoints, and going on
+ * with an interrupted run. */
+
 #include "src/train/sequence.h"
 
+#include "comm/check_same.h"
 #include "io/weights/checksum.h"
 #include "io/weights/weights.h"
 #include "io/weights/weights_writer.h"
@@ -21,7 +25,7 @@ typedef struct sequence {
     float *theta_0; /* kept where tasks do not follow each other */
     mm_loader *loader;
     mm_stepper *stepper;
-    mm_step_record under_way; /* of the step whose result is not known yet */
+    mm_step_entry under_way; /* of the step whose result is not known yet */
     double last_loss;
 } sequence;
 
@@ -62,26 +66,26 @@ static bool is_finite(const mm_step_result *result)
 /**
  * Log the step that was under way, if there was one. `st` is how waiting for it
  * went; what it says of values is of that step where the result shows it, else
- * of `record`'s.
+ * of `entry`'s.
  */
 static mm_status take_result(sequence *s, mm_status st,
                              const mm_step_result *result,
-                             const mm_step_record *record)
+                             const mm_step_entry *entry)
 {
-    mm_step_record *r = &s->under_way;
+    mm_step_entry *r = &s->under_way;
     bool known = result->n_images > 0 && is_finite(result);
     if (known) {
         r->loss = s->last_loss = result->loss;
         r->grad_norm = result->grad_norm;
         mm_run_dir_log_step(s->plan->dir, r);
     } else if (result->n_images > 0) {
-        record = r;
+        entry = r;
     }
     return st != MM_E_VALUE
                ? st
                : mm_fail_within(st, "task %d, epoch %lld, step %lld",
-                                record->task, (long long)record->epoch,
-                                (long long)record->step);
+                                entry->task, (long long)entry->epoch,
+                                (long long)entry->step);
 }
 
 static mm_status finish_step(sequence *s)
@@ -93,18 +97,18 @@ static mm_status finish_step(sequence *s)
 
 /** One step; one whose images are all skipped changes nothing, and has neither
  * loss nor gradient. */
-static mm_status train_step(sequence *s, int64_t step, mm_step_record *record)
+static mm_status train_step(sequence *s, int64_t step, mm_step_entry *entry)
 {
     mm_batch batch;
     mm_step_result last = {0};
     mm_status st = mm_loader_batch(s->loader, step, &batch);
     if (s->plan->bad)
-        MM_TRY(agree_on_batch(s, st, &batch, &record->n_skipped));
-    record->n_images = batch.n_global;
+        MM_TRY(agree_on_batch(s, st, &batch, &entry->n_skipped));
+    entry->n_images = batch.n_global;
     if (batch.n_global == 0)
         return finish_step(s);
-    st = mm_stepper_step(s->stepper, &batch, st, record->lr, &last);
-    return take_result(s, st, &last, record);
+    st = mm_stepper_step(s->stepper, &batch, st, entry->lr, &last);
+    return take_result(s, st, &last, entry);
 }
 
 static mm_status train_epoch(sequence *s, int task, int64_t epoch,
@@ -112,25 +116,24 @@ static mm_status train_epoch(sequence *s, int task, int64_t epoch,
 {
     const mm_sequence_plan *plan = s->plan;
     int64_t in_epoch = mm_loader_n_steps(s->loader);
-    mm_loader_begin_epoch(s->loader, epoch);
+    mm_loader_start_epoch(s->loader, epoch);
     for (int64_t i = 0; i < in_epoch; i++) {
         double begin_s = mm_clock_s();
         double waited_s = mm_stepper_wait_s(s->stepper);
         double fed_s = mm_loader_wait_s(s->loader);
-        mm_step_record record = {.task = task, .epoch = epoch};
-        record.step = epoch * in_epoch + i;
-        record.lr = mm_schedule_lr(plan->lr, record.step, n_steps,
-                                   warmup_steps(plan, n_steps));
-        MM_TRY(train_step(s, i, &record));
-        record.images_per_s =
-            (double)record.n_images / (mm_clock_s() - begin_s);
-        record.wait_s = mm_stepper_wait_s(s->stepper) - waited_s;
-        record.input_s = mm_loader_wait_s(s->loader) - fed_s;
-        if (record.n_images > 0)
-            s->under_way = record;
+        mm_step_entry entry = {.task = task, .epoch = epoch};
+        entry.step = epoch * in_epoch + i;
+        entry.lr = mm_schedule_lr(plan->lr, entry.step, n_steps,
+                                  warmup_steps(plan, n_steps));
+        MM_TRY(train_step(s, i, &entry));
+        entry.images_per_s = (double)entry.n_images / (mm_clock_s() - begin_s);
+        entry.wait_s = mm_stepper_wait_s(s->stepper) - waited_s;
+        entry.input_s = mm_loader_wait_s(s->loader) - fed_s;
+        if (entry.n_images > 0)
+            s->under_way = entry;
         else
-            mm_run_dir_log_step(plan->dir, &record);
-        *n_seen += record.n_images + record.n_skipped;
+            mm_run_dir_log_step(plan->dir, &entry);
+        *n_seen += entry.n_images + entry.n_skipped;
         char note[32];
         snprintf(note, sizeof note, "loss %.4f", s->last_loss);
         mm_progress_update(plan->log, *n_seen, note);
@@ -190,7 +193,7 @@ static mm_status save_task(sequence *s, int task, int64_t n_steps,
     mm_run_dir_task_path(plan->dir, task, path);
     char *provenance = task_provenance(plan, task, n_steps, last_loss);
     mm_status st =
-        provenance ? MM_OK : mm_fail(MM_E_MEMORY, "no memory for a record");
+        provenance ? MM_OK : mm_fail(MM_E_MEMORY, "no memory for the provenance");
     st = mm_comm_agree(plan->comm, st);
     if (st == MM_OK)
         st = mm_checkpoint_save(plan->comm, path, &model->table, model->theta,
@@ -204,9 +207,9 @@ static mm_status train_task(sequence *s, int task)
     const mm_sequence_plan *plan = s->plan;
     const mm_task *t = &plan->tasks->tasks[task];
     MM_TRY(mm_run_dir_restart_task(plan->dir, task));
-    mm_status st = mm_loader_begin_task(s->loader, t, task, plan->epochs);
+    mm_status st = mm_loader_start_task(s->loader, t, task, plan->epochs);
     if (st == MM_OK)
-        st = mm_stepper_begin_task(
+        st = mm_stepper_start_task(
             s->stepper, plan->sequential ? s->model->theta : s->theta_0,
             plan->head, t);
     MM_TRY(mm_comm_agree(plan->comm, st));
@@ -344,6 +347,17 @@ static mm_status prepare(sequence *s)
 
 mm_status mm_sequence_run(const mm_sequence_plan *plan, mm_model *model)
 {
+    MM_TRY(MM_CHECK_SAME(
+        plan->comm, MM_SAME_INT(plan->tasks->n_tasks),
+        MM_SAME_INT(plan->sequential), MM_SAME_INT(plan->epochs),
+        MM_SAME_INT(plan->batch_size), MM_SAME_INT(plan->accumulate),
+        MM_SAME_REAL(plan->lr), MM_SAME_REAL(plan->weight_decay),
+        MM_SAME_REAL(plan->label_smoothing), MM_SAME_REAL(plan->clip),
+        MM_SAME_INT(plan->warmup_length), MM_SAME_REAL(plan->warmup_ratio),
+        MM_SAME_INT(plan->reduce_bf16), MM_SAME_INT(plan->seed),
+        MM_SAME_INT(plan->shuffle), MM_SAME_INT(plan->augment),
+        MM_SAME_INT(plan->bad != NULL),
+        MM_SAME_BYTES(model->theta, 4 * model->table.n_elems)));
     sequence s = {.plan = plan, .model = model};
     mm_status st = prepare(&s);
     if (st == MM_OK)

@@ -1,8 +1,12 @@
+/* One data-parallel training step: forward, loss, backward with the gradients'
+ * reduction, clipping and AdamW. */
+
 #include "src/train/step.h"
 
+#include "comm/check_same.h"
 #include "comm/reducer.h"
 #include "src/input/upload.h"
-#include "src/model/shadow.h"
+#include "src/model/low_precision.h"
 #include "src/model/vit.h"
 #include "src/train/step_memory.h"
 
@@ -53,7 +57,7 @@ static mm_status create_local(mm_stepper *s)
     MM_TRY(mm_event_create(p->device, &s->done));
     MM_TRY(mm_host_alloc(p->device, s->sizes.outcome_bytes, &s->host_memory));
     s->host_outcome = s->host_memory;
-    MM_TRY(mm_step_memory_take(p, &s->sizes, &s->memory));
+    MM_TRY(mm_step_memory_alloc(p, &s->sizes, &s->memory));
     s->host_head = malloc((size_t)(p->most_classes * p->config->embed_dim) *
                           sizeof *s->host_head);
     if (!s->host_head)
@@ -95,6 +99,10 @@ static mm_status connect(mm_stepper *s)
 
 mm_status mm_stepper_create(const mm_step_plan *plan, mm_stepper **stepper)
 {
+    MM_TRY(MM_CHECK_SAME(
+        plan->comm, MM_SAME_INT(plan->most_classes),
+        MM_SAME_REAL(plan->weight_decay), MM_SAME_REAL(plan->clip),
+        MM_SAME_REAL(plan->label_smoothing), MM_SAME_INT(plan->reduce_bf16)));
     mm_stepper *s = calloc(1, sizeof *s);
     mm_status st = mm_fail(MM_E_MEMORY, "no memory for a training step");
     if (s) {
@@ -122,8 +130,8 @@ void mm_stepper_destroy(mm_stepper **stepper)
         (void)mm_stream_sync(s->stream);
     mm_upload_destroy(&s->upload);
     mm_event_destroy(&s->done);
-    mm_host_release(s->plan.device, &s->host_memory);
-    mm_step_memory_release(s->plan.device, &s->memory);
+    mm_host_free(s->plan.device, &s->host_memory);
+    mm_step_memory_free(s->plan.device, &s->memory);
     mm_vit_destroy(&s->vit);
     mm_stream_destroy(&s->stream);
     free(s);
@@ -143,7 +151,7 @@ double mm_stepper_wait_s(const mm_stepper *s)
 
 /* ---- tasks ------------------------------------------------------------- */
 
-mm_status mm_stepper_begin_task(mm_stepper *s, const float *theta,
+mm_status mm_stepper_start_task(mm_stepper *s, const float *theta,
                                 const mm_head *head, const mm_task *task)
 {
     MM_ASSERT(task->n_classes <= s->plan.most_classes);
@@ -157,7 +165,8 @@ mm_status mm_stepper_begin_task(mm_stepper *s, const float *theta,
     s->n_global = 0;
     MM_TRY(mm_copy_to_device(s->stream, mem->theta, theta,
                              n * (int64_t)sizeof *theta));
-    MM_TRY(mm_shadow_fill(s->ops, s->stream, mem->shadow, mem->theta, n));
+    MM_TRY(mm_low_precision_fill(s->ops, s->stream, mem->theta_low, mem->theta,
+                                 n));
     MM_TRY(mm_copy_to_device(s->stream, mem->head, s->host_head,
                              s->n_classes * e * (int64_t)sizeof *s->host_head));
     MM_TRY(s->ops->fill(s->stream, mem->m, 0, n));
@@ -187,7 +196,8 @@ static mm_status compute_part(mm_stepper *s, const mm_batch *part,
     const mm_step_memory *mem = &s->memory;
     const mm_model_config *c = s->plan.config;
     const mm_ops *ops = s->ops;
-    const mm_act *weights = mm_shadow_or_theta(mem->shadow, mem->theta);
+    const mm_act *weights =
+        mm_low_precision_or_theta(mem->theta_low, mem->theta);
     int64_t n = part->n_images;
     float *features;
     MM_TRY(mm_vit_forward(s->vit, mem->theta, weights, part->images, n,
@@ -264,7 +274,7 @@ static mm_status update(mm_stepper *s, const mm_batch *batch, double lr)
     s->n_global = batch->n_global;
     s->n_parts = parts_of(s, batch->n_images);
     MM_TRY(s->ops->sum_squares(s->stream, mem->outcome, mem->grad, n));
-    MM_TRY(s->ops->adamw(s->stream, mem->theta, mem->m, mem->v, mem->shadow,
+    MM_TRY(s->ops->adamw(s->stream, mem->theta, mem->m, mem->v, mem->theta_low,
                          mem->grad, &adamw, n));
     MM_TRY(
         mm_copy_to_host(s->stream, s->host_outcome, mem->outcome,
@@ -336,6 +346,7 @@ mm_status mm_stepper_step(mm_stepper *s, const mm_batch *batch,
                           mm_status batch_status, double lr,
                           mm_step_result *last)
 {
+    MM_TRY(MM_CHECK_SAME(s->plan.comm, MM_SAME_REAL(lr)));
     mm_comm_begin_compute(s->plan.comm);
     mm_status st = step(s, batch, batch_status, lr, last);
     mm_comm_end_compute(s->plan.comm);
@@ -353,6 +364,7 @@ static mm_status finish(mm_stepper *s, mm_step_result *last)
 
 mm_status mm_stepper_finish(mm_stepper *s, mm_step_result *last)
 {
+    MM_TRY(MM_CHECK_CALL(s->plan.comm));
     mm_comm_begin_compute(s->plan.comm);
     mm_status st = finish(s, last);
     mm_comm_end_compute(s->plan.comm);

@@ -41,22 +41,23 @@ typedef struct mm_step_result {
 /**
  * Memory   Gives *stepper, freed by mm_stepper_destroy; keeps what the plan
  *          points to.
- * Ranks    Collective.
+ * Ranks    Collective, same plan but for most_images, accumulate, recompute.
  * Errors   Agreed: MM_E_MEMORY; MM_E_DEVICE; MM_E_ARG for reduce_bf16 where
  *          activations are not bf16; as mm_reducer_create.
  */
 mm_status mm_stepper_create(const mm_step_plan *plan, mm_stepper **stepper);
 void mm_stepper_destroy(mm_stepper **stepper);
 
-/** Device bytes: weights, their shadow, gradient, moments, activations and
- * batches. */
+/** Device bytes: weights, their low-precision copy, gradient, moments,
+ * activations and batches. Ranks: local. */
 int64_t mm_stepper_n_bytes(const mm_stepper *stepper);
 
-/** What they would be for a plan; no communicator is needed. Errors:
- * MM_E_MEMORY. */
+/** What they would be for a plan; no communicator is needed. Ranks: local.
+ * Errors: MM_E_MEMORY. */
 mm_status mm_stepper_count_bytes(const mm_step_plan *plan, int64_t *n_bytes);
 
-/** Seconds that steps have waited for other ranks' gradients so far. */
+/** Seconds that steps have waited for other ranks' gradients so far. Ranks:
+ * local. */
 double mm_stepper_wait_s(const mm_stepper *stepper);
 
 /**
@@ -66,7 +67,7 @@ double mm_stepper_wait_s(const mm_stepper *stepper);
  * Memory   theta: host, [n parameters], borrowed for the call.
  * Ranks    Local.
  */
-mm_status mm_stepper_begin_task(mm_stepper *stepper, const float *theta,
+mm_status mm_stepper_start_task(mm_stepper *stepper, const float *theta,
                                 const mm_head *head, const mm_task *task);
 
 /**
@@ -79,8 +80,8 @@ mm_status mm_stepper_begin_task(mm_stepper *stepper, const float *theta,
  * that there is work for it while the host prepares the next batch.
  *
  * Memory   batch borrowed for the call.
- * Ranks    Collective. `batch_status` is how this rank's batch came about: a
- *          failure is told to every rank, and no weight changes.
+ * Ranks    Collective, same lr. `batch_status` is how this rank's batch came
+ *          about: a failure is told to every rank, and no weight changes.
  * Timing   Waits for the step before; this one is enqueued.
  * Repeat   Same bits on every rank and on reruns with as many ranks and parts.
  * Errors   Agreed: `batch_status` of any rank; MM_E_VALUE where the loss or the

@@ -1,9 +1,11 @@
+/* The sizes of a training step, and its device memory laid out in one block. */
+
 #include "src/train/step_memory.h"
 
 #include "src/base/arena.h"
 #include "src/input/upload.h"
+#include "src/model/low_precision.h"
 #include "src/model/params.h"
-#include "src/model/shadow.h"
 
 static mm_status count_params(const mm_model_config *config, int64_t *n)
 {
@@ -38,7 +40,7 @@ static void lay_out(const mm_step_plan *plan, const mm_step_sizes *sizes,
     to->grad = mm_arena_floats(arena, n);
     to->m = mm_arena_floats(arena, n);
     to->v = mm_arena_floats(arena, n);
-    to->shadow = mm_shadow_take(arena, plan->device, n);
+    to->theta_low = mm_low_precision_take(arena, plan->device, n);
     to->head = mm_arena_floats(arena, classes * e);
     to->logits = mm_arena_floats(arena, b * classes);
     to->dlogits = mm_arena_floats(arena, b * classes);
@@ -48,9 +50,9 @@ static void lay_out(const mm_step_plan *plan, const mm_step_sizes *sizes,
     to->n_bytes = arena->used;
 }
 
-mm_status mm_step_memory_take(const mm_step_plan *plan,
-                              const mm_step_sizes *sizes,
-                              mm_step_memory *memory)
+mm_status mm_step_memory_alloc(const mm_step_plan *plan,
+                               const mm_step_sizes *sizes,
+                               mm_step_memory *memory)
 {
     mm_arena arena = {0};
     lay_out(plan, sizes, &arena, memory);
@@ -60,9 +62,9 @@ mm_status mm_step_memory_take(const mm_step_plan *plan,
     return MM_OK;
 }
 
-void mm_step_memory_release(mm_device *device, mm_step_memory *memory)
+void mm_step_memory_free(mm_device *device, mm_step_memory *memory)
 {
-    mm_device_release(device, &memory->block);
+    mm_device_free(device, &memory->block);
     *memory = (mm_step_memory){0};
 }
 

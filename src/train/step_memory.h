@@ -22,25 +22,25 @@ typedef struct mm_step_memory {
     void *block;
     int64_t n_bytes;
     float *theta, *grad, *m, *v; /* [n_params] */
-    mm_act *shadow;              /* of theta, or NULL (src/model/shadow.h) */
-    float *head;                 /* [most_classes, E] */
-    float *logits, *dlogits;     /* [part_images, most_classes] */
-    float *inv_norm;             /* [part_images] */
-    float *dfeatures;            /* [part_images, E] */
-    double *outcome; /* the gradient's squared norm, parts' loss sums */
+    mm_act *theta_low;       /* of theta, or NULL (src/model/low_precision.h) */
+    float *head;             /* [most_classes, E] */
+    float *logits, *dlogits; /* [part_images, most_classes] */
+    float *inv_norm;         /* [part_images] */
+    float *dfeatures;        /* [part_images, E] */
+    double *outcome;         /* the gradient's squared norm, parts' loss sums */
 } mm_step_memory;
 
 /** Ranks: local. Errors: MM_E_MEMORY. */
 mm_status mm_step_sizes_of(const mm_step_plan *plan, mm_step_sizes *sizes);
 
 /**
- * Memory   Gives what *memory points to, freed by mm_step_memory_release.
+ * Memory   Gives what *memory points to, freed by mm_step_memory_free.
  * Ranks    Local.
  * Errors   MM_E_MEMORY naming the size.
  */
-mm_status mm_step_memory_take(const mm_step_plan *plan,
-                              const mm_step_sizes *sizes,
-                              mm_step_memory *memory);
-void mm_step_memory_release(mm_device *device, mm_step_memory *memory);
+mm_status mm_step_memory_alloc(const mm_step_plan *plan,
+                               const mm_step_sizes *sizes,
+                               mm_step_memory *memory);
+void mm_step_memory_free(mm_device *device, mm_step_memory *memory);
 
 #endif

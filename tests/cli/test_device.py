@@ -73,7 +73,7 @@ class Merge(cli.Case):
     def test_no_gpu_is_one_line_and_no_output(self):
         proc = cli.run("magmax_merge", *self.args, "-o", self.dir / "m.h5",
                        *CUDA, n_ranks=2, env=gpus(0))
-        self.assert_one_line_error(proc, "no GPU in sight")
+        self.assert_one_line_error(proc, "no GPU is visible")
         self.assertFalse((self.dir / "m.h5").exists())
 
     def test_what_is_no_number_is_found_on_the_way_to_the_gpu(self):

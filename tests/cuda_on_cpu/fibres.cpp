@@ -81,7 +81,7 @@ class block_runner
                               const void *shown, std::size_t n_bytes);
     void *array_of(const void *tag, std::size_t n_bytes);
     void start_copy(const copy &what);
-    void close_copies()
+    void commit_copies()
     {
         current->group++;
     }
@@ -385,9 +385,9 @@ void copy_async(void *to_shared, const void *from, bool there)
     runner->start_copy({to_shared, from, there, 0});
 }
 
-void close_copies()
+void commit_copies()
 {
-    runner->close_copies();
+    runner->commit_copies();
 }
 
 void wait_copies(unsigned n_left)

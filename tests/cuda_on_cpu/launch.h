@@ -60,7 +60,7 @@ inline int lane()
  * kernels/cuda/async_copy.cuh has them: carried out when they are waited for,
  * and until then the place that they go to holds NaN. */
 void copy_async(void *to_shared, const void *from, bool there);
-void close_copies();
+void commit_copies();
 void wait_copies(unsigned n_left);
 
 /** The block's array of that tag; poisoned when the block starts. */

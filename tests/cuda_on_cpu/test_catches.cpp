@@ -135,7 +135,7 @@ __global__ void half_of_a_shuffle_kernel(float *x)
         *x = __shfl_xor_sync(0xFFFFFFFFu, 1.0f, 1);
 }
 
-static void shuffle_half_a_warp()
+static void shuffle_half_warp()
 {
     MM_LAUNCH(half_of_a_shuffle_kernel, 1, 32, 0, stream, device_floats(1));
     cudaStreamSynchronize(stream);
@@ -149,7 +149,7 @@ static void diverging_threads_are_caught_with_the_kernels_name(void **)
     said = how_it_failed(part_at_barriers);
     assert_non_null(said);
     assert_non_null(strstr(said, "two_barriers_kernel"));
-    said = how_it_failed(shuffle_half_a_warp);
+    said = how_it_failed(shuffle_half_warp);
     assert_non_null(said);
     assert_non_null(strstr(said, "half_of_a_shuffle_kernel"));
 }
@@ -200,7 +200,7 @@ __global__ void copy_kernel(float *out, const float *in, bool wait)
     MM_SHARED(float, tile, 4 * MM_WARP);
     float *mine = tile + 4 * threadIdx.x;
     mm_copy_async(mine, in, threadIdx.x % 2 == 0);
-    mm_close_copies();
+    mm_commit_copies();
     if (wait)
         mm_wait_copies<0>();
     out[threadIdx.x] = mine[3];
@@ -230,9 +230,9 @@ __global__ void two_copies_kernel(float *out, const float *in)
     MM_SHARED(float, tile, 8 * MM_WARP);
     float *mine = tile + 8 * threadIdx.x;
     mm_copy_async(mine, in, true);
-    mm_close_copies();
+    mm_commit_copies();
     mm_copy_async(mine + 4, in, true);
-    mm_close_copies();
+    mm_commit_copies();
     mm_wait_copies<1>();
     if (threadIdx.x == 0) {
         out[0] = mine[0];
@@ -258,7 +258,7 @@ __global__ void leave_copying_kernel(const float *in, int shift)
 {
     MM_SHARED(float, tile, 8 * MM_WARP);
     mm_copy_async(tile + 4 * threadIdx.x + shift, in, true);
-    mm_close_copies();
+    mm_commit_copies();
 }
 
 static void end_while_copying()

@@ -60,7 +60,7 @@ class rig
     ~rig()
     {
         for (void *memory : taken)
-            backend->release(device, memory);
+            backend->free(device, memory);
         backend->stream_destroy(stream);
         backend->close(device);
         unsetenv("MAGMAX_CUDA_VARIANTS");

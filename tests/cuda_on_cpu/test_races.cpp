@@ -40,7 +40,7 @@ __global__ void round_kernel(float *out, const float *in, unsigned mistakes)
     const int i = (int)threadIdx.x;
     float *mine = out + blockIdx.x * N_THREADS;
     mm_copy_async(tile + 4 * i, in + 4 * i, true);
-    mm_close_copies();
+    mm_commit_copies();
     if (!(mistakes & NO_WAITING))
         mm_wait_copies<0>();
     if (mistakes & NO_BARRIER)

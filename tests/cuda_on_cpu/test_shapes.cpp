@@ -97,7 +97,7 @@ template <typename T> class buffer
     buffer &operator=(const buffer &) = delete;
     ~buffer()
     {
-        devices[0]->backend->release(devices[0], memory);
+        devices[0]->backend->free(devices[0], memory);
     }
     std::vector<float> get() const
     {

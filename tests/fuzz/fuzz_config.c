@@ -34,10 +34,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         memcpy(text, data, size);
     text[size] = '\0';
     parse(text);
-    if (mm_config_file_open_clip(text, "input", &model, &other_pixels) == MM_OK)
+    if (mm_config_from_open_clip(text, "input", &model, &other_pixels) == MM_OK)
         parse(model);
     free(model);
-    if (mm_config_file_huggingface(text, "input", &model) == MM_OK)
+    if (mm_config_from_huggingface(text, "input", &model) == MM_OK)
         parse(model);
     free(model);
     free(text);

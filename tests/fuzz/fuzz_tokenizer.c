@@ -40,7 +40,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static mm_tokenizer *tokenizer;
     if (!tokenizer &&
-        mm_tokenizer_make(merges, "small", N_IDS, &tokenizer) != MM_OK)
+        mm_tokenizer_parse(merges, "small", N_IDS, &tokenizer) != MM_OK)
         abort();
     char *text = strndup((const char *)data, size), *cleaned;
     if (!text)

@@ -19,7 +19,7 @@ static void encode_with(const mm_vocabulary *vocabulary)
             if (vocabulary->pairs[i][side] < 0 ||
                 vocabulary->pairs[i][side] >= MM_N_BYTE_SYMBOLS + i)
                 abort();
-    if (mm_byte_pairs_make(vocabulary, &pairs) != MM_OK)
+    if (mm_byte_pairs_init(vocabulary, &pairs) != MM_OK)
         return;
     if (mm_byte_pairs_encode(&pairs, &work, word, sizeof word - 1, MAX_IDS, ids,
                              &n_ids) != MM_OK)
@@ -27,7 +27,7 @@ static void encode_with(const mm_vocabulary *vocabulary)
     for (int64_t i = 0; i < n_ids; i++)
         if (ids[i] < 0 || ids[i] >= MM_N_BYTE_SYMBOLS + vocabulary->n_pairs)
             abort();
-    mm_byte_pairs_clear_work(&work);
+    mm_byte_pairs_work_clear(&work);
     mm_byte_pairs_clear(&pairs);
 }
 

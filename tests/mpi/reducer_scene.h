@@ -42,7 +42,7 @@ static inline int clear_scene(void **state)
 {
     scene *s = *state;
     void *memory = s->memory;
-    mm_device_release(s->device, &memory);
+    mm_device_free(s->device, &memory);
     mm_stream_destroy(&s->stream);
     mm_device_close(&s->device);
     mm_comm_destroy(&s->comm);

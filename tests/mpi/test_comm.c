@@ -1,4 +1,4 @@
-/* What ranks say to each other, watched, for 1 to 4 ranks. */
+/* Collectives of hosts, watched, for 1 to 4 ranks. */
 #include "comm/comm.h"
 
 #include <setjmp.h>

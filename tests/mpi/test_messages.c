@@ -59,7 +59,7 @@ static int sum_gradient_of(const scene *s, const mm_model_config *config,
     assert_int_equal(mm_reducer_finish(reducer), MM_OK);
     assert_int_equal(mm_reducer_wait(reducer), MM_OK);
     mm_reducer_destroy(&reducer);
-    mm_device_release(s->device, &memory);
+    mm_device_free(s->device, &memory);
     return n_ranges;
 }
 
@@ -177,7 +177,7 @@ static void the_longest_messages_have_room_as_bf16(void **state)
         assert_summed(&other, 0, N, 0);
         mm_reducer_destroy(&reducer);
     }
-    mm_device_release(other.device, &memory);
+    mm_device_free(other.device, &memory);
     mm_stream_destroy(&other.stream);
     mm_device_close(&other.device);
 }

@@ -20,8 +20,8 @@
 #include <stdio.h>
 #include <unistd.h>
 
-/* A rank that waits for others comes to a verdict after half of the limit and 2
- * s (comm/mpi/watch.c), a few times in what is said to take long here. */
+/* A rank that waits for others has a diagnosis after half of the limit and 2 s
+ * (comm/mpi/wait.c), a few times in what is said to take long here. */
 static const double limit_s = 0.5, long_s = 6;
 
 typedef struct scene {
@@ -88,7 +88,7 @@ typedef struct moment {
     bool is_own_ready;
 } moment;
 
-static mm_status look_at_clock(void *context, mm_comm_state *state)
+static mm_status test_clock(void *context, mm_comm_state *state)
 {
     const moment *m = context;
     state->is_done = mm_clock_s() > m->at_s;
@@ -100,12 +100,12 @@ static void a_wait_lasts_until_what_is_waited_for_is_there(void **state)
 {
     const scene *s = *state;
     moment soon = {.at_s = mm_clock_s() + 0.1, .is_own_ready = true};
-    assert_int_equal(mm_comm_wait(s->comm, look_at_clock, &soon), MM_OK);
+    assert_int_equal(mm_comm_wait(s->comm, test_clock, &soon), MM_OK);
     assert_true(mm_clock_s() > soon.at_s);
     assert_int_equal(mm_comm_barrier(s->comm), MM_OK);
 }
 
-/** All wait whenever they are asked, and the waits of some end soon. */
+/** All wait whenever they are probed, and the waits of some end soon. */
 static void a_rank_waits_on_while_others_get_further(void **state)
 {
     const scene *s = *state;
@@ -113,34 +113,34 @@ static void a_rank_waits_on_while_others_get_further(void **state)
     double end_s = mm_clock_s() + long_s;
     moment then = {.at_s = end_s, .is_own_ready = true};
     if (is_last(s))
-        assert_int_equal(mm_comm_wait(s->comm, look_at_clock, &then), MM_OK);
+        assert_int_equal(mm_comm_wait(s->comm, test_clock, &then), MM_OK);
     while (!is_last(s) && mm_clock_s() < end_s + 1) {
         then.at_s = mm_clock_s() + 0.1;
-        assert_int_equal(mm_comm_wait(s->comm, look_at_clock, &then), MM_OK);
+        assert_int_equal(mm_comm_wait(s->comm, test_clock, &then), MM_OK);
     }
     assert_int_equal(mm_comm_barrier(s->comm), MM_OK);
 }
 
-static mm_status fail_to_look(void *context, mm_comm_state *state)
+static mm_status fail_to_test(void *context, mm_comm_state *state)
 {
     (void)context;
     (void)state;
-    return mm_fail(MM_E_DEVICE, "cannot look");
+    return mm_fail(MM_E_DEVICE, "cannot test");
 }
 
-static void what_fails_while_looking_is_told(void **state)
+static void what_fails_in_a_test_is_returned(void **state)
 {
     const scene *s = *state;
-    assert_int_equal(mm_comm_wait(s->comm, fail_to_look, NULL), MM_E_DEVICE);
-    assert_string_equal(mm_fail_message(), "cannot look");
+    assert_int_equal(mm_comm_wait(s->comm, fail_to_test, NULL), MM_E_DEVICE);
+    assert_string_equal(mm_fail_message(), "cannot test");
 }
 
-/** One rank has said why; the others have left it to that. */
+/** One rank, the reporter, has said why; the others have left it to that. */
 static void assert_ended(const scene *s, mm_status st, const char *why)
 {
     char named[64];
     assert_int_equal(st, MM_E_COMM);
-    if (strstr(mm_fail_message(), "has given up"))
+    if (strstr(mm_fail_message(), "is ending the job"))
         return;
     snprintf(named, sizeof named, "rank %d (host ", s->n_ranks - 1);
     assert_ptr_equal(strstr(mm_fail_message(), named), mm_fail_message());
@@ -148,13 +148,13 @@ static void assert_ended(const scene *s, mm_status st, const char *why)
     assert_null(strstr(mm_fail_message(), "rank 0"));
 }
 
-/** All answer, all wait: it is told by the last case, since a rank that has
- * given up once does not wait again. */
+/** All reply, all wait: the last case, since after a failure ranks do not wait
+ * again. */
 static void a_device_that_does_not_finish_is_named(void **state)
 {
     const scene *s = *state;
     moment never = {.at_s = HUGE_VAL, .is_own_ready = !is_last(s)};
-    mm_status st = mm_comm_wait(s->comm, look_at_clock, &never);
+    mm_status st = mm_comm_wait(s->comm, test_clock, &never);
     assert_ended(s, st, "its device does not finish");
 }
 
@@ -181,7 +181,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(so_is_a_rank_that_computes_and_polls),
         cmocka_unit_test(a_wait_lasts_until_what_is_waited_for_is_there),
         cmocka_unit_test(a_rank_waits_on_while_others_get_further),
-        cmocka_unit_test(what_fails_while_looking_is_told),
+        cmocka_unit_test(what_fails_in_a_test_is_returned),
         cmocka_unit_test(a_device_that_does_not_finish_is_named),
     };
     if (argc > 1 && strcmp(argv[1], "stuck") == 0)

@@ -63,7 +63,7 @@ void op_close(op_env *env)
     for (int i = 0; i < env->n_buffers; i++) {
         check_guards(env, i);
         void *memory = env->buffers[i].memory;
-        mm_device_release(env->device, &memory);
+        mm_device_free(env->device, &memory);
     }
     mm_stream_destroy(&env->stream);
     mm_device_close(&env->device);

@@ -23,7 +23,7 @@ static mm_adamw clipped(op_env *env, double squares, double most)
     return s;
 }
 
-/* out: theta, m, v, shadow. */
+/* out: theta, m, v, theta_low. */
 static void compute(op_env *env, const void *context, float *out)
 {
     int64_t n = *(const int64_t *)context;
@@ -34,12 +34,12 @@ static void compute(op_env *env, const void *context, float *out)
     float *buffers[3] = {op_put_floats(env, theta, n), op_put_floats(env, m, n),
                          op_put_floats(env, v, n)};
     mm_adamw s = clipped(env, grad_squares, clip);
-    mm_act *shadow = op_put_acts(env, NULL, n);
+    mm_act *theta_low = op_put_acts(env, NULL, n);
     op_ok(env->ops->adamw(env->stream, buffers[0], buffers[1], buffers[2],
-                          shadow, op_put_floats(env, grad, n), &s, n));
+                          theta_low, op_put_floats(env, grad, n), &s, n));
     for (int i = 0; i < 3; i++)
         op_get_floats(env, buffers[i], out + i * n, n);
-    op_get_acts(env, shadow, out + 3 * n, n);
+    op_get_acts(env, theta_low, out + 3 * n, n);
     free(theta);
     free(m);
     free(v);
@@ -104,13 +104,14 @@ static void adamw_leaves_a_weight_without_gradient_to_decay(void **state)
 }
 
 /* Each step is lost where a weight is rounded; in theta they add up. */
-static void small_steps_add_up_in_theta_and_reach_the_shadow(void **state)
+static void
+small_steps_add_up_in_theta_and_reach_the_low_precision_copy(void **state)
 {
     (void)state;
     const float one = 1.0f, zero = 0.0f;
     const double squares = 1;
     enum { N_STEPS = 100 };
-    float theta, shadow;
+    float theta, theta_low;
     op_env env;
     op_open(&env, 1);
     const mm_adamw small = {
@@ -126,12 +127,12 @@ static void small_steps_add_up_in_theta_and_reach_the_shadow(void **state)
     mm_act *copy = op_put_acts(&env, &one, 1);
     for (int i = 0; i < N_STEPS; i++) {
         op_ok(env.ops->adamw(env.stream, t, m, v, copy, grad, &small, 1));
-        op_get_acts(&env, copy, &shadow, 1);
-        assert_true(i > 0 || shadow == op_act_of(1.0f - 1e-4f));
+        op_get_acts(&env, copy, &theta_low, 1);
+        assert_true(i > 0 || theta_low == op_act_of(1.0f - 1e-4f));
     }
     op_get_floats(&env, t, &theta, 1);
     op_close_to(theta, 1.0 - N_STEPS * 1e-4, N_STEPS, 1);
-    assert_true(shadow == op_act_of(theta) && shadow < 1.0f);
+    assert_true(theta_low == op_act_of(theta) && theta_low < 1.0f);
     op_close(&env);
 }
 
@@ -197,7 +198,8 @@ static void adamw_has_the_same_bits_for_any_number_of_threads(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(adamw_step_matches_double_precision),
     cmocka_unit_test(adamw_leaves_a_weight_without_gradient_to_decay),
-    cmocka_unit_test(small_steps_add_up_in_theta_and_reach_the_shadow),
+    cmocka_unit_test(
+        small_steps_add_up_in_theta_and_reach_the_low_precision_copy),
     cmocka_unit_test(adamw_clips_a_large_gradient_only),
     cmocka_unit_test(adamw_changes_nothing_where_the_norm_is_not_finite),
     cmocka_unit_test(adamw_has_the_same_bits_for_any_number_of_threads),

@@ -38,9 +38,9 @@ static void memory_is_aligned_and_may_be_empty(void **state)
         op_ok(mm_device_alloc(env.device, sizes[s], &memory));
         assert_non_null(memory);
         assert_int_equal((uintptr_t)memory % 64, 0);
-        mm_device_release(env.device, &memory);
+        mm_device_free(env.device, &memory);
         assert_null(memory);
-        mm_device_release(env.device, &memory);
+        mm_device_free(env.device, &memory);
     }
     void *memory = NULL;
     assert_int_equal(mm_device_alloc(env.device, INT64_MAX, &memory),
@@ -67,10 +67,10 @@ static void host_memory_is_aligned_and_copies_go_through_it(void **state)
         op_ok(mm_copy_to_host(env.stream, back, on_device, sizes[s]));
         op_ok(mm_stream_sync(env.stream));
         assert_memory_equal(there, back, (size_t)sizes[s]);
-        mm_host_release(env.device, &there);
-        mm_host_release(env.device, &back);
+        mm_host_free(env.device, &there);
+        mm_host_free(env.device, &back);
         assert_null(there);
-        mm_host_release(env.device, &there);
+        mm_host_free(env.device, &there);
     }
     void *memory = NULL;
     assert_int_equal(mm_host_alloc(env.device, INT64_MAX, &memory),

@@ -101,8 +101,8 @@ static mm_status run(mm_comm *comm, bool text, char **argv)
     MM_TRY(mm_device_open("cpu", 2, &device));
     MM_TRY(mm_stream_create(device, &stream));
     mm_log *log = mm_log_create("features_tool", 0, false);
-    mm_status st = text ? mm_model_open_text(comm, log, name, argv[2], &model)
-                        : mm_model_open(comm, log, name, argv[2], 0, &model);
+    mm_status st = text ? mm_model_init_text(comm, log, name, argv[2], &model)
+                        : mm_model_init(comm, log, name, argv[2], 0, &model);
     if (st == MM_OK)
         st = text ? encode_texts(device, stream, &model, argv[4], argv[5])
                   : encode_images(device, stream, &model, argv[4], argv[5]);

@@ -132,7 +132,7 @@ static inline void make_patch_columns(rig *r)
     patch_columns.bytes = columns;
     void *buffers[] = {from, acts};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
-        mm_device_release(r->device, &buffers[i]);
+        mm_device_free(r->device, &buffers[i]);
 }
 
 /** Weights and head from the closed formula, checked, to the device. */

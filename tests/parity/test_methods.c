@@ -98,7 +98,7 @@ static void run_close(run *t)
                        t->old_logits, t->few, t->dfew,   t->sum};
     must(mm_stream_sync(t->rig.stream));
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
-        mm_device_release(t->rig.device, &buffers[i]);
+        mm_device_free(t->rig.device, &buffers[i]);
     json_decref(t->text);
     free(t->images);
     rig_close(&t->rig);

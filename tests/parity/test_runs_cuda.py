@@ -104,7 +104,7 @@ class CudaRuns(test_runs.Rig):
         proc = cli.run(*arguments, "--precision", "tf32", env=dict(
             self.env, MAGMAX_CUDA_ON_CPU_DEVICES="0"))
         self.assert_one_line_error(proc, "--precision tf32",
-                                   "no GPU in sight")
+                                   "no GPU is visible")
         proc = cli.run(*arguments, "--precision", "fp16")
         self.assert_one_line_error(proc, "--precision", "fp32, tf32, bf16")
         proc = cli.run_ok(*arguments, "--precision", "fp32",
@@ -158,7 +158,7 @@ class CudaRuns(test_runs.Rig):
         proc = cli.run_ok(*arguments, "--device", "auto", env=dict(
             self.env, MAGMAX_CUDA_ON_CPU_DEVICES="0"))
         self.assertRegex(proc.stderr,
-                         r"cpu, .* \(no GPU in sight\), fp32, 1 rank")
+                         r"cpu, .* \(no GPU is visible\), fp32, 1 rank")
         proc = cli.run(*arguments, "--device", "cuda", env=dict(
             self.env, MAGMAX_CUDA_ON_CPU_DEVICES="-1"))
         self.assert_one_line_error(proc, "driver is too old")

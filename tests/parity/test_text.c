@@ -26,7 +26,7 @@ static void rig_open(rig *r)
 {
     memset(r, 0, sizeof *r);
     must(mm_device_open("cpu", 2, &r->device));
-    must(mm_model_open_text(comm, NULL, GOLDEN "tiny/model.json",
+    must(mm_model_init_text(comm, NULL, GOLDEN "tiny/model.json",
                             GOLDEN "tiny/clip.safetensors", &r->model));
     read_raw(golden_texts, "tokens", r->tokens, sizeof r->tokens);
     mm_weights *file;
@@ -236,7 +236,7 @@ static void an_image_tower_alone_is_refused(void **state)
 {
     (void)state;
     mm_model model = {0};
-    assert_int_equal(mm_model_open_text(comm, NULL, GOLDEN "tiny/model.json",
+    assert_int_equal(mm_model_init_text(comm, NULL, GOLDEN "tiny/model.json",
                                         GOLDEN "tiny/seq/task_000.safetensors",
                                         &model),
                      MM_E_FORMAT);

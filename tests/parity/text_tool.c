@@ -71,13 +71,13 @@ static mm_status run(int argc, char **argv, const json_t *texts,
     if (argc != 3)
         return mm_fail(MM_E_ARG, "see the head of text_tool.c");
     mm_tokenizer *tokenizer;
-    MM_TRY(mm_tokenizer_open(argv[2], MM_CLIP_N_IDS, &tokenizer));
+    MM_TRY(mm_tokenizer_read(argv[2], MM_CLIP_N_IDS, &tokenizer));
     double start = seconds();
     bool timed = strcmp(argv[1], "time") == 0;
     mm_status st = encode_all(tokenizer, texts, timed ? NULL : results);
     if (timed)
         json_array_append_new(results, json_real(seconds() - start));
-    mm_tokenizer_close(&tokenizer);
+    mm_tokenizer_destroy(&tokenizer);
     return st;
 }
 

@@ -2,8 +2,8 @@
 #define MAGMAX_TESTS_PARITY_VIT_RIG_H
 
 #include "kernels/backend.h"
+#include "src/model/low_precision.h"
 #include "src/model/params.h"
-#include "src/model/shadow.h"
 #include "src/model/vit.h"
 #include "tests/parity/golden.h"
 
@@ -21,7 +21,7 @@ typedef struct rig {
     mm_tensor_table table;
     mm_vit *vit;
     float *theta, *grad, *head;
-    mm_act *shadow; /* of theta, or NULL */
+    mm_act *theta_low; /* of theta, or NULL */
     int64_t n_images, n_classes;
     float *features; /* of the last pass */
     float *logits, *inv_norm, *dlogits, *dfeatures;
@@ -111,7 +111,7 @@ static inline void rig_open(rig *r, const char *model, int64_t n_images,
     r->theta = device_floats(r, r->table.n_elems);
     int64_t act_bytes = mm_device_act_bytes(r->device);
     if (act_bytes < (int64_t)sizeof(float))
-        r->shadow = device_bytes(r, r->table.n_elems * act_bytes);
+        r->theta_low = device_bytes(r, r->table.n_elems * act_bytes);
     r->grad = device_floats(r, r->table.n_elems);
     r->head = device_floats(r, n_classes * r->config.embed_dim);
     r->logits = device_floats(r, n_images * n_classes);
@@ -128,9 +128,9 @@ static inline void rig_close(rig *r)
 {
     void *buffers[] = {r->theta,   r->grad,     r->head,      r->logits,
                        r->dlogits, r->inv_norm, r->dfeatures, r->images,
-                       r->labels,  r->loss_sum, r->shadow};
+                       r->labels,  r->loss_sum, r->theta_low};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
-        mm_device_release(r->device, &buffers[i]);
+        mm_device_free(r->device, &buffers[i]);
     mm_vit_destroy(&r->vit);
     mm_tensor_table_clear(&r->table);
     mm_model_config_clear(&r->config);
@@ -148,11 +148,11 @@ static inline double rig_loss(rig *r, const uint8_t *images,
     if (images)
         upload(r, r->images, images, r->n_images * size * size * 3);
     upload(r, r->labels, labels, r->n_images * (int64_t)sizeof *labels);
-    must(mm_shadow_fill(r->ops, r->stream, r->shadow, r->theta,
-                        r->table.n_elems));
+    must(mm_low_precision_fill(r->ops, r->stream, r->theta_low, r->theta,
+                               r->table.n_elems));
     must(mm_vit_forward(r->vit, r->theta,
-                        mm_shadow_or_theta(r->shadow, r->theta), r->images,
-                        r->n_images, &r->features));
+                        mm_low_precision_or_theta(r->theta_low, r->theta),
+                        r->images, r->n_images, &r->features));
     must(r->ops->normalized_logits(r->stream, r->logits, r->inv_norm,
                                    r->features, r->head, r->n_images,
                                    r->config.embed_dim, r->n_classes));
@@ -169,8 +169,8 @@ static inline void rig_backward(rig *r, bool accumulate)
         r->stream, r->dfeatures, r->dlogits, r->features, r->inv_norm, r->head,
         r->n_images, r->config.embed_dim, r->n_classes));
     must(mm_vit_backward(r->vit, r->theta,
-                         mm_shadow_or_theta(r->shadow, r->theta), r->grad,
-                         r->dfeatures, accumulate, NULL));
+                         mm_low_precision_or_theta(r->theta_low, r->theta),
+                         r->grad, r->dfeatures, accumulate, NULL));
 }
 
 #endif

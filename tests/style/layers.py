@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Do includes run one way, and is each vendor named in one folder only?
+"""Do includes run one way, are there no circles, and is each vendor named in one
+folder only?
 
     layers.py SOURCE_DIR      prints each violation; exit 1 where there is one
 """
@@ -117,7 +118,7 @@ def check_file(root, path, problems, edges):
                             f"only in {home}/")
 
 
-def check_cycles(edges, problems):
+def check_folder_circles(edges, problems):
     """Folders of one layer may use each other, but only one way."""
     for (user, used), place in sorted(edges.items()):
         seen, stack = set(), [used]
@@ -132,6 +133,57 @@ def check_cycles(edges, problems):
                 stack += [b for a, b in edges if a == folder]
 
 
+# A function or variable that a file defines for others.
+DEFINITION = re.compile(
+    r"^(?!static\b|typedef\b|extern\b|#)[A-Za-z_][\w *]*?\b(mm_\w+)"
+    r"(?:\([^;{}]*\)\s*\{|(?:\[[^\]]*\])?\s*=)", re.M)
+
+
+def uses_of(root, files):
+    """Which file includes which header, and which source uses what another
+    defines: {file: {file: why}}."""
+    texts = {path.relative_to(root).as_posix(): path.read_text("utf-8")
+             for path in files}
+    code = {name: NOT_CODE.sub(blank, text) for name, text in texts.items()}
+    defined = {}
+    for name, text in code.items():
+        for match in DEFINITION.finditer(text):
+            defined.setdefault(match.group(1), set()).add(name)
+    uses = {name: {} for name in texts}
+    for name, text in texts.items():
+        for quote, target in INCLUDE.findall(text):
+            if quote == '"' and target in texts:
+                uses[name].setdefault(target, "includes it")
+        if name.endswith((".c", ".cu")):
+            for word in sorted(set(re.findall(r"\bmm_\w+", code[name]))):
+                homes = defined.get(word, set())
+                # What several files define are variants of one thing.
+                if len(homes) == 1 and name not in homes:
+                    uses[name].setdefault(min(homes), f"uses {word}")
+    return uses
+
+
+def check_circles(uses, problems):
+    """No file includes or calls itself by way of others."""
+    for start in sorted(uses):
+        came_from, queue = {start: None}, [start]
+        for name in queue:
+            if start in uses[name]:
+                circle = [start]
+                while name != start:
+                    circle.insert(1, name)
+                    name = came_from[name]
+                if start == min(circle):
+                    problems.append("circle: " + ", ".join(
+                        f"{a} {uses[a][b]} ({b})" for a, b in
+                        zip(circle, circle[1:] + [start])))
+                break
+            for target in uses[name]:
+                if target not in came_from:
+                    came_from[target] = name
+                    queue.append(target)
+
+
 def main():
     root = Path(sys.argv[1] if len(sys.argv) > 1 else ".").resolve()
     files = sorted(path for top in ("src", "kernels", "comm", "io")
@@ -142,7 +194,8 @@ def main():
     problems, edges = [], {}
     for path in files:
         check_file(root, path, problems, edges)
-    check_cycles(edges, problems)
+    check_folder_circles(edges, problems)
+    check_circles(uses_of(root, files), problems)
     for problem in problems:
         print(problem)
     print(f"{len(files)} files, {len(problems)} problems")

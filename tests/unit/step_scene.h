@@ -42,7 +42,7 @@ static void step_scene_open_model(step_scene *s)
     s->n_params = table.n_elems;
     s->theta_0 = malloc((size_t)s->n_params * sizeof *s->theta_0);
     assert_non_null(s->theta_0);
-    mm_params_init(&s->config, &table, 1, s->theta_0);
+    mm_params_randomize(&s->config, &table, 1, s->theta_0);
     mm_tensor_table_clear(&table);
 }
 
@@ -96,7 +96,7 @@ static inline mm_stepper *step_scene_begin(step_scene *s,
         .n_classes = N_CLASSES, .embed_dim = EMBED, .weight = s->head_weight};
     mm_task task = {.n_classes = N_CLASSES, .classes = s->classes};
     ok(mm_stepper_create(plan, &stepper));
-    ok(mm_stepper_begin_task(stepper, s->theta_0, &head, &task));
+    ok(mm_stepper_start_task(stepper, s->theta_0, &head, &task));
     return stepper;
 }
 

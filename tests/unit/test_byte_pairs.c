@@ -99,7 +99,7 @@ static void random_words_are_joined_as_defined(void **state)
     for (int round = 0; round < 300; round++) {
         mm_byte_pairs pairs;
         random_vocabulary(&v);
-        assert_int_equal(mm_byte_pairs_make(&v, &pairs), MM_OK);
+        assert_int_equal(mm_byte_pairs_init(&v, &pairs), MM_OK);
         for (int i = 0; i < 100; i++) {
             char word[MAX_WORD];
             int32_t expected[MAX_WORD], found[MAX_WORD], n = 1 + draw(MAX_WORD);
@@ -122,7 +122,7 @@ static void random_words_are_joined_as_defined(void **state)
         mm_byte_pairs_clear(&pairs);
     }
     assert_true(n_joined > 100000);
-    mm_byte_pairs_clear_work(&work);
+    mm_byte_pairs_work_clear(&work);
 }
 
 static void only_so_many_ids_are_written(void **state)
@@ -133,13 +133,13 @@ static void only_so_many_ids_are_written(void **state)
     mm_byte_pairs_work work = {0};
     int32_t ids[3] = {-1, -1, -1};
     int64_t n_ids;
-    assert_int_equal(mm_byte_pairs_make(&v, &pairs), MM_OK);
+    assert_int_equal(mm_byte_pairs_init(&v, &pairs), MM_OK);
     assert_int_equal(
         mm_byte_pairs_encode(&pairs, &work, "!!!!", 4, 2, ids, &n_ids), MM_OK);
     assert_int_equal(n_ids, 2);
     assert_int_equal(ids[0], 0); /* '!' is the first of all symbols */
     assert_int_equal(ids[2], -1);
-    mm_byte_pairs_clear_work(&work);
+    mm_byte_pairs_work_clear(&work);
     mm_byte_pairs_clear(&pairs);
 }
 
@@ -154,7 +154,7 @@ static double seconds_for(const mm_byte_pairs *pairs, char *word, size_t n)
     assert_int_equal(
         mm_byte_pairs_encode(pairs, &work, word, n, 8, ids, &n_ids), MM_OK);
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &to);
-    mm_byte_pairs_clear_work(&work);
+    mm_byte_pairs_work_clear(&work);
     return (double)(to.tv_sec - from.tv_sec) +
            1e-9 * (double)(to.tv_nsec - from.tv_nsec);
 }
@@ -168,7 +168,7 @@ static void a_long_word_takes_no_square_of_time(void **state)
                              {MM_N_BYTE_SYMBOLS + 1, MM_N_BYTE_SYMBOLS + 1}};
     mm_vocabulary v = {.n_pairs = 3, .pairs = doubling};
     mm_byte_pairs pairs;
-    assert_int_equal(mm_byte_pairs_make(&v, &pairs), MM_OK);
+    assert_int_equal(mm_byte_pairs_init(&v, &pairs), MM_OK);
     enum { SHORT = 20000, TIMES = 64 };
     char *word = malloc(SHORT * TIMES);
     assert_non_null(word);

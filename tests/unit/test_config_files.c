@@ -24,7 +24,7 @@ static mm_model_config parsed(char *model)
 static mm_model_config huggingface(const char *text)
 {
     char *model = NULL;
-    if (mm_config_file_huggingface(text, "config.json", &model) != MM_OK)
+    if (mm_config_from_huggingface(text, "config.json", &model) != MM_OK)
         fail_msg("%s", mm_fail_message());
     return parsed(model);
 }
@@ -137,7 +137,7 @@ static void preprocessing_is_compared_with_clips(void **state)
         snprintf(text, sizeof text,
                  "{\"model_cfg\": {\"embed_dim\": 1}, \"preprocess_cfg\": %s}",
                  files[i].preprocess);
-        assert_int_equal(mm_config_file_open_clip(text, "x", &model, &other),
+        assert_int_equal(mm_config_from_open_clip(text, "x", &model, &other),
                          MM_OK);
         assert_string_equal(model, "{\"embed_dim\": 1}");
         assert_int_equal(other, files[i].other);

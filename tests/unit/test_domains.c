@@ -33,7 +33,7 @@ static mm_dataset dataset_of(uint8_t *pixels, int64_t height, int64_t width,
 static mm_dataset *make(const mm_dataset *source, const mm_domains_plan *plan)
 {
     mm_dataset *made = NULL;
-    if (mm_domains_make(source, plan, NULL, &made) != MM_OK)
+    if (mm_domains_create(source, plan, NULL, &made) != MM_OK)
         fail_msg("%s", mm_fail_message());
     return made;
 }
@@ -42,7 +42,7 @@ static void assert_fails(const mm_dataset *source, const mm_domains_plan *plan,
                          const char *fragment)
 {
     mm_dataset *made = NULL;
-    assert_int_equal(mm_domains_make(source, plan, NULL, &made), MM_E_ARG);
+    assert_int_equal(mm_domains_create(source, plan, NULL, &made), MM_E_ARG);
     if (!strstr(mm_fail_message(), fragment))
         fail_msg("'%s' does not say '%s'", mm_fail_message(), fragment);
     assert_null(made);
@@ -159,7 +159,7 @@ noise_of_a_sample_does_not_depend_on_which_others_are_kept(void **state)
     const char *domain = "noise";
     mm_domains_plan plan = {.names = &domain, .n_names = 1};
     mm_dataset *all = make(&source, &plan);
-    plan.train_a_class = 1;
+    plan.train_per_class = 1;
     mm_dataset *some = make(&source, &plan);
     assert_int_equal(some->train.n_images, 2);
     assert_memory_equal(some->train.pixels, all->train.pixels, 4);
@@ -199,7 +199,7 @@ static void without_names_the_sources_domains_are_kept(void **state)
     mm_dataset source = dataset_of(pixels, 1, 1, 1, labels, 6);
     source.train.domains = domains;
     source.n_domains = 2;
-    mm_domains_plan plan = {.train_a_class = 1};
+    mm_domains_plan plan = {.train_per_class = 1};
     mm_dataset *made = make(&source, &plan);
     const uint8_t want[] = {1, 3, 4, 6};
     const int32_t want_domains[] = {1, 0, 0, 1};

@@ -121,9 +121,9 @@ static mm_loader *create(const fixture *f, mm_loader_plan plan,
 {
     mm_loader *loader = NULL;
     if (mm_loader_create(&plan, &loader) != MM_OK ||
-        mm_loader_begin_task(loader, &f->task, task_number, N_EPOCHS) != MM_OK)
+        mm_loader_start_task(loader, &f->task, task_number, N_EPOCHS) != MM_OK)
         fail_msg("%s", mm_fail_message());
-    mm_loader_begin_epoch(loader, epoch_number);
+    mm_loader_start_epoch(loader, epoch_number);
     return loader;
 }
 
@@ -263,8 +263,8 @@ static void an_epoch_can_be_begun_again(void **state)
     fill(&f);
     collect(&f, 1, 0, 2, &first);
     mm_loader *loader = create(&f, f.plan, 0, 0);
-    mm_loader_begin_epoch(loader, 1);
-    mm_loader_begin_epoch(loader, 2);
+    mm_loader_start_epoch(loader, 1);
+    mm_loader_start_epoch(loader, 2);
     memset(&again, 0, sizeof again);
     for (int64_t step = 0; step < N_STEPS; step++)
         collect_step(&loader, 1, step, &again);
@@ -364,10 +364,10 @@ static void a_larger_task_can_follow(void **state)
     mm_task small = f.task;
     small.n_train = 2;
     mm_loader *loader = create(&f, f.plan, 0, 0);
-    assert_int_equal(mm_loader_begin_task(loader, &small, 1, 1), MM_OK);
+    assert_int_equal(mm_loader_start_task(loader, &small, 1, 1), MM_OK);
     assert_int_equal(mm_loader_n_steps(loader), 1);
-    assert_int_equal(mm_loader_begin_task(loader, &f.task, 2, 1), MM_OK);
-    mm_loader_begin_epoch(loader, 0);
+    assert_int_equal(mm_loader_start_task(loader, &f.task, 2, 1), MM_OK);
+    mm_loader_start_epoch(loader, 0);
     epoch after, alone;
     memset(&after, 0, sizeof after);
     for (int64_t step = 0; step < N_STEPS; step++)

@@ -36,7 +36,7 @@ static mm_status make(fixture *f)
 {
     mm_merge_source pretrained = {"zero.h5", &f->pretrained};
     mm_merge_source inputs[2] = {{"a.h5", &f->a}, {"b.h5", &f->b}};
-    return mm_merge_plan_make(&f->plan, &pretrained, inputs, 2);
+    return mm_merge_plan_init(&f->plan, &pretrained, inputs, 2);
 }
 
 static void clear(fixture *f)

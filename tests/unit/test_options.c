@@ -315,7 +315,7 @@ static void a_record_holds_every_value_in_its_type(void **state)
     (void)state;
     command c;
     mm_options *o = parsed(&c, "--data-set x --split data --dry_run a b");
-    json_t *record = mm_options_record(o);
+    json_t *record = mm_options_to_json(o);
     json_t *expected =
         json_loads("{\"data-set\": \"x\", \"batch-size\": 128, \"lr\": 1e-5,"
                    " \"split\": \"data\", \"dry-run\": true, \"operands\": "
@@ -327,7 +327,7 @@ static void a_record_holds_every_value_in_its_type(void **state)
     json_decref(record);
     mm_options_destroy(&o);
     o = parsed(&c, "--data-set x");
-    record = mm_options_record(o);
+    record = mm_options_to_json(o);
     assert_null(json_object_get(record, "operands"));
     assert_null(json_object_get(record, "split"));
     json_decref(record);
@@ -339,7 +339,7 @@ static mm_status compare(const char *then, const char *now)
 {
     command c;
     mm_options *o = parsed(&c, then);
-    json_t *record = mm_options_record(o);
+    json_t *record = mm_options_to_json(o);
     mm_options_destroy(&o);
     /* As it comes back from a file. */
     char *text = json_dumps(record, 0);
@@ -347,7 +347,7 @@ static mm_status compare(const char *then, const char *now)
     record = json_loads(text, 0, NULL);
     free(text);
     o = parsed(&c, now);
-    mm_status st = mm_options_check_record(o, record);
+    mm_status st = mm_options_check_recorded(o, record);
     mm_options_destroy(&o);
     json_decref(record);
     return st;
@@ -392,13 +392,13 @@ static void a_record_older_than_an_option_stands_for_its_default(void **state)
     json_t *record = json_pack("{s:s}", "data-set", "x");
     command c;
     mm_options *o = parsed(&c, "--data-set x");
-    assert_int_equal(mm_options_check_record(o, record), MM_OK);
+    assert_int_equal(mm_options_check_recorded(o, record), MM_OK);
     mm_options_destroy(&o);
     o = parsed(&c, "--data-set x --batch-size 128");
-    assert_int_equal(mm_options_check_record(o, record), MM_OK);
+    assert_int_equal(mm_options_check_recorded(o, record), MM_OK);
     mm_options_destroy(&o);
     o = parsed(&c, "--data-set x --batch-size 8");
-    assert_int_equal(mm_options_check_record(o, record), MM_E_ARG);
+    assert_int_equal(mm_options_check_recorded(o, record), MM_E_ARG);
     assert_string_equal(mm_fail_message(), "--batch-size was 128 and is 8 now");
     mm_options_destroy(&o);
     json_decref(record);

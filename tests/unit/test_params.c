@@ -310,7 +310,7 @@ static float *made(const fixture *f, uint64_t seed)
     float *theta = malloc((size_t)f->table.n_elems * sizeof *theta);
     assert_non_null(theta);
     memset(theta, 0xFF, (size_t)f->table.n_elems * sizeof *theta);
-    mm_params_init(&f->config, &f->table, seed, theta);
+    mm_params_randomize(&f->config, &f->table, seed, theta);
     return theta;
 }
 

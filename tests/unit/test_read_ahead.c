@@ -110,7 +110,7 @@ static mm_loader *create(const fixture *f, const mm_loader_plan *plan)
 {
     mm_loader *loader = NULL;
     if (mm_loader_create(plan, &loader) != MM_OK ||
-        mm_loader_begin_task(loader, &f->task, 0, N_EPOCHS) != MM_OK)
+        mm_loader_start_task(loader, &f->task, 0, N_EPOCHS) != MM_OK)
         fail_msg("%s", mm_fail_message());
     return loader;
 }
@@ -139,7 +139,7 @@ static void collect(const fixture *f, int n_ranks, int n_workers, seen *s)
         loaders[plan.rank] = create(f, &plan);
     for (int epoch = 0; epoch < N_EPOCHS; epoch++) {
         for (int rank = 0; rank < n_ranks; rank++)
-            mm_loader_begin_epoch(loaders[rank], epoch);
+            mm_loader_start_epoch(loaders[rank], epoch);
         for (int step = 0; step < N_STEPS; step++) {
             for (int rank = 0; rank < n_ranks; rank++) {
                 mm_batch batch;
@@ -249,7 +249,7 @@ static void the_first_bad_image_of_a_batch_is_named(void **state)
         mm_batch batch;
         f.plan.n_workers = worker_counts[w];
         mm_loader *loader = create(&f, &f.plan);
-        mm_loader_begin_epoch(loader, 0);
+        mm_loader_start_epoch(loader, 0);
         assert_int_equal(mm_loader_batch(loader, 0, &batch), MM_OK);
         assert_int_equal(mm_loader_batch(loader, 1, &batch), MM_E_FORMAT);
         if (!strstr(mm_fail_message(), "training image 10"))
@@ -279,7 +279,7 @@ static void a_packed_image_is_named_with_the_path_it_had(void **state)
     f.plan.shuffle = false;
     spoil(&f, 3);
     mm_loader *loader = create(&f, &f.plan);
-    mm_loader_begin_epoch(loader, 0);
+    mm_loader_start_epoch(loader, 0);
     assert_int_equal(mm_loader_batch(loader, 0, &batch), MM_E_FORMAT);
     if (!strstr(mm_fail_message(), "training image 3 (cat/3.ppm)"))
         fail_msg("%s", mm_fail_message());
@@ -299,7 +299,7 @@ static void what_was_read_ahead_can_be_given_up(void **state)
     for (int i = 0; i < 20; i++) {
         mm_batch batch;
         int epoch = i % 2;
-        mm_loader_begin_epoch(loader, epoch);
+        mm_loader_start_epoch(loader, epoch);
         for (int step = 0; step < i % N_STEPS; step++) {
             assert_int_equal(mm_loader_batch(loader, step, &batch), MM_OK);
             assert_memory_equal(batch.images,
@@ -308,10 +308,10 @@ static void what_was_read_ahead_can_be_given_up(void **state)
                                 (size_t)batch.n_images * IMAGE_BYTES);
         }
         if (i % 5 == 4)
-            assert_int_equal(mm_loader_begin_task(loader, &f.task, 0, N_EPOCHS),
+            assert_int_equal(mm_loader_start_task(loader, &f.task, 0, N_EPOCHS),
                              MM_OK);
     }
-    mm_loader_begin_epoch(loader, 0);
+    mm_loader_start_epoch(loader, 0);
     mm_loader_destroy(&loader);
     assert_null(loader);
 }

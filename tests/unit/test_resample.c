@@ -78,7 +78,7 @@ static void one_kernel_call_is_the_rounded_sum(mm_weigh *weigh)
     enum { ROWS = 12, BYTES = 2 * MM_LANES };
     uint8_t *rows = make_pixels((ROWS + 1) * BYTES, true), out[BYTES];
     mm_axis axis = {0};
-    assert_int_equal(mm_axis_plan(&axis, ROWS, 5, 0, 5), MM_OK);
+    assert_int_equal(mm_axis_set(&axis, ROWS, 5, 0, 5), MM_OK);
     for (int64_t i = 0; i < axis.n; i++) {
         const mm_taps *taps = &axis.taps[i];
         weigh(&axis, i, rows + taps->first * BYTES, BYTES, BYTES, out);
@@ -110,7 +110,7 @@ static void weights_sum_to_one_and_pairs_to_the_weights(void **state)
     const int64_t sizes[][2] = {{1, 9}, {2, 300}, {500, 298}, {3000, 7}};
     for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
         int64_t n = sizes[k][1];
-        assert_int_equal(mm_axis_plan(&axis, sizes[k][0], n, 0, n), MM_OK);
+        assert_int_equal(mm_axis_set(&axis, sizes[k][0], n, 0, n), MM_OK);
         for (int64_t i = 0; i < n * axis.stride; i++) {
             const mm_tap_pair *pair = &axis.pairs[i / 2];
             assert_int_equal(pair->upper[i % 2] * (1 << 16) +

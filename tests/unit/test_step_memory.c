@@ -128,7 +128,7 @@ static void the_count_sees_our_allocations(void **state)
     /* Also those inside the project's library. */
     void *on_device;
     assert_int_equal(mm_device_alloc(s->base.device, 100, &on_device), MM_OK);
-    mm_device_release(s->base.device, &on_device);
+    mm_device_free(s->base.device, &on_device);
     assert_int_equal(atomic_load(&n_ours) - ours, 3);
 }
 
@@ -203,10 +203,10 @@ static long allocations_of_epochs(mm_device *device, int n_workers,
                            .shuffle = true};
     mm_loader *loader;
     assert_int_equal(mm_loader_create(&plan, &loader), MM_OK);
-    assert_int_equal(mm_loader_begin_task(loader, &task, 0, n_epochs), MM_OK);
+    assert_int_equal(mm_loader_start_task(loader, &task, 0, n_epochs), MM_OK);
     long before = atomic_load(&n_ours);
     for (int epoch = 0; epoch < n_epochs; epoch++) {
-        mm_loader_begin_epoch(loader, epoch);
+        mm_loader_start_epoch(loader, epoch);
         for (int64_t i = 0; i < mm_loader_n_steps(loader); i++) {
             mm_batch batch;
             assert_int_equal(mm_loader_batch(loader, i, &batch), MM_OK);

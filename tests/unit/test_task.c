@@ -59,7 +59,7 @@ static mm_split_plan plan_of(mm_split_strategy strategy, int n_splits,
 
 static void make(fixture *f, mm_split_plan plan)
 {
-    mm_status st = mm_task_list_make(&f->dataset, &plan, &f->list);
+    mm_status st = mm_task_list_init(&f->dataset, &plan, &f->list);
     if (st != MM_OK)
         fail_msg("%s", mm_fail_message());
 }
@@ -67,7 +67,7 @@ static void make(fixture *f, mm_split_plan plan)
 static void assert_fails(fixture *f, mm_split_plan plan, mm_status status,
                          const char *fragment)
 {
-    assert_int_equal(mm_task_list_make(&f->dataset, &plan, &f->list), status);
+    assert_int_equal(mm_task_list_init(&f->dataset, &plan, &f->list), status);
     if (!strstr(mm_fail_message(), fragment))
         fail_msg("'%s' does not say '%s'", mm_fail_message(), fragment);
     assert_null(f->list.tasks);
@@ -219,7 +219,7 @@ static void a_limit_keeps_the_first_of_each_class_and_domain(void **state)
     fill(&f, 2, 16, 8);
     fill_domains(&f, 2);
     mm_split_plan plan = plan_of(MM_SPLIT_DOMAIN, 0, 2);
-    plan.train_a_class = 1;
+    plan.train_per_class = 1;
     make(&f, plan);
     const int64_t train[2][2] = {{0, 1}, {2, 3}};
     for (int t = 0; t < 2; t++) {
@@ -236,8 +236,8 @@ static void limits_apply_before_dividing_and_to_each_half_alone(void **state)
     fixture f;
     fill(&f, 2, 20, 20);
     mm_split_plan plan = plan_of(MM_SPLIT_DATA, 2, 2);
-    plan.train_a_class = 4;
-    plan.test_a_class = 3;
+    plan.train_per_class = 4;
+    plan.test_per_class = 3;
     make(&f, plan);
     const int64_t first[] = {0, 1, 2, 3}, second[] = {4, 5, 6, 7};
     assert_indices(f.list.tasks[0].train, f.list.tasks[0].n_train, first, 4);

@@ -127,7 +127,7 @@ static void small_vocabularies_encode(void **state)
     (void)state;
     mm_tokenizer *tokenizer;
     int32_t ids[6], a_end = mm_vocabulary_byte_symbol('a') + 256;
-    assert_int_equal(mm_tokenizer_make(merges, "v", N_IDS, &tokenizer), MM_OK);
+    assert_int_equal(mm_tokenizer_parse(merges, "v", N_IDS, &tokenizer), MM_OK);
     assert_int_equal(mm_tokenizer_n_ids(tokenizer), N_IDS);
     assert_int_equal(mm_tokenizer_encode(tokenizer, "a CAT", 6, ids), MM_OK);
     const int32_t cat[] = {N_IDS - 2, a_end, 513, N_IDS - 1, 0, 0};
@@ -141,8 +141,8 @@ static void small_vocabularies_encode(void **state)
     assert_int_equal(mm_tokenizer_encode(tokenizer, "a\xc3", 6, ids),
                      MM_E_VALUE);
     assert_says("byte 1 of it, 0xc3");
-    mm_tokenizer_close(&tokenizer);
-    mm_tokenizer_close(&tokenizer);
+    mm_tokenizer_destroy(&tokenizer);
+    mm_tokenizer_destroy(&tokenizer);
 }
 
 int main(void)

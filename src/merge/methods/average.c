@@ -1,10 +1,10 @@
-#include "src/merge/method.h"
-
 /*
  * The mean of the tasks' changes: with lambda = 1, the mean of their weights.
  *
  *     out = theta_0 + lambda ((sum over t of theta_t - theta_0) / T)
  */
+
+#include "src/merge/method.h"
 
 static mm_status fold(const mm_merge_settings *settings,
                       const mm_merge_block *block, const float *tuned, int task)

@@ -1,5 +1,3 @@
-#include "src/merge/method.h"
-
 /*
  * MagMax (Marczak, Twardowski, Trzcinski, Cygert 2024): of all tasks' changes
  * to a weight, keep the one of largest magnitude.
@@ -9,6 +7,8 @@
  *
  * Tasks are folded in order and the op lets a later task win a tie.
  */
+
+#include "src/merge/method.h"
 
 static mm_status fold(const mm_merge_settings *settings,
                       const mm_merge_block *block, const float *tuned, int task)

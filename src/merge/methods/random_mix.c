@@ -1,5 +1,3 @@
-#include "src/merge/method.h"
-
 /*
  * The baseline of MagMax's authors that chooses blindly: for each weight the
  * change of a task drawn with equal odds. The draw depends on the seed and on
@@ -7,6 +5,8 @@
  *
  *     out = theta_0 + lambda tau_k,  k drawn for each element
  */
+
+#include "src/merge/method.h"
 
 static mm_status fold(const mm_merge_settings *settings,
                       const mm_merge_block *block, const float *tuned, int task)

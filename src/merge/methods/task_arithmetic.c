@@ -1,11 +1,11 @@
-#include "src/merge/method.h"
-
 /*
  * Task arithmetic (Ilharco et al. 2023): the sum of the tasks' changes. No
  * lambda suits every number of tasks, so it has no default.
  *
  *     out = theta_0 + lambda (sum over t of theta_t - theta_0)
  */
+
+#include "src/merge/method.h"
 
 static mm_status fold(const mm_merge_settings *settings,
                       const mm_merge_block *block, const float *tuned, int task)

@@ -1,4 +1,6 @@
-#include "comm/mpi/alone.h"
+/* What MPI need not do for a process that no launcher started. */
+
+#include "comm/mpi/singleton.h"
 
 #include <stdbool.h>
 #include <stdlib.h>
@@ -34,7 +36,7 @@ static bool is_launched(void)
     return false;
 }
 
-void mm_mpi_prepare_alone(void)
+void mm_mpi_prepare_singleton(void)
 {
     if (is_launched())
         return;

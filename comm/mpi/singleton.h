@@ -1,5 +1,5 @@
-#ifndef MAGMAX_COMM_MPI_ALONE_H
-#define MAGMAX_COMM_MPI_ALONE_H
+#ifndef MAGMAX_COMM_MPI_SINGLETON_H
+#define MAGMAX_COMM_MPI_SINGLETON_H
 
 /**
  * Tell Open MPI, before it starts, what a process that no launcher started can
@@ -12,6 +12,6 @@
  * Ranks    Local.
  * Errors   none.
  */
-void mm_mpi_prepare_alone(void);
+void mm_mpi_prepare_singleton(void);
 
 #endif
