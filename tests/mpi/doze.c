@@ -1,7 +1,7 @@
 /*
- * sched_yield for the programs that tests run: a rank that waits for another one
- * soon sleeps instead of asking again and again, since tests share cores. Linked
- * into sanitized programs, preloaded (LD_PRELOAD) into others.
+ * sched_yield for the programs that tests run: a rank that waits for another
+ * one soon sleeps instead of asking again and again, since tests share cores.
+ * Linked into sanitized programs, preloaded (LD_PRELOAD) into others.
  */
 #include <sched.h>
 #include <stdint.h>
@@ -9,8 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Awake for as long as most messages take. Calls further apart than the last are
- * not of one wait. */
+/* Awake for as long as most messages take. Calls further apart than the last
+ * are not of one wait. */
 enum { AWAKE_NS = 50000, NAP_NS = 50000, APART_NS = 20000 };
 
 static int64_t now_ns(void)
