@@ -7,7 +7,7 @@
 #   ./test.sh --quick       a part, in less than four minutes: the release build
 #                           and its fast tests. Leaves out the sanitized build,
 #                           fuzzing, and tests labelled "slow"
-#   ./test.sh -L fast       further arguments go to ctest (labels: README.md)
+#   ./test.sh -L fast       further arguments go to ctest (labels: tests/README.md)
 #
 # Builds stay in build/release, build/sanitize (ASan and UBSan) and build/fuzz
 # (libFuzzer), so a second run compiles only what changed.

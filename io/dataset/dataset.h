@@ -71,7 +71,7 @@ mm_status mm_dataset_open_file(const char *path, mm_dataset **dataset);
  * Memory, ranks, errors as mm_dataset_open_file; a missing file is MM_E_IO with
  * its name.
  */
-mm_status mm_dataset_read_idx(const char *folder, mm_dataset **dataset);
+mm_status mm_dataset_open_idx(const char *folder, mm_dataset **dataset);
 
 /**
  * Open a folder of class folders: FOLDER/CLASS/..., which is one half, or

@@ -130,7 +130,7 @@ mm_status mm_dataset_open_file(const char *path, mm_dataset **dataset)
     return open_dataset(NULL, path, open_by_content, dataset);
 }
 
-mm_status mm_dataset_read_idx(const char *folder, mm_dataset **dataset)
+mm_status mm_dataset_open_idx(const char *folder, mm_dataset **dataset)
 {
     return open_dataset(NULL, folder, open_idx, dataset);
 }

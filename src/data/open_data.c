@@ -93,7 +93,7 @@ static mm_status open_builtin(const builtin *b, const char *location,
     char folder[4100];
     mm_dataset *opened = NULL;
     MM_TRY(find_folder(b, location, folder));
-    MM_TRY(mm_dataset_read_idx(folder, &opened));
+    MM_TRY(mm_dataset_open_idx(folder, &opened));
     mm_status st = MM_OK;
     if (opened->n_classes != N_CLASSES)
         st = mm_fail(MM_E_VALUE, "%s has labels up to %d, %s has %d classes",

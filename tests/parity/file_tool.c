@@ -162,7 +162,7 @@ static mm_status open_dataset(const char *in, mm_dataset **dataset)
 {
     struct stat info;
     if (stat(in, &info) == 0 && S_ISDIR(info.st_mode))
-        return mm_dataset_read_idx(in, dataset);
+        return mm_dataset_open_idx(in, dataset);
     return mm_dataset_open_file(in, dataset);
 }
 

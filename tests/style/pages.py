@@ -41,7 +41,7 @@ NAME = re.compile(r"(?<![\w-])(?:mm|MAGMAX)_\w+\*?")
 FUNCTION = re.compile(r"^([A-Za-z_]\w*)\(\)$")
 IN_FILE = re.compile(r"`(\w+(?=\(\))|mm_\w+)(?:\(\))?`\s+\(`([^`\s]+)`")
 PAGE = re.compile(r"\bdocs/[\w-]+\.md\b")
-CAPITALS = re.compile(r"[A-Z]{2,}|\b[A-Z]\b")
+CAPITALS = re.compile(r"(?<![A-Za-z0-9])[A-Z]+(?![A-Za-z0-9])")
 PLACE = re.compile(r":\d+$")
 
 
