@@ -3,9 +3,9 @@
  *
  * Open MPI unloads its modules before that check, which then cannot name the
  * module that a report came from, so that the suppressions would not match:
- * modules stay mapped. And what starting MPI keeps, and what the threads do that
- * it starts, is not looked at one by one: naming a single block reads the debug
- * information of every library, which took longer than most programs run.
+ * modules stay mapped. And what starting MPI keeps, and what the threads do
+ * that it starts, is not looked at one by one: naming a single block reads the
+ * debug information of every library, which took longer than most programs run.
  */
 #include <dlfcn.h>
 #include <errno.h>
