@@ -1,5 +1,6 @@
 /* The collectives of comm/comm.h, by MPI's non-blocking ones. */
 
+#define MM_DEFINES_AGREE
 #include "comm/check_same.h"
 #include "comm/comm.h"
 #include "comm/mpi/mpi_comm.h"

@@ -76,7 +76,7 @@ static mm_status copy_strings(const char *path, const char *name, hid_t dataset,
                               hid_t space, hid_t type, int64_t n,
                               char ***strings)
 {
-    char **held = calloc((size_t)n, sizeof *held);
+    char **held = calloc((size_t)n + 1, sizeof *held);
     if (!held)
         return mm_fail(MM_E_MEMORY, "%s: no memory for %s", path, name);
     mm_status st = MM_OK;
