@@ -4,9 +4,9 @@
 #
 #   ./test.sh               everything; installs missing Debian packages first
 #   ./test.sh --no-install  takes what is there
-#   ./test.sh --quick       a part, in less than four minutes: the release build
-#                           and its fast tests. Leaves out the sanitized build,
-#                           fuzzing, and tests labelled "slow"
+#   ./test.sh --quick       a part, in less than four minutes: the release build.
+#                           Leaves out the sanitized build, fuzzing, and tests
+#                           labelled "slow" or "long"
 #   ./test.sh -L fast       further arguments go to ctest (labels: tests/README.md)
 #
 # Builds stay in build/release, build/sanitize (ASan and UBSan) and build/fuzz
@@ -23,7 +23,7 @@ for argument in "$@"; do
     case $argument in
     --help | -h) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 0 ;;
     --no-install) install=no ;;
-    --quick) quick=yes; ctest_arguments+=(-LE slow) ;;
+    --quick) quick=yes; ctest_arguments+=(-LE '^(slow|long)$') ;;
     *) ctest_arguments+=("$argument") ;;
     esac
 done
@@ -123,7 +123,8 @@ fi
 count_core_s
 say "all: $SECONDS s, $core_s core-seconds"
 if [ "$quick" = yes ]; then
-    say "left out: the sanitized build, fuzzing, tests labelled \"slow\""
+    say "left out: the sanitized build, fuzzing, tests labelled \"slow\" or" \
+        "\"long\""
 fi
 
 total="$n_passed passed, $n_failed failed"

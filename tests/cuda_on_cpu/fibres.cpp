@@ -413,7 +413,9 @@ void run_grid(const char *name, dim3 grid, dim3 block, std::size_t shared_bytes,
     const unsigned grid_number = n_grids++;
     const long long n_blocks = static_cast<long long>(grid.x) * grid.y * grid.z;
     races::begin_grid();
-#pragma omp parallel if (n_blocks > 1 && !races::WATCHED)
+    /* A second thread is woken only where something is left for it. */
+    constexpr int BLOCKS_AT_ONCE = 16;
+#pragma omp parallel if (n_blocks > BLOCKS_AT_ONCE && !races::WATCHED)
     {
         name_faults();
         static thread_local std::unique_ptr<block_runner> own;
@@ -422,7 +424,7 @@ void run_grid(const char *name, dim3 grid, dim3 block, std::size_t shared_bytes,
         runner = own.get();
         open_device_memory();
         runner->begin_grid(name, grid, block, shared_bytes, body);
-#pragma omp for schedule(dynamic, 16)
+#pragma omp for schedule(dynamic, BLOCKS_AT_ONCE)
         for (long long b = 0; b < n_blocks; b++) {
             unsigned i = static_cast<unsigned>(b);
             runner->run(
