@@ -4,7 +4,7 @@
 # merge the tasks' checkpoints, evaluate everything, print a table, draw it.
 #
 #   ./demo.sh [FOLDER]      results go to FOLDER (default demo-out); running it
-#                           again goes on where it stopped
+#                           again continues where it stopped
 #
 # Installs missing Debian packages first and builds into build/release.
 # RANKS=N changes the number of MPI ranks (default 2). MAGMAX_BIN=FOLDER takes the
@@ -60,7 +60,7 @@ data=(--model vit.json --dataset fashion5.h5 --head head.h5)
 training=("${data[@]}" --batch-size 128 --warmup-ratio 0.1 --no-augment)
 tasks=(--split-strategy domain --samples-per-class 1000 --epochs 2 --lr 1.5e-4)
 
-say "pre-training theta_0: 200 images a class and domain"
+say "pre-training theta_0: 200 images per class and domain"
 run magmax_train "${training[@]}" --from-scratch --samples-per-class 200 \
     --epochs 12 --lr 2e-3 --save pretrain
 theta_0=pretrain/task_000.h5

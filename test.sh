@@ -4,7 +4,10 @@
 #
 #   ./test.sh               everything; installs missing Debian packages first
 #   ./test.sh --no-install  takes what is there
-#   ./test.sh -L fast       further arguments go to ctest (labels: README.md)
+#   ./test.sh --quick       a part, in less than four minutes: the release build
+#                           and its fast tests. Leaves out the sanitized build,
+#                           fuzzing, and tests labelled "slow"
+#   ./test.sh -L fast       further arguments go to ctest (labels: tests/README.md)
 #
 # Builds stay in build/release, build/sanitize (ASan and UBSan) and build/fuzz
 # (libFuzzer), so a second run compiles only what changed.
@@ -14,22 +17,25 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 say() { printf '== %s\n' "$*"; }
 
 install=yes
+quick=no
 ctest_arguments=()
 for argument in "$@"; do
     case $argument in
-    --help | -h) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    --help | -h) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 0 ;;
     --no-install) install=no ;;
+    --quick) quick=yes; ctest_arguments+=(-LE slow) ;;
     *) ctest_arguments+=("$argument") ;;
     esac
 done
 
 if [ "$install" = yes ]; then
-    .ci/install.sh build test demo reference
+    .ci/install.sh build test docs demo reference
     .ci/install.sh vocabulary || say "tests that need it are skipped"
 fi
 
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+used=$(mktemp)
+trap 'rm -f "$log" "$used"' EXIT
 
 n_passed=0
 n_failed=0
@@ -37,6 +43,12 @@ n_skipped=0
 # Tests spend much of their time waiting: mpirun alone sleeps for a second or two
 # after every program that refuses its input.
 jobs=$(($(nproc) * 3))
+
+# Set `core_s` to the core-seconds (user and system) of all that ran so far.
+count_core_s() {
+    times >"$used" # not in a pipe: a subshell would count its own
+    core_s=$(awk -F'[ms ]' 'NR == 2 { printf "%d", 60 * $1 + $2 + 60 * $4 + $5 }' "$used")
+}
 
 # quietly COMMAND...: its output only where it fails.
 quietly() {
@@ -66,7 +78,9 @@ attribute() {
 
 # test_build PRESET [OPTION...]: configure, build, run; a build that fails is one failure.
 test_build() {
-    local preset=$1 build=build/$1 results start=$SECONDS
+    local preset=$1 build=build/$1 results start=$SECONDS core_s before_s
+    count_core_s
+    before_s=$core_s
     say "$preset: building"
     if ! quietly cmake --preset "$preset" "${@:2}" ||
         ! quietly cmake --build --preset "$preset"; then
@@ -74,8 +88,11 @@ test_build() {
         n_failed=$((n_failed + 1))
         return
     fi
-    say "$preset: testing (built in $((SECONDS - start)) s)"
+    count_core_s
+    say "$preset: testing (built in $((SECONDS - start)) s," \
+        "$((core_s - before_s)) core-seconds)"
     start=$SECONDS
+    before_s=$core_s
     results=$PWD/$build/results.xml
     rm -f "$results"
     # Only what did not pass is worth reading.
@@ -93,12 +110,21 @@ test_build() {
         return
     fi
     add_results "$results"
-    say "$preset: tested in $((SECONDS - start)) s"
+    count_core_s
+    say "$preset: tested in $((SECONDS - start)) s," \
+        "$((core_s - before_s)) core-seconds"
 }
 
-test_build release -DMAGMAX_TESTS=ON -DMAGMAX_BENCH=ON
-test_build sanitize -DMAGMAX_TESTS=ON
-test_build fuzz
+test_build release -DMAGMAX_WERROR=ON -DMAGMAX_TESTS=ON -DMAGMAX_BENCH=ON
+if [ "$quick" = no ]; then
+    test_build sanitize -DMAGMAX_TESTS=ON
+    test_build fuzz
+fi
+count_core_s
+say "all: $SECONDS s, $core_s core-seconds"
+if [ "$quick" = yes ]; then
+    say "left out: the sanitized build, fuzzing, tests labelled \"slow\""
+fi
 
 total="$n_passed passed, $n_failed failed"
 if [ "$n_skipped" -gt 0 ]; then

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Install the Debian packages that magmax needs, where they are missing.
 #
-#   .ci/install.sh [build] [test] [demo] [vocabulary] [reference]
+#   .ci/install.sh [build] [test] [docs] [demo] [vocabulary] [reference]
 #                                        no argument: build
 #   .ci/install.sh --list [group ...]    only name the packages
 #
@@ -24,8 +24,9 @@ declare -A packages=(
         libpcre2-dev libunistring-dev
         libjpeg62-turbo-dev libpng-dev libwebp-dev libnetpbm-dev"
     [test]="g++ libcmocka-dev python3 python3-numpy python3-h5py python3-pil
-        python3-torch clang-format clang libclang-rt-dev libomp-dev
+        python3-torch clang-format clang-tidy clang libclang-rt-dev libomp-dev
         slurmctld slurmd slurm-client munge libpmix2 libpmix-dev"
+    [docs]="doxygen"
     [demo]="dataset-fashion-mnist gnuplot-nox jq"
     [vocabulary]="python3 python3-pip"
     [reference]="python3-venv python3-pip python3-torch python3-torchvision"
@@ -45,9 +46,9 @@ for argument in "$@"; do
     case $argument in
     --help | -h) usage; exit 0 ;;
     --list) list_only=yes ;;
-    build | test | demo | vocabulary | reference) groups+=("$argument") ;;
+    build | test | docs | demo | vocabulary | reference) groups+=("$argument") ;;
     *)
-        say "unknown group '$argument'; known: build, test, demo," \
+        say "unknown group '$argument'; known: build, test, docs, demo," \
             "vocabulary, reference"
         exit 2
         ;;

@@ -8,8 +8,8 @@
  * of fused multiply-adds, which is measured after every one of them: on a
  * shared machine it changes. A device with memory of its own gets blocks of ten
  * steps (one block, where there are fewer) as training gives them to it: images
- * in pinned memory, and the host a step ahead until the block ends. One step,
- * or block, before does not count.
+ * in pinned memory, and the host one step ahead until the block ends. The
+ * first step, or block, is not counted.
  *
  * Prints one JSON object: medians in images/s, the fraction of peak (counting
  * every token in every block, three times a forward pass for training), the
@@ -108,7 +108,7 @@ typedef struct timing {
     double seconds, of_peak, waited, loss;
 } timing;
 
-/** What a step of each block took, and its part of the rate possible at that
+/** Time per step of each block, and its part of the rate possible at that
  * time. */
 typedef struct samples {
     double *seconds, *of_peak;

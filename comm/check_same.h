@@ -23,6 +23,9 @@
  * instead of waiting for each other. A difference is a bug of ours: the job
  * ends with one line that names function, argument and ranks.
  *
+ * Paths of files that each rank reads itself are input, which may differ: they
+ * are not compared.
+ *
  * A function whose callers all compare the same arguments need not do so again.
  */
 

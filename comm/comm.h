@@ -61,7 +61,7 @@ bool mm_comm_stderr_is_terminal(void);
 
 /** How mm_comm_watch waits. */
 typedef struct mm_comm_watch_plan {
-    double limit_s; /* how long a rank waits for one that is silent; 0: for ever
+    double limit_s; /* how long a rank waits for one that is silent; 0: no limit
                        and for any, as if ranks were not watched */
     mm_log *log;    /* of ranks that wait long for one that works; or NULL */
     void (*end)(void *context); /* ends the job, as the message says why: called
@@ -70,7 +70,7 @@ typedef struct mm_comm_watch_plan {
 } mm_comm_watch_plan;
 
 /**
- * From now on no rank waits for ever for one that is dead or stuck: every
+ * From now on no rank waits without limit for one that is dead or stuck: every
  * collective, and a reducer's waits, end with a message that names it.
  *
  * Nothing is sent as long as waits end in time. A rank that has waited for half

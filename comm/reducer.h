@@ -87,7 +87,7 @@ mm_status mm_reducer_finish(mm_reducer *reducer);
  * Wait until the sums of the last round are there; what the stream does with
  * them may still be under way. To be called before much is enqueued behind them
  * and before the host waits for the stream: a device's queue that is full of
- * work behind a sum which never comes would hold up the host for ever.
+ * work behind a sum which never comes would hold up the host without end.
  *
  * Ranks    Collective.
  * Errors   MM_E_COMM: as mm_comm_watch.

@@ -20,10 +20,10 @@ typedef mm_status mm_comm_test(void *context, mm_comm_state *state);
  * Call `test` until it says that what is waited for is there.
  *
  * Ranks    Local, for something that needs every rank.
- * Timing   Blocking, as mm_comm_watch says; for ever before that was called.
- * Errors   MM_E_COMM naming the ranks that do not reply, or whose device does
- *          not finish; what `test` fails with. One rank, the reporter, returns
- *          first, so that one message is seen, and the others only if it could
+ * Timing   Blocking, as mm_comm_watch says; without limit before that was
+ * called. Errors   MM_E_COMM naming the ranks that do not reply, or whose
+ * device does not finish; what `test` fails with. One rank, the reporter,
+ * returns first, so that one message is seen, and the others only if it could
  *          not end the job.
  */
 mm_status mm_comm_wait(mm_comm *comm, mm_comm_test *test, void *context);

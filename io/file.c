@@ -1,3 +1,6 @@
+/* Reads and writes whole files and parts of them, and creates folders; new
+ * content is written to PATH.tmp, flushed and renamed. */
+
 #include "io/file.h"
 
 #include <errno.h>
@@ -8,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Linux moves at most 2 GiB a call. */
+/* Linux moves at most 2 GiB per call. */
 static const int64_t max_call_bytes = INT64_C(1) << 30;
 
 mm_status mm_file_read_at(int fd, const char *path, int64_t off_bytes,
@@ -145,13 +148,14 @@ static char *folder_of(const char *path)
     return strndup(path, slash == path ? 1 : (size_t)(slash - path));
 }
 
-mm_status mm_file_check_new(const char *path)
+mm_status mm_file_check_writable(const char *path)
 {
     struct stat info;
     if (!*path)
         return mm_fail(MM_E_IO, "cannot write a file without a name");
     if (stat(path, &info) == 0 && !S_ISREG(info.st_mode))
-        return mm_fail(MM_E_IO, "cannot write %s: it is no regular file", path);
+        return mm_fail(MM_E_IO, "cannot write %s: it is not a regular file",
+                       path);
     char *folder = folder_of(path);
     if (!folder)
         return mm_fail(MM_E_MEMORY, "no memory for a file name");
@@ -168,7 +172,7 @@ mm_status mm_file_commit(const char *tmp_path, const char *path)
     struct stat info;
     if (lstat(path, &info) == 0 && !S_ISREG(info.st_mode) &&
         !S_ISLNK(info.st_mode))
-        return mm_fail(MM_E_IO, "%s is there and no regular file", path);
+        return mm_fail(MM_E_IO, "%s exists and is not a regular file", path);
     if (rename(tmp_path, path) != 0)
         return mm_fail_errno("cannot rename %s to %s", tmp_path, path);
     char *folder = folder_of(path);
@@ -179,7 +183,7 @@ mm_status mm_file_commit(const char *tmp_path, const char *path)
     return st;
 }
 
-mm_status mm_file_make_folder(const char *path)
+mm_status mm_file_create_folder(const char *path)
 {
     char *part = strdup(path);
     if (!part)
@@ -190,13 +194,13 @@ mm_status mm_file_make_folder(const char *path)
         if (end)
             *end = '\0';
         if (*part && mkdir(part, 0777) != 0 && errno != EEXIST)
-            st = mm_fail_errno("cannot make the folder %s", part);
+            st = mm_fail_errno("cannot create the folder %s", part);
         if (end)
             *end = '/';
     }
     struct stat info;
     if (st == MM_OK && (stat(path, &info) != 0 || !S_ISDIR(info.st_mode)))
-        st = mm_fail(MM_E_IO, "%s is there and no folder", path);
+        st = mm_fail(MM_E_IO, "%s exists and is not a folder", path);
     free(part);
     return st;
 }

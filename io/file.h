@@ -24,19 +24,19 @@ mm_status mm_file_read_text(const char *path, int64_t max_bytes, char **text);
  * folder. */
 mm_status mm_file_write_text(const char *path, const char *text);
 
-/** Whether a file can come to be at PATH: MM_E_IO where something else than a
- * regular file is there, or its folder is missing or may not be written. */
-mm_status mm_file_check_new(const char *path);
+/** Whether a file can be written at PATH: MM_E_IO where something other than a
+ * regular file is there, or its folder is missing or not writable. */
+mm_status mm_file_check_writable(const char *path);
 
 /** fsync PATH.tmp, rename it to PATH, fsync the folder. */
 mm_status mm_file_commit(const char *tmp_path, const char *path);
 
-/** Make a folder and its parents; fine if it is there. */
-mm_status mm_file_make_folder(const char *path);
+/** Create a folder and its parents; MM_OK where it exists. */
+mm_status mm_file_create_folder(const char *path);
 
 bool mm_file_exists(const char *path);
 
-/** Whether two names lead to one file. */
+/** Whether two paths name the same file. */
 bool mm_file_same(const char *a, const char *b);
 
 #endif

@@ -1,3 +1,6 @@
+/* Reads text files that may be compressed by gzip, by zlib, which reads both.
+ */
+
 #include "io/gzip.h"
 
 #include <limits.h>

@@ -2,7 +2,7 @@
 # Site settings of the batch scripts: edit this file once for your cluster.
 # A variable that is already set in the environment wins over this file.
 #
-# The first block is asked of Slurm when a job is submitted, so source this file
+# The first block is for Slurm when a job is submitted, so source this file
 # before sbatch; sbatch's own options win over it:
 #
 #   . slurm/env.sh
@@ -11,12 +11,12 @@
 #   sbatch --gpus-per-node=8 --ntasks-per-node=8 slurm/train.sbatch ...
 #   sbatch --gpus-per-task=1 --ntasks-per-node=8 slurm/train.sbatch ...
 #
-# The last two are a rank a GPU: ranks see all GPUs of their node, and each takes
-# the one of its number there; or each sees its own alone. Give more cores a task
-# (--cpus-per-task) where images have to be decoded.
+# The last two are one rank per GPU: ranks see all GPUs of their node, and each
+# takes the one of its number there; or each sees only its own. Give more cores
+# per task (--cpus-per-task) where images have to be decoded.
 
 # ---- at submission (empty: the cluster's default) ----------------------------
-# Nodes, tasks a node and cores a task are the #SBATCH lines of each script:
+# Nodes, tasks per node and cores per task are the #SBATCH lines of each script:
 # Slurm takes those from there or from sbatch's options only.
 : "${MAGMAX_PARTITION:=}" # as in sinfo
 : "${MAGMAX_ACCOUNT:=}"

@@ -85,7 +85,7 @@ def is_there(pid):
 
 
 def wait_until_stopped(pids, limit_s=2):
-    """Some are in a call of the system that has to end first: not for ever."""
+    """Wait, up to the limit: some are in a system call that has to end first."""
     end = time.monotonic() + limit_s
     while time.monotonic() < end and not all(
             is_stopped(pid) or not is_there(pid) for pid in pids):

@@ -3,8 +3,8 @@ checks that the same variant leaves the same weights, bit for bit.
 
     alternate.py [--variants] ROUNDS -- COMMAND...
 
-COMMAND prints one JSON line, in it "weights_fnv". Prints a JSON object a run, and
-one a variant that says whether its weights agreed. --variants: besides the
+COMMAND prints one JSON line, in it "weights_fnv". Prints one JSON object per run, and
+one per variant that says whether its weights agreed. --variants: besides the
 backend's own choice each other value of each of MAGMAX_CUDA_VARIANTS, which the
 backend itself lists; one that fails is left out of the later rounds, and fails
 this program at its end.

@@ -3,7 +3,7 @@ and gradient, in bf16, at the lengths of image towers.
 
     attention_torch.py [--quick]
 
-Prints a JSON object a line: seconds as op_times.c takes them. --quick, for
+Prints one JSON object per line: seconds as op_times.c takes them. --quick, for
 rehearsals: on the CPU, tiny sizes, each once. Ends with 77 without PyTorch or its
 GPU.
 """

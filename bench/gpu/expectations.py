@@ -1,6 +1,6 @@
 """What an H100 SXM should reach, computed before anything had run on a GPU: from
-the sources, from sm_90 machine code and from public figures; give or take 15 % a
-step and 30 % a kernel. The floor is the larger of bytes over 3.0 TB/s and
+the sources, from sm_90 machine code and from public figures; give or take 15 % per
+step and 30 % per kernel. The floor is the larger of bytes over 3.0 TB/s and
 operations over 750 TFLOP/s."""
 
 # Milliseconds of a training step, by model, batch and precision.
@@ -8,7 +8,7 @@ STEPS = {("ViT-B-16", 128, "bf16"): 34.9,
          ("ViT-B-32", 128, "bf16"): 11.7,
          ("ViT-L-14", 64, "bf16"): 77.8}
 
-# ViT-B-16, batch 128, bf16: what, floor and expectation (milliseconds a step),
+# ViT-B-16, batch 128, bf16: what, floor and expectation (milliseconds per step),
 # its ops as op_times.c names them.
 KERNELS = (
     ("patches and tokens", 0.09, 0.14,

@@ -18,7 +18,8 @@ runs wherever it lies:
                     vendor.py makes
     lib/magmax/     the modules for GPUs
     share/          Open MPI's messages
-    tests/          golden numbers, Python files of tests
+    tests/          Python files of tests
+    golden/         golden numbers
     bench/          Python files and scripts
     tests.json      tests of the device cuda: a list of name, command, env,
                     timeout (seconds) and labels, run in the kit's folder;
@@ -160,7 +161,7 @@ def missing_libraries(kit):
 
 # ---- tests and scripts ------------------------------------------------------
 
-def add_scripts(folder):
+def add_scripts(folder, build):
     for name in ("run", "exec"):
         shutil.copy(SOURCE / "bench/gpu/in_kit" / name, folder / name)
     for name in ("bench", "bench/gpu", "tests/cli", "tests/parity"):
@@ -169,8 +170,7 @@ def add_scripts(folder):
             if path.suffix in (".py", ".sh", ".json"):
                 shutil.copy(path, folder / name)
     for name in ("tiny", "clip"):
-        shutil.copytree(SOURCE / "tests/golden" / name,
-                        folder / "tests/golden" / name)
+        shutil.copytree(build / "golden" / name, folder / "golden" / name)
 
 
 def in_kit(word, build):
@@ -273,7 +273,7 @@ def archive(folder, target, most_bytes):
 
 
 def check_sizes(n_bytes):
-    """The whole that travels, where this is a git repository."""
+    """Repository, where this is one, and archive: they travel together."""
     try:
         listed = subprocess.run(["git", "archive", "HEAD"], check=True,
                                 capture_output=True, cwd=SOURCE).stdout
@@ -303,7 +303,7 @@ def main():
     add_programs(kit, build)
     add_open_mpi(kit)
     vendor = add_libraries(kit)
-    add_scripts(folder)
+    add_scripts(folder, build)
     text = output_of("ctest", "--test-dir", build, "--show-only=json-v1")
     tests = tests_of(text, build, folder)
     write_json(folder / "tests.json", tests)

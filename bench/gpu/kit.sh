@@ -45,7 +45,7 @@ fi
 # instructions of this machine's processor.
 # shellcheck disable=SC2016
 cmake -S . -B "$out" -G Ninja -DCMAKE_BUILD_TYPE=Release \
-    -DMAGMAX_TESTS=ON -DMAGMAX_BENCH=ON -DMAGMAX_BENCH_ARCH=x86-64-v3 \
+    -DMAGMAX_WERROR=ON -DMAGMAX_TESTS=ON -DMAGMAX_BENCH=ON -DMAGMAX_BENCH_ARCH=x86-64-v3 \
     -DCMAKE_BUILD_WITH_INSTALL_RPATH=ON \
     '-DCMAKE_INSTALL_RPATH=$ORIGIN;$ORIGIN/../lib;$ORIGIN/..' \
     -DCMAKE_EXE_LINKER_FLAGS=-Wl,--disable-new-dtags \

@@ -4,8 +4,8 @@
  *
  *   gpu_limits [--quick]
  *
- * Prints a JSON object a line. Bytes of a copy on the device count twice, read
- * and written. Medians of samples, host clock around many calls.
+ * Prints one JSON object per line. Bytes of a copy on the device count twice,
+ * read and written. Medians of samples, host clock around many calls.
  */
 #include "bench/median.h"
 

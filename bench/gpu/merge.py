@@ -108,6 +108,9 @@ def time_merges(folder, bin_folder, rounds, quick):
 def main():
     # The files go, whoever ends this.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("merge: ended"))
+    # Making 16 GB of inputs takes longer than finding this out.
+    if not (Path(sys.argv[1]) / "magmax_merge").exists():
+        sys.exit(f"merge: no magmax_merge in {sys.argv[1]}")
     with tempfile.TemporaryDirectory(prefix="magmax-merge-") as folder:
         time_merges(Path(folder), Path(sys.argv[1]), int(sys.argv[2]),
                     "--quick" in sys.argv)

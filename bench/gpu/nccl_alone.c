@@ -84,7 +84,7 @@ static void sum(const scene *s, mm_nccl_type type, int64_t n)
     wait_ready(s);
 }
 
-/** All finite, no two neighbours the same. */
+/** All finite, no two adjacent elements equal. */
 static void fill(void *memory, mm_nccl_type type, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {

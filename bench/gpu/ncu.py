@@ -31,8 +31,8 @@ def ncu_value(number, unit):
 
 
 def parse_ncu(output):
-    """Calls, seconds and bytes by kernel, from ncu's raw page: a row a call with
-    a column a metric, behind a row of units."""
+    """Calls, seconds and bytes by kernel, from ncu's raw page: one row per call and
+    one column per metric, after a row of units."""
     lines = [line for line in output.splitlines() if line.startswith('"')]
     kernels, units = {}, {}
     for row in csv.DictReader(lines):

@@ -4,12 +4,12 @@
  *   op_times DEVICE MODEL BATCH [--tokens T] [--only TEXT] [--quick]
  *
  * DEVICE as mm_device_open has it (cuda:bf16, cpu, ...), MODEL a name or a JSON
- * file. Prints a JSON object a line: the op, its calls in a training step, the
- * bytes and operations that it cannot do without, and its seconds: the median
- * of samples, each as many calls one after another as take 20 ms, host clock
- * from an idle stream to an idle stream. --tokens sets the length for
- * attention;
- * --only takes the ops whose name has TEXT in it; --quick calls each op once.
+ * file. Prints one JSON object per line: the op, its calls in a training step,
+ * the bytes and operations that it cannot do without, and its seconds: the
+ * median of samples, each as many calls one after another as take 20 ms, host
+ * clock from an idle stream to an idle stream. --tokens sets the length for
+ * attention; --only takes the ops whose name has TEXT in it; --quick calls each
+ * op once.
  */
 #include "bench/gpu/op_times.h"
 #include "bench/median.h"

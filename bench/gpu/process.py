@@ -56,8 +56,8 @@ class Ending:
 
 
 def in_own_group():
-    """In a new process: a group to end as a whole, but no session of its own,
-    which would outlive whoever started us; and an end with us."""
+    """In the new process: a process group of its own, which is ended as a whole,
+    but the same session, and a signal when this process ends."""
     os.setpgid(0, 0)
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -88,8 +88,8 @@ def send(kill, pid, number):
 
 
 def end_process(process, patience_s):
-    """End it and all that it has started. One that the kernel holds fast is
-    left behind."""
+    """End it and all that it has started, but for processes that the kernel does
+    not let end."""
     others = descendants(process.pid)
     send(os.killpg, process.pid, signal.SIGTERM)
     for number in (signal.SIGKILL, signal.SIGKILL):
@@ -112,7 +112,7 @@ def end_all():
 
 def call(step, timeout_s):
     """Exit code (None: time is up) and output, which goes through a file: a
-    process that got away could hold a pipe open for ever."""
+    process that outlives the step could keep a pipe open without end."""
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             step.command, env={**os.environ, **step.env}, cwd=step.cwd,
@@ -161,8 +161,8 @@ def run_step(step, left_s):
 
 
 def ending_of(step, code, output):
-    """What an exit code and an output mean. Data are kept of a failure too:
-    what a step has printed before it failed was measured."""
+    """What an exit code and an output mean. The data of a failed step are kept
+    too: what it printed before it failed was measured."""
     data, problem = None, None
     try:
         data = step.parse(output) if step.parse else None

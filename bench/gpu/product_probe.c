@@ -359,7 +359,7 @@ static int usage(void)
     return 2;
 }
 
-/** The products of these models and batches; 0 where a word cannot be meant. */
+/** The products of these models and batches; 0 where a word is invalid. */
 static int find_cases(const char *const words[], int n_words,
                       probe_case cases[])
 {

@@ -56,7 +56,7 @@ static void add_backward(probe_case cases[], int *n, probe_case c,
             CUBLASLT_EPILOGUE_DEFAULT, true);
 }
 
-/* The last block has a row an image behind attention: too little to time. */
+/* The last block has one row per image after attention: too little to time. */
 int probe_cases(const char *model, const mm_model_config *config, int64_t batch,
                 probe_case cases[])
 {

@@ -1,4 +1,4 @@
-"""The results file of bench/gpu/run.py: one JSON object a line.
+"""The results file of bench/gpu/run.py: one JSON object per line.
 
 The first of a session says what ran where ({"machine": {...}, ...}); every other
 one is a step:

@@ -93,7 +93,7 @@ def limits(view):
 
 
 def sanitizers(view):
-    """A row an op test, a column a tool."""
+    """One row per op test, one column per tool."""
     records = view.of_group("sanitizers") + view.of_group("other sanitizers") \
         + view.of_group("planted faults")
     by_name = {}

@@ -88,8 +88,8 @@ inside() {
     step "libraries" strangers "$libc"
     step "magmax_train --help" ./exec bin/magmax_train --help
     step "op test on the CPU" ./exec bin-test/op_test_gemm cpu
-    step "mpirun -np 2" ./exec mpirun --oversubscribe -np 2 \
-        bin-test/mpi_test_merge
+    step "mpirun -np 2" env MAGMAX_GOLDEN="$PWD/golden" \
+        ./exec mpirun --oversubscribe -np 2 bin-test/mpi_test_merge
     step "training and evaluation, one rank" golden_runs \
         Runs.test_run_without_a_launcher_gives_the_bits_of_one_rank
     step "two ranks" golden_runs \

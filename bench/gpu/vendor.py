@@ -6,8 +6,8 @@ be packed, and link them into the kit's lib folder, where the modules look.
 
 KIT/kit.json names them. They come from a toolkit (CUDA_HOME, /usr/local/cuda*,
 the loader's own folders) or else from Python packages (nvidia/*/lib in
-sys.path, as PyTorch brings them). Prints what was found, one a line; what was
-not, the loader looks for by itself.
+sys.path, as PyTorch brings them). Prints what was found, one per line; the loader
+looks for the others by itself.
 """
 
 import glob

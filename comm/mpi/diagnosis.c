@@ -89,7 +89,7 @@ mm_status mm_watch_explain(mm_watch *w, mm_status st)
     if (st != MM_E_COMM || mm_probe_reporter(w->probe) >= 0)
         return st;
     snprintf(why, sizeof why, "%s", mm_fail_message());
-    MM_TRY(mm_probe_begin(w->probe, MM_RANK_WAITING));
+    MM_TRY(mm_probe_start(w->probe, MM_RANK_WAITING));
     MM_TRY(mm_watch_serve_for(w, explain_s));
     mm_probe_names(w->probe, MM_RANK_SILENT, names, sizeof names);
     if (!*names)

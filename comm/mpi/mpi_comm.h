@@ -32,7 +32,7 @@ struct mm_comm {
     int n_threads, n_cores, n_host_cores;
     bool is_serialized;   /* several threads may call MPI, in turn */
     bool has_failed;      /* a wait has: only mm_comm_abort is left */
-    mm_watch *watch;      /* NULL: waits are for ever */
+    mm_watch *watch;      /* NULL: waits have no limit */
     mm_check_same *check; /* NULL: calls are not compared */
     void (*abort_hook)(void *context);
     void *abort_context;

@@ -52,7 +52,7 @@ struct mm_probe {
     observation *observed; /* [n_ranks] */
     sending *outbox;       /* a list */
     double served_s;
-    int64_t n_probes, first_probe; /* so far; of mm_probe_begin */
+    int64_t n_probes, first_probe; /* so far; of mm_probe_start */
     int64_t n_waits;               /* that have ended */
     int reporter;
 };
@@ -206,7 +206,7 @@ static mm_status send_probes(mm_probe *p, mm_rank_state mine)
                                  .state = (int32_t)mine});
 }
 
-mm_status mm_probe_begin(mm_probe *p, mm_rank_state mine)
+mm_status mm_probe_start(mm_probe *p, mm_rank_state mine)
 {
     for (int rank = 0; rank < p->comm->n_ranks; rank++)
         p->observed[rank] = (observation){.state = MM_RANK_SILENT};

@@ -45,7 +45,7 @@ mm_status mm_probe_serve(mm_probe *probe, mm_rank_state mine);
  * be done once when all are well: transports make connections when they are
  * first used, and not while a third rank is stuck.
  */
-mm_status mm_probe_begin(mm_probe *probe, mm_rank_state mine);
+mm_status mm_probe_start(mm_probe *probe, mm_rank_state mine);
 
 /** Probe the same ranks once more; a reply to either counts. */
 mm_status mm_probe_repeat(mm_probe *probe, mm_rank_state mine);

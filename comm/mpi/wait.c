@@ -60,7 +60,7 @@ static mm_status wait_and_probe(mm_watch *w, wait *on)
     MM_TRY(wait_for(w, on, half_s));
     if (on->state.is_done)
         return MM_OK;
-    MM_TRY(mm_probe_begin(w->probe, state_of(on)));
+    MM_TRY(mm_probe_start(w->probe, state_of(on)));
     MM_TRY(wait_for(w, on, replies_s / 2));
     if (on->state.is_done)
         return MM_OK;

@@ -59,7 +59,7 @@ static mm_status test_replies(void *context, mm_comm_state *state)
 static mm_status probe_once(mm_watch *w)
 {
     mm_comm_begin_compute(w->comm);
-    mm_status st = mm_probe_begin(w->probe, MM_RANK_WAITING);
+    mm_status st = mm_probe_start(w->probe, MM_RANK_WAITING);
     if (st == MM_OK)
         st = mm_comm_wait(w->comm, test_replies, w);
     mm_comm_end_compute(w->comm);

@@ -89,7 +89,7 @@ static mm_status sum(mm_nccl_comm *comm, void *values, int64_t n,
                  comm->nccl, "summing over GPUs");
 }
 
-/** Wait for NCCL's own threads, but not for ever. */
+/** Wait for NCCL's own threads, up to a limit. */
 static bool settles(mm_nccl_comm *comm)
 {
     const time_t begin = time(NULL);

@@ -46,7 +46,7 @@ typedef struct mm_dataset {
     char **class_names; /* [n_classes], one block, or NULL */
     int n_domains;
     char **domain_names; /* [n_domains], one block, or NULL */
-    char *note;          /* what a user should be told, one line, or NULL */
+    char *note;          /* one line for the user, or NULL */
     void *storage;       /* owns the pixels; private to io */
     void (*release)(void *storage);
 } mm_dataset;
@@ -63,15 +63,15 @@ typedef struct mm_dataset {
  * Errors   MM_E_IO, MM_E_FORMAT naming file and array, MM_E_VALUE for a
  *          negative label (its index is given).
  */
-mm_status mm_dataset_file_open(const char *path, mm_dataset **dataset);
+mm_status mm_dataset_open_file(const char *path, mm_dataset **dataset);
 
 /**
  * Fashion-MNIST's or MNIST's four IDX files under `folder`, plain or .gz.
  *
- * Memory, ranks, errors as mm_dataset_file_open; a missing file is MM_E_IO with
+ * Memory, ranks, errors as mm_dataset_open_file; a missing file is MM_E_IO with
  * its name.
  */
-mm_status mm_dataset_idx_open(const char *folder, mm_dataset **dataset);
+mm_status mm_dataset_open_idx(const char *folder, mm_dataset **dataset);
 
 /**
  * Open a folder of class folders: FOLDER/CLASS/..., which is one half, or
@@ -87,27 +87,29 @@ mm_status mm_dataset_idx_open(const char *folder, mm_dataset **dataset);
  * a dot, is left out, and `note` says so. Images are first opened when they are
  * read.
  *
- * Memory   As mm_dataset_file_open.
- * Ranks    Collective over `comm`, same folder: rank 0 looks, the others are
- *          told, so that all have the same list. NULL: this rank alone.
+ * Memory   As mm_dataset_open_file.
+ * Ranks    Collective over `comm`, same folder: rank 0 lists the files and
+ *          sends the list, so that all ranks have the same one. NULL: this
+ *          rank alone.
  * Errors   The same on every rank: MM_E_IO; MM_E_FORMAT for a folder without
  *          class folders, a class folder without images, a class of one half
- *          that the other lacks, and images of a kind that cannot be read
+ *          that the other does not have, and images of a kind that cannot be
+ *          read
  *          (.bmp, .gif, .tif, .heic, ...).
  */
-mm_status mm_dataset_folder_open(mm_comm *comm, const char *folder,
+mm_status mm_dataset_open_folder(mm_comm *comm, const char *folder,
                                  mm_dataset **dataset);
 
 void mm_dataset_close(mm_dataset **dataset);
 
 /**
  * Write a packed data set in one go; what is packed is in memory or mapped.
- * io/dataset/write_packed.h tells the format.
+ * io/dataset/write_packed.h describes the format.
  *
  * Ranks    Local: one rank writes.
  * Errors   MM_E_IO.
  */
-mm_status mm_dataset_file_write(const char *path, const mm_dataset *dataset,
-                                const char *provenance);
+mm_status mm_dataset_write(const char *path, const mm_dataset *dataset,
+                           const char *provenance);
 
 #endif

@@ -18,7 +18,7 @@ mm_status mm_dataset_read_npz(const char *path, mm_dataset *dataset);
 mm_status mm_dataset_read_packed(const char *path, mm_dataset *dataset);
 mm_status mm_dataset_read_idx(const char *folder, mm_dataset *dataset);
 
-/** The reader of class folders. Ranks: collective, as mm_dataset_folder_open.
+/** The reader of class folders. Ranks: collective, as mm_dataset_open_folder.
  */
 mm_status mm_dataset_read_class_folders(mm_comm *comm, const char *folder,
                                         mm_dataset *dataset);

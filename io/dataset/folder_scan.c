@@ -1,3 +1,7 @@
+/* Lists the image files below a folder in a fixed order, told from other files
+ * by their names or first bytes; classes and labels are read_class_folders.c's.
+ */
+
 #include "io/dataset/folder_scan.h"
 
 #include <dirent.h>

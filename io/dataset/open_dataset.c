@@ -56,7 +56,7 @@ static mm_status open_by_content(mm_comm *alone, const char *path,
     if (stat(path, &info) != 0)
         return mm_fail_errno("cannot open %s", path);
     if (!S_ISREG(info.st_mode))
-        return mm_fail(MM_E_IO, "%s is no regular file", path);
+        return mm_fail(MM_E_IO, "%s is not a regular file", path);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return mm_fail_errno("cannot open %s", path);
@@ -125,17 +125,17 @@ static mm_status open_dataset(mm_comm *comm, const char *path,
     return st;
 }
 
-mm_status mm_dataset_file_open(const char *path, mm_dataset **dataset)
+mm_status mm_dataset_open_file(const char *path, mm_dataset **dataset)
 {
     return open_dataset(NULL, path, open_by_content, dataset);
 }
 
-mm_status mm_dataset_idx_open(const char *folder, mm_dataset **dataset)
+mm_status mm_dataset_open_idx(const char *folder, mm_dataset **dataset)
 {
     return open_dataset(NULL, folder, open_idx, dataset);
 }
 
-mm_status mm_dataset_folder_open(mm_comm *comm, const char *folder,
+mm_status mm_dataset_open_folder(mm_comm *comm, const char *folder,
                                  mm_dataset **dataset)
 {
     MM_TRY(MM_CHECK_SAME(comm, MM_SAME_TEXT(folder)));

@@ -1,3 +1,7 @@
+/* Reads a data set of one folder per class: rank 0 lists the files, and all
+ * ranks get the same names, paths and labels. The images themselves are read
+ * later (sample.c). */
+
 #include "io/dataset/dataset_reader.h"
 
 #include "comm/check_same.h"
@@ -146,7 +150,7 @@ static mm_status find_halves(const char *root, const mm_block *names,
     return MM_OK;
 }
 
-/* The first class of `a` that `b` lacks. */
+/* Fails with the first class of `a` that is not in `b`. */
 static mm_status fail_missing(const char *root, const mm_block *a,
                               const mm_block *b, const char *in,
                               const char *not_in)
@@ -209,8 +213,9 @@ static mm_status write_note(const mm_folder_scan *scan, mm_block *note)
     if (scan->n_left_out == 0)
         return MM_OK;
     int length = snprintf(
-        text, sizeof text, "%.500s: left out what is no image: %s%s%.0lld%s",
-        scan->root, scan->first_left_out, scan->n_left_out > 1 ? " and " : "",
+        text, sizeof text,
+        "%.500s: left out what is not an image: %s%s%.0lld%s", scan->root,
+        scan->first_left_out, scan->n_left_out > 1 ? " and " : "",
         (long long)scan->n_left_out - 1, scan->n_left_out > 1 ? " more" : "");
     return mm_block_append(note, text, length + 1);
 }
@@ -335,7 +340,7 @@ mm_status mm_dataset_read_class_folders(mm_comm *comm, const char *folder,
     if (looks)
         st = scan_all(folder, &l);
     if (comm) {
-        /* All fail together: it is nothing about rank 0. */
+        /* All ranks fail with the same status, and no message names rank 0. */
         mm_status found = st;
         MM_TRY_GOTO(st, done, mm_comm_broadcast(comm, &found, sizeof found, 0));
         if (found != MM_OK && !looks)

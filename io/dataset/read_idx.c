@@ -1,3 +1,6 @@
+/* Reads MNIST's format: IDX files of images and labels, plain or compressed by
+ * gzip. */
+
 #include "io/dataset/dataset_reader.h"
 
 #include <errno.h>
@@ -78,7 +81,7 @@ static mm_status open_stream(const char *folder, const char *name, idx *x)
         }
     }
     if (!S_ISREG(info.st_mode))
-        return mm_fail(MM_E_IO, "%s is no regular file", x->path);
+        return mm_fail(MM_E_IO, "%s is not a regular file", x->path);
     x->file_bytes = info.st_size;
     x->stream = gzopen(x->path, "rbe");
     if (!x->stream)
@@ -95,8 +98,8 @@ static mm_status read_header(idx *x, int n_dims)
     MM_TRY(read_bytes(x, magic, 4));
     if (magic[0] || magic[1] || magic[2] != 8 || magic[3] != n_dims)
         return mm_fail(MM_E_FORMAT,
-                       "%s is no IDX file of bytes with %d dimensions", x->path,
-                       n_dims);
+                       "%s is not an IDX file of bytes with %d dimensions",
+                       x->path, n_dims);
     x->n_dims = n_dims;
     for (int i = 0; i < n_dims; i++) {
         MM_TRY(read_bytes(x, size, 4));

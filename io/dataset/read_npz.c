@@ -1,3 +1,6 @@
+/* Reads data sets from NumPy archives (.npz): arrays of images, labels and
+ * domains, with every size checked before memory is allocated. */
+
 #include "io/dataset/dataset_reader.h"
 #include "io/python/npy.h"
 
@@ -52,8 +55,9 @@ static mm_status expect_end(array *a)
     return got == 0 ? MM_OK : fail(a, "is longer than it says");
 }
 
-/* Sizes that the compressed bytes, or those the file, cannot give are lies;
- * nothing is allocated for them. Deflate shrinks at most 1032 times. */
+/* Sizes that the compressed bytes, or those of the file, cannot give are
+ * errors, and nothing is allocated for them: Deflate shrinks at most 1032
+ * times. */
 static mm_status check_size(const array *a, const zip_stat_t *info)
 {
     struct stat file;
@@ -196,7 +200,7 @@ static mm_status read_half(zip_t *archive, const char *path,
     MM_TRY(read_labels(archive, path, names[1], half->n_images, &half->labels,
                        &has_labels));
     if (*there != has_labels)
-        return mm_fail(MM_E_FORMAT, "%s lacks the array %s", path,
+        return mm_fail(MM_E_FORMAT, "%s does not contain the array %s", path,
                        has_labels ? names[0] : names[1]);
     return read_labels(archive, path, names[2], half->n_images, &half->domains,
                        &has_domains);
@@ -224,9 +228,10 @@ mm_status mm_dataset_read_npz(const char *path, mm_dataset *dataset)
                 read_half(archive, path, train_names, &dataset->train, &train,
                           &has_train));
     if (!has_train)
-        MM_TRY_GOTO(
-            st, done,
-            mm_fail(MM_E_FORMAT, "%s lacks the array train_images", path));
+        MM_TRY_GOTO(st, done,
+                    mm_fail(MM_E_FORMAT,
+                            "%s does not contain the array train_images",
+                            path));
     MM_TRY_GOTO(
         st, done,
         read_half(archive, path, test_names, &dataset->test, &test, &has_test));

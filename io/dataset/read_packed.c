@@ -1,3 +1,6 @@
+/* Reads our packed data sets: the HDF5 file is checked and mapped, and images,
+ * labels and paths point into the mapping where they can. */
+
 #include "io/dataset/dataset_reader.h"
 
 #include "io/file.h"
@@ -97,8 +100,9 @@ static mm_status find_bytes(const char *path, const char *name, const array *a,
                        "`h5repack -l CONTI OLD NEW`",
                        path, name);
     if (offset > map->n_bytes || n_bytes > map->n_bytes - offset)
-        return mm_fail(MM_E_FORMAT, "%s is truncated: %s lies beyond its end",
-                       path, name);
+        return mm_fail(MM_E_FORMAT,
+                       "%s is truncated: %s extends beyond its end", path,
+                       name);
     *bytes = map->data + offset;
     return MM_OK;
 }
@@ -177,7 +181,8 @@ static mm_status read_bytes(const char *path, hid_t file, const char *name,
     MM_TRY_GOTO(st, done, open_array(path, file, name, &a, &there));
     if (!there || a.n_dims != 1)
         MM_TRY_GOTO(st, done,
-                    mm_fail(MM_E_FORMAT, "%s lacks %.*s/images or an array %s",
+                    mm_fail(MM_E_FORMAT,
+                            "%s contains neither %.*s/images nor an array %s",
                             path, (int)strcspn(name, "/"), name, name));
     *n_bytes = a.shape[0];
     half->storage = MM_STORED_BYTES;
@@ -187,7 +192,7 @@ done:
     return st;
 }
 
-/* Left alone where there is no such array and it is optional. */
+/* Leaves *labels where there is no such array and it is optional. */
 static mm_status read_labels(const char *path, hid_t file, const char *name,
                              bool optional, int64_t n_images, int32_t **labels)
 {
@@ -199,7 +204,8 @@ static mm_status read_labels(const char *path, hid_t file, const char *name,
     if (!there && optional)
         goto done;
     if (!there)
-        MM_TRY_GOTO(st, done, mm_fail(MM_E_FORMAT, "%s lacks %s", path, name));
+        MM_TRY_GOTO(st, done,
+                    mm_fail(MM_E_FORMAT, "%s does not contain %s", path, name));
     if (a.n_dims != 1 || a.shape[0] != n_images ||
         H5Tget_class(a.type) != H5T_INTEGER)
         MM_TRY_GOTO(st, done,
@@ -207,7 +213,7 @@ static mm_status read_labels(const char *path, hid_t file, const char *name,
                             "%s: %s must be one integer for each of %lld "
                             "images",
                             path, name, (long long)n_images));
-    /* No more images than bytes in the file, so this is no absurd amount. */
+    /* No more images than bytes in the file, so this is a plausible amount. */
     wide = malloc((size_t)n_images * sizeof *wide + 1);
     if (!wide)
         MM_TRY_GOTO(st, done,
@@ -296,8 +302,9 @@ static mm_status read_file(const char *path, hid_t file, mm_dataset *d)
     MM_TRY(mm_h5_check_format(path, file, "magmax-dataset", &is_ours));
     MM_TRY(map_file(path, file, d));
     if (H5Lexists(file, "train", H5P_DEFAULT) <= 0)
-        return mm_fail(MM_E_FORMAT, "%s is no packed data set: it lacks /train",
-                       path);
+        return mm_fail(
+            MM_E_FORMAT,
+            "%s is not a packed data set: it does not contain /train", path);
     MM_TRY(read_half(path, file, "train", d->storage, &d->train));
     if (H5Lexists(file, "test", H5P_DEFAULT) > 0)
         MM_TRY(read_half(path, file, "test", d->storage, &d->test));

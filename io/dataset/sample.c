@@ -1,3 +1,6 @@
+/* Reads single images of an open data set, stored as pixels, as encoded bytes
+ * in one file or as files of their own, and names them in messages. */
+
 #include "io/dataset/sample.h"
 
 #include "io/file.h"
@@ -79,7 +82,7 @@ static mm_status read_open_file(mm_sample_reader *r, int fd, const char *path,
     if (fstat(fd, &info) != 0)
         return mm_fail_errno("cannot read %s", path);
     if (!S_ISREG(info.st_mode))
-        return mm_fail(MM_E_IO, "%s is no regular file", path);
+        return mm_fail(MM_E_IO, "%s is not a regular file", path);
     if (info.st_size == 0)
         return mm_fail(MM_E_FORMAT, "%s is empty", path);
     if (info.st_size > max_file_bytes)

@@ -11,7 +11,7 @@ typedef struct mm_sample_reader mm_sample_reader;
 
 /** Memory  Gives *reader, freed by mm_sample_reader_destroy; keeps half.
  *          Scratch grows with the largest image seen, and raw pixels need none.
- *          Ranks: local; one reader a thread. Errors: MM_E_MEMORY. */
+ *          Ranks: local; one reader per thread. Errors: MM_E_MEMORY. */
 mm_status mm_sample_reader_create(const mm_half *half,
                                   mm_sample_reader **reader);
 void mm_sample_reader_destroy(mm_sample_reader **reader);
@@ -21,7 +21,7 @@ void mm_sample_reader_destroy(mm_sample_reader **reader);
  *
  * Memory   *image points into the half or the reader, until its next call.
  * Timing   Blocking; raw pixels cost an address.
- * Errors   MM_E_FORMAT for bytes that are no image, MM_E_IO for a file that
+ * Errors   MM_E_FORMAT for bytes that are not an image, MM_E_IO for a file that
  *          cannot be read, each naming the image; MM_E_MEMORY.
  */
 mm_status mm_sample_read(mm_sample_reader *reader, int64_t i, mm_image *image);

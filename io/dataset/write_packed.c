@@ -1,3 +1,6 @@
+/* Writes packed data sets: HDF5 creates the structure, then ranges of bytes are
+ * written straight to their places, and the file gets its name at the end. */
+
 #include "io/dataset/write_packed.h"
 
 #include "io/dataset/dataset_reader.h"
@@ -253,8 +256,8 @@ static mm_status put_half(mm_packed_writer *w, const mm_half *half)
                                   half->offsets[half->n_images]);
 }
 
-mm_status mm_dataset_file_write(const char *path, const mm_dataset *dataset,
-                                const char *provenance)
+mm_status mm_dataset_write(const char *path, const mm_dataset *dataset,
+                           const char *provenance)
 {
     mm_packed_writer *w;
     MM_TRY(mm_packed_writer_begin(path, dataset, provenance, &w));

@@ -16,7 +16,7 @@
  * root datasets `class_names`, `domain_names` (variable-length UTF-8) where
  * known; root attributes `format` ("magmax-dataset"), `format_version` (1),
  * `provenance` (text, optional), and `one_split` (1) where there is one group,
- * /train, that is meant for whatever a program asks for.
+ * /train, that serves for training and test alike.
  *
  * The file appears under its name when all of it is written and on the disk.
  */
@@ -25,8 +25,8 @@ typedef struct mm_packed_writer mm_packed_writer;
 /**
  * Create the file with everything but the images, which have their place.
  *
- * `dataset` tells what there will be: its halves' pixels and bytes are not
- * looked at, and its storage may not be files.
+ * `dataset` describes the content: its halves' pixels and bytes are not
+ * read, and its storage may not be files.
  *
  * Memory   Gives *writer, freed by mm_packed_writer_commit; keeps `dataset`.
  * Ranks    Local: one rank writes.

@@ -1,3 +1,6 @@
+/* Writes small HDF5 files of a few arrays each, and reads lists of strings from
+ * them. */
+
 #include "io/hdf5/array_file.h"
 
 #include "io/file.h"

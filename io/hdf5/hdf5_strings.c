@@ -1,3 +1,6 @@
+/* Lists of UTF-8 strings in HDF5 files, written and read as one block of
+ * memory. */
+
 #include "io/hdf5/hdf5_strings.h"
 
 #include "src/base/names.h"
@@ -68,7 +71,7 @@ mm_status mm_h5_write_strings(const char *path, hid_t file, const char *name,
     return st;
 }
 
-/* The strings, which HDF5 allocates in its own way, as one block of ours. */
+/* The strings, which HDF5 allocates one by one, as one block. */
 static mm_status copy_strings(const char *path, const char *name, hid_t dataset,
                               hid_t space, hid_t type, int64_t n,
                               char ***strings)

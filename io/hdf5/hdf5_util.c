@@ -1,3 +1,6 @@
+/* What all readers and writers of HDF5 files share: errors as mm_status,
+ * settings, scalar texts, and the check of format and version. */
+
 #include "io/hdf5/hdf5_util.h"
 
 #include <stdio.h>
@@ -296,7 +299,7 @@ static mm_status read_version(const char *path, hid_t file, int *version)
     mm_status st = MM_OK;
     if (H5Sget_simple_extent_npoints(space) != 1 ||
         H5Aread(attribute, H5T_NATIVE_INT, version) < 0)
-        st = mm_h5_fail(MM_E_FORMAT, path, "format_version is no number");
+        st = mm_h5_fail(MM_E_FORMAT, path, "format_version is not a number");
     mm_h5_close(&space);
     mm_h5_close(&attribute);
     return st;

@@ -34,8 +34,8 @@ bool mm_h5_is_file(int fd);
 mm_status mm_h5_create(const char *path, hid_t *file);
 mm_status mm_h5_open(const char *path, bool to_write, hid_t *file);
 
-/** Close a file that was written: HDF5 writes only now what it held back, so
- * here a full disk shows. The handle is gone also after a failure. */
+/** Close a file that was written: HDF5 flushes its cache only now, so a
+ * full disk shows here. The handle is invalid afterwards, also on failure. */
 mm_status mm_h5_finish(const char *path, hid_t *file);
 
 /** Close any handle, tolerating MM_H5_NONE, and forget it. */

@@ -1,3 +1,6 @@
+/* Decodes JPEG by libjpeg; a warning of the library counts as an error unless
+ * it is harmless. */
+
 #include "io/image/image_decoder.h"
 
 #include <setjmp.h>

@@ -1,3 +1,6 @@
+/* Decodes PNG by libpng into the modes that Pillow chooses, without
+ * transparency. */
+
 #include "io/image/image_decoder.h"
 
 #include <png.h>

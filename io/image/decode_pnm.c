@@ -10,8 +10,8 @@
 
 #include <pam.h>
 
-/* The library keeps where to jump to, and who hears what was wrong, for the
- * whole process: one file at a time. */
+/* The library keeps the place to jump to after an error, and the function that
+ * gets its messages, for the whole process: one file at a time. */
 static pthread_mutex_t library = PTHREAD_MUTEX_INITIALIZER;
 static char library_message[200];
 
@@ -92,7 +92,7 @@ static bool is_bilevel(const pnm_file *f)
 static mm_status check_length(const pnm_file *f)
 {
     const struct pam *h = &f->header;
-    int64_t least_row = h->width; /* plain: a byte a pixel */
+    int64_t least_row = h->width; /* plain: a byte per pixel */
     if (kind_of(f) == '4')
         least_row = (least_row + 7) / 8;
     else if (kind_of(f) > '4')

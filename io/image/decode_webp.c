@@ -1,3 +1,6 @@
+/* Decodes WebP by libwebp; of an animation the first picture, without
+ * transparency. */
+
 #include "io/image/image_decoder.h"
 
 #include <string.h>

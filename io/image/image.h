@@ -39,11 +39,11 @@ void mm_image_decoder_destroy(mm_image_decoder **decoder);
  *
  * Memory   *image points into the decoder, until its next call; scratch grows
  *          with the largest image seen. bytes are borrowed for the call.
- * Ranks    Local; one decoder a thread.
+ * Ranks    Local; one decoder per thread.
  * Repeat   Pillow's pixels for the same version of the format's library; an
  *          orientation in EXIF data is not applied.
  * Errors   MM_E_FORMAT, naming `where`, for bytes of no known format, truncated
- *          or damaged ones, and sizes that cannot be meant; MM_E_MEMORY.
+ *          or damaged ones, and implausible sizes; MM_E_MEMORY.
  *          *image is then undefined.
  */
 mm_status mm_image_decode(mm_image_decoder *decoder, const void *bytes,

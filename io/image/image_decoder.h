@@ -34,7 +34,7 @@ mm_status mm_image_make_room(mm_image_decoder *decoder,
                              int64_t height, mm_image_mode mode,
                              mm_image *image, uint8_t **pixels);
 
-/* One reader a format; the bytes are known to begin as the format does. */
+/* One function per format; the bytes begin as files of the format do. */
 mm_status mm_image_decode_jpeg(mm_image_decoder *decoder,
                                const mm_image_file *file, mm_image *image);
 mm_status mm_image_decode_png(mm_image_decoder *decoder,

@@ -1,3 +1,6 @@
+/* Parses the header of a NumPy array (.npy), a Python literal, and converts its
+ * integers; the bytes come from the caller. */
+
 #include "io/python/npy.h"
 
 #include <ctype.h>
@@ -7,7 +10,7 @@ mm_status mm_npy_parse_prefix(const uint8_t *prefix, int *prefix_bytes,
                               int *text_bytes)
 {
     if (memcmp(prefix, "\x93NUMPY", 6) != 0)
-        return mm_fail(MM_E_FORMAT, "is no NumPy array");
+        return mm_fail(MM_E_FORMAT, "is not a NumPy array");
     int version = prefix[6];
     if (version < 1 || version > 3)
         return mm_fail(MM_E_FORMAT, "has NumPy format version %d", version);

@@ -1,3 +1,6 @@
+/* The opcodes of Python's pickles and the function that executes each of them
+ * as data; nothing is imported or called. */
+
 #include "io/python/pickle_machine.h"
 
 #include <stdio.h>
@@ -85,7 +88,7 @@ static mm_status push_items(machine *m, mm_pickle_kind kind, int64_t n,
                             mm_pickle_value *const *items)
 {
     mm_pickle_value *value;
-    MM_TRY(mm_pickle_new(m, kind, &value));
+    MM_TRY(mm_pickle_add_value(m, kind, &value));
     MM_TRY(mm_pickle_append(m, &value->items, &value->n_items, n, items));
     return mm_pickle_push(m, value);
 }
@@ -209,7 +212,7 @@ static mm_status stack_global(machine *m, int unused)
     MM_TRY(mm_pickle_pop(m, &name));
     MM_TRY(mm_pickle_pop(m, &module));
     if (module->kind != MM_PICKLE_TEXT || name->kind != MM_PICKLE_TEXT)
-        return mm_pickle_fail(m, "a global's name is no text");
+        return mm_pickle_fail(m, "a global's name is not a text");
     return push_global(m, module->text, name->text);
 }
 
@@ -222,8 +225,8 @@ static mm_status check_callable(const machine *m,
             return MM_OK;
     mm_pickle_global_name(callable, name);
     return mm_fail(MM_E_FORMAT,
-                   "pickle: byte %lld: it asks for a call of %s, which is not "
-                   "among those that only make data; nothing was run",
+                   "pickle: byte %lld: it calls %s, which is not among the "
+                   "functions that only make data; nothing was run",
                    (long long)(m->opcode - m->start), name);
 }
 
@@ -243,7 +246,7 @@ static mm_status make_object(machine *m, int is_call)
     return MM_OK;
 }
 
-/* With arguments by name, which nobody asks for. */
+/* With arguments by name, which no reader uses. */
 static mm_status make_object_ex(machine *m, int unused)
 {
     mm_pickle_value *names;

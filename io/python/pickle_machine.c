@@ -1,3 +1,6 @@
+/* The state of a pickle that is being read: values, stack, marks, memo and
+ * input, with limits for all of them. */
+
 #include "io/python/pickle_machine.h"
 
 #include <stdio.h>
@@ -77,8 +80,8 @@ mm_status mm_pickle_machine_begin(mm_pickle_machine *m, const void *data,
     return m->pickle ? reserve(&m->stack, 1) : no_memory();
 }
 
-mm_status mm_pickle_new(mm_pickle_machine *m, mm_pickle_kind kind,
-                        mm_pickle_value **value)
+mm_status mm_pickle_add_value(mm_pickle_machine *m, mm_pickle_kind kind,
+                              mm_pickle_value **value)
 {
     block *b = m->pickle->blocks;
     if (m->n_values == MAX_VALUES)
@@ -109,7 +112,7 @@ mm_status mm_pickle_push(mm_pickle_machine *m, mm_pickle_value *value)
 mm_status mm_pickle_push_new(mm_pickle_machine *m, mm_pickle_kind kind,
                              mm_pickle_value **value)
 {
-    MM_TRY(mm_pickle_new(m, kind, value));
+    MM_TRY(mm_pickle_add_value(m, kind, value));
     return mm_pickle_push(m, *value);
 }
 

@@ -38,8 +38,8 @@ void mm_pickle_machine_end(mm_pickle_machine *m);
 mm_status mm_pickle_fail(const mm_pickle_machine *m, const char *what);
 
 /** A value of its own, on the stack only where it is pushed. */
-mm_status mm_pickle_new(mm_pickle_machine *m, mm_pickle_kind kind,
-                        mm_pickle_value **value);
+mm_status mm_pickle_add_value(mm_pickle_machine *m, mm_pickle_kind kind,
+                              mm_pickle_value **value);
 mm_status mm_pickle_push(mm_pickle_machine *m, mm_pickle_value *value);
 mm_status mm_pickle_push_new(mm_pickle_machine *m, mm_pickle_kind kind,
                              mm_pickle_value **value);

@@ -1,3 +1,6 @@
+/* Questions about values that a pickle has given: is it this text or this
+ * global, and what is under this key. */
+
 #include "io/python/pickle.h"
 
 #include <stdio.h>

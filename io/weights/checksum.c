@@ -1,3 +1,6 @@
+/* CRC-32 of tensors that several ranks read or write in pieces, in any order:
+ * the pieces' checksums are combined at the end. */
+
 #include "io/weights/checksum.h"
 
 #include "comm/check_same.h"

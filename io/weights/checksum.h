@@ -8,7 +8,7 @@
 uint32_t mm_crc32(const void *data, int64_t n_bytes);
 uint32_t mm_crc32_continue(uint32_t crc, const void *data, int64_t n_bytes);
 
-/** A run of elements of one tensor whose bytes one rank went over. */
+/** A run of elements of one tensor whose bytes one rank has processed. */
 typedef struct mm_checksum_part {
     int64_t first, end; /* elements of the tensor */
     int64_t n_bytes;
@@ -37,14 +37,14 @@ typedef struct mm_checksum {
 mm_status mm_checksum_begin(mm_checksum *sum, const mm_tensor_table *table);
 void mm_checksum_end(mm_checksum *sum);
 
-/** Forget what was seen. */
+/** Forget all parts. */
 void mm_checksum_restart(mm_checksum *sum);
 
 /**
  * Take in elements [first, first + n_elems) of a tensor.
  *
- * Memory   data: their n_bytes bytes in the file, or NULL where nobody asks for
- *          checksums but only whether all elements were there.
+ * Memory   data: their n_bytes bytes in the file, or NULL where only the
+ *          presence of all elements is checked, without checksums.
  * Ranks    Local.
  * Errors   MM_E_MEMORY.
  */

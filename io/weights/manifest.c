@@ -1,3 +1,6 @@
+/* Writes and parses the manifest of a checkpoint, the text that lists the
+ * checksums of its tensors and texts. */
+
 #include "io/weights/manifest.h"
 
 #include "io/weights/checksum.h"

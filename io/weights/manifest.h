@@ -4,8 +4,9 @@
 #include "src/base/tensor_table.h"
 
 /**
- * The text that lists a checkpoint's checksums: "<crc32, 8 hex digits>  <name>"
- * a line, for each tensor in order, then for root datasets under their path
+ * The text that lists a checkpoint's checksums: one line
+ * "<crc32, 8 hex digits>  <name>" for each tensor in order, then for root
+ * datasets under their path
  * ("/provenance"), then the CRC-32 of all lines before and the word "manifest".
  * Names are stored as src/base/utf8.h says.
  */

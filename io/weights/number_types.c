@@ -1,3 +1,6 @@
+/* Converts stored numbers of all types to fp32, and fp32 to the types that are
+ * written; finds numbers that are not finite. */
+
 #include "io/weights/number_types.h"
 
 #include "src/base/status.h"
@@ -10,7 +13,7 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
                "files are little-endian, and so must the machine be");
 
 /* Loops run in blocks of constant length, which compilers vectorise even where
- * they are told to keep code small. */
+ * they optimise for size. */
 enum { BLOCK = 256 };
 
 static const struct {
@@ -57,7 +60,7 @@ static inline uint32_t bits_of(float value)
 
 static inline float from_bool(uint8_t value)
 {
-    return value != 0;
+    return value != 0 ? 1.0f : 0.0f;
 }
 
 static inline float from_bf16(uint16_t half)

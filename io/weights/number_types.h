@@ -50,7 +50,7 @@ void mm_elem_to_f32(mm_elem_type type, const void *in, float *out,
  * Ranks    Local.
  * Timing   Blocking.
  * Errors   None; gives the index of the first number that became infinite or
- *          was no finite number, or -1.
+ *          was not finite, or -1.
  */
 int64_t mm_elem_from_f32(mm_elem_type type, const float *in, void *out,
                          int64_t n_elems);

@@ -36,7 +36,7 @@ static mm_status open_descriptor(mm_weights_file *file)
     if (stat(file->path, &info) != 0)
         return mm_fail_errno("cannot open %s", file->path);
     if (!S_ISREG(info.st_mode))
-        return mm_fail(MM_E_IO, "%s is no regular file", file->path);
+        return mm_fail(MM_E_IO, "%s is not a regular file", file->path);
     file->fd = open(file->path, O_RDONLY | O_CLOEXEC);
     if (file->fd < 0 || fstat(file->fd, &info) != 0)
         return mm_fail_errno("cannot open %s", file->path);

@@ -1,3 +1,6 @@
+/* Reads elements of an open weights file as fp32, whatever the file's format,
+ * and verifies the checksums that the file has. */
+
 #include "comm/check_same.h"
 #include "io/file.h"
 #include "io/weights/weights_reader.h"
@@ -174,8 +177,8 @@ static mm_status damaged(const mm_weights *w, int tensor, uint32_t crc,
                    w->files[w->sources[tensor].file].path,
                    w->table.tensors[tensor].name, crc, expected,
                    w->kind >= MM_WEIGHTS_TORCH_DICT
-                       ? " (unless torch.save was told not to compute any: "
-                         "then save it again with checksums)"
+                       ? " (or torch.save was set not to compute "
+                         "checksums: then save it again with them)"
                        : "");
 }
 
@@ -221,7 +224,7 @@ mm_status mm_weights_verify(mm_weights *weights, mm_comm *comm)
     mm_status st = MM_OK;
     if (!crc)
         st = mm_fail(MM_E_MEMORY, "%s: no memory for checksums", weights->path);
-    /* What nobody read counts as unchanged. */
+    /* Tensors that no rank read count as unchanged. */
     for (int i = 0; crc && i < n_tensors; i++)
         crc[i] = weights->sources[tensor_of(weights, i)].crc;
     if (st == MM_OK)

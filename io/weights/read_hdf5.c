@@ -1,3 +1,6 @@
+/* Reads the tensor table, manifest and texts of weights in HDF5, our
+ * checkpoints and those of others; read_elements.c reads the elements. */
+
 #include "io/hdf5/hdf5_util.h"
 #include "io/weights/manifest.h"
 #include "io/weights/weights_reader.h"

@@ -1,3 +1,6 @@
+/* Reads the header of a safetensors file: its tensors and where their bytes
+ * are; read_elements.c reads the elements. */
+
 #include "io/file.h"
 #include "io/weights/weights_reader.h"
 
@@ -18,8 +21,8 @@ typedef struct entry {
     int place; /* in the header */
 } entry;
 
-/* Number types of the format that are nobody's weights: complex numbers, and
- * those that do not fill a byte. */
+/* Number types of the format that cannot be weights here: complex numbers, and
+ * those smaller than a byte. */
 static const struct {
     const char *name;
     int n_bits;
@@ -87,12 +90,13 @@ static mm_status read_entry(const mm_weights *weights, const char *name,
     const json_t *offsets = json_object_get(value, "data_offsets");
     if (!json_is_string(dtype) || !json_is_array(shape) ||
         !json_is_array(offsets))
-        return fail(weights, name, "lacks dtype, shape or data_offsets");
+        return fail(weights, name, "has no dtype, shape or data_offsets");
     const json_t *begin = json_array_get(offsets, 0);
     const json_t *end = json_array_get(offsets, 1);
     if (json_array_size(offsets) != 2 || !json_is_integer(begin) ||
         !json_is_integer(end))
-        return fail(weights, name, "has data_offsets that are no two integers");
+        return fail(weights, name,
+                    "has data_offsets that are not two integers");
     e->name = name;
     e->dtype = json_string_value(dtype);
     e->shape = shape;
@@ -103,18 +107,18 @@ static mm_status read_entry(const mm_weights *weights, const char *name,
     return MM_OK;
 }
 
-/* "model" and "provenance" are ours; anybody's others are left alone. */
+/* "model" and "provenance" are ours; others are ignored. */
 static mm_status read_metadata(mm_weights *weights, const json_t *metadata)
 {
     const char *key;
     const json_t *value;
     if (!json_is_object(metadata))
-        return mm_fail(MM_E_FORMAT, "%s: __metadata__ is no object",
+        return mm_fail(MM_E_FORMAT, "%s: __metadata__ is not an object",
                        weights->file->path);
     json_object_foreach((json_t *)metadata, key, value)
     {
         if (!json_is_string(value))
-            return mm_fail(MM_E_FORMAT, "%s: __metadata__ %s is no string",
+            return mm_fail(MM_E_FORMAT, "%s: __metadata__ %s is not a string",
                            weights->file->path, key);
         const char *text = json_string_value(value);
         char **keep = strcmp(key, "model") == 0        ? &weights->model
@@ -200,7 +204,7 @@ static mm_status add_entries(mm_weights *weights, entry *entries, int n_entries,
         covered = entries[i].end;
         if (covered > n_bytes)
             return mm_fail(MM_E_FORMAT,
-                           "%s is truncated: tensor %s lies beyond its end",
+                           "%s is truncated: tensor %s extends beyond its end",
                            weights->file->path, entries[i].name);
         MM_TRY(add_entry(weights, &entries[i], data_start));
     }
@@ -228,7 +232,7 @@ mm_status mm_weights_read_safetensors(mm_weights *weights)
         MM_TRY_GOTO(st, done,
                     mm_fail(MM_E_FORMAT, "%s: safetensors header: %s",
                             weights->file->path,
-                            root ? "is no JSON object" : error.text));
+                            root ? "is not a JSON object" : error.text));
     if (json_object_size(root) > MM_MAX_TENSORS)
         MM_TRY_GOTO(st, done,
                     mm_fail(MM_E_FORMAT, "%s holds more than %d tensors",

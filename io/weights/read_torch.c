@@ -1,3 +1,7 @@
+/* Reads which tensors a file of torch.save or torch.jit.save contains and where
+ * their bytes are, with the archive, the names and the tensors each read by a
+ * torch_*.c. */
+
 #include "io/weights/torch_names.h"
 #include "io/weights/torch_tensor.h"
 #include "io/weights/torch_zip.h"

@@ -1,3 +1,6 @@
+/* Finds the tensors in what torch.save was given and names them as state_dict()
+ * does, also in whole modules and wrapped dictionaries. */
+
 #include "io/weights/torch_names.h"
 
 #include "io/weights/torch_tensor.h"
@@ -24,7 +27,7 @@ typedef struct walk {
 static mm_status append_name(walk *w, const mm_pickle_value *key)
 {
     if (key->kind != MM_PICKLE_TEXT)
-        return mm_fail(MM_E_FORMAT, "a tensor's name is no text");
+        return mm_fail(MM_E_FORMAT, "a tensor's name is not a text");
     mm_pickle_text text = key->text;
     if (text.n_bytes > (int64_t)(MAX_NAME_BYTES - 2 - w->prefix_bytes))
         return mm_fail(MM_E_FORMAT, "a tensor's name is longer than %d bytes",

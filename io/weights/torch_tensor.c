@@ -1,3 +1,6 @@
+/* Reads the description of one PyTorch tensor from its pickle: type, shape,
+ * strides and storage, each checked. */
+
 #include "io/weights/torch_tensor.h"
 
 #include <stdio.h>

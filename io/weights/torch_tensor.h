@@ -30,7 +30,7 @@ bool mm_torch_is_tensor(const mm_pickle_value *value);
  * Read a tensor's description.
  *
  * Errors   MM_E_FORMAT, without the tensor's name: shapes, strides or offsets
- *          that are no numbers, overflow, or reach out of the storage; more
+ *          that are not numbers, overflow, or reach out of the storage; more
  *          elements than the storage has.
  */
 mm_status mm_torch_tensor_read(const mm_pickle_value *value,

@@ -1,3 +1,6 @@
+/* Reads the zip archives of torch.save by libzip, and finds where in the file a
+ * stored record's bytes are. */
+
 #include "io/weights/torch_zip.h"
 
 #include <errno.h>
@@ -106,7 +109,8 @@ static mm_status open_archive(mm_torch_zip *zip)
     mm_status st = MM_OK;
     if (!zip->archive) {
         zip_source_free(source);
-        st = mm_fail(MM_E_FORMAT, "no whole zip file: %s (is it truncated?)",
+        st = mm_fail(MM_E_FORMAT,
+                     "not a complete zip file: %s (is it truncated?)",
                      zip_error_strerror(&error));
     }
     zip_error_fini(&error);
@@ -169,8 +173,8 @@ bool mm_torch_zip_has(const mm_torch_zip *zip, const char *record)
     return find(zip, record) >= 0;
 }
 
-/* Open a record; a size that its compressed bytes cannot give is a lie. Deflate
- * shrinks at most 1032 times. */
+/* Open a record; a size that its compressed bytes cannot give is an error:
+ * Deflate shrinks at most 1032 times. */
 static mm_status open_record(mm_torch_zip *zip, const char *record,
                              zip_stat_t *info, zip_file_t **stream)
 {

@@ -47,7 +47,7 @@ mm_status mm_weights_add(mm_weights *weights, const char *name, int n_dims,
         __builtin_add_overflow(source->off_bytes, n_bytes, &end) ||
         source->off_bytes < 0 || end > file->n_bytes)
         return mm_fail(MM_E_FORMAT,
-                       "%s is truncated: tensor %s lies beyond its end",
+                       "%s is truncated: tensor %s extends beyond its end",
                        file->path, name);
     return MM_OK;
 }
@@ -122,8 +122,8 @@ static mm_status find_all(const mm_weights *w, const mm_tensor_table *wanted,
         const mm_tensor *tensor = &wanted->tensors[i];
         found[i] = mm_tensor_table_find(&w->table, tensor->name);
         if (found[i] < 0)
-            return mm_fail(MM_E_FORMAT, "%s lacks the tensor %s", w->path,
-                           tensor->name);
+            return mm_fail(MM_E_FORMAT, "%s does not contain the tensor %s",
+                           w->path, tensor->name);
         const mm_tensor *there = &w->table.tensors[found[i]];
         if (!mm_tensor_same_shape(tensor, there)) {
             char has[192], needs[192];
@@ -137,10 +137,10 @@ static mm_status find_all(const mm_weights *w, const mm_tensor_table *wanted,
     return MM_OK;
 }
 
-/* A model of another architecture has more blocks, say; what it has beside the
- * image tower is nobody's concern here. */
-static mm_status refuse_surplus(const mm_weights *w,
-                                const mm_tensor_table *wanted)
+/* A model of another architecture may have more blocks; tensors that are not of
+ * the image tower are ignored. */
+static mm_status refuse_unexpected(const mm_weights *w,
+                                   const mm_tensor_table *wanted)
 {
     bool any_visual = false;
     for (int i = 0; i < wanted->n_tensors && !any_visual; i++)
@@ -150,8 +150,9 @@ static mm_status refuse_surplus(const mm_weights *w,
         if (mm_tensor_is_visual(tensor) &&
             mm_tensor_table_find(wanted, tensor->name) < 0)
             return mm_fail(MM_E_FORMAT,
-                           "%s has a tensor %s that the model lacks", w->path,
-                           tensor->name);
+                           "%s has an unexpected tensor, which the model "
+                           "does not have: %s",
+                           w->path, tensor->name);
     }
     return MM_OK;
 }
@@ -165,7 +166,7 @@ mm_status mm_weights_bind(mm_weights *weights, const mm_tensor_table *wanted)
     if (!found)
         MM_TRY_GOTO(st, done, mm_fail(MM_E_MEMORY, "no memory for a table"));
     MM_TRY_GOTO(st, done, find_all(weights, wanted, found));
-    MM_TRY_GOTO(st, done, refuse_surplus(weights, wanted));
+    MM_TRY_GOTO(st, done, refuse_unexpected(weights, wanted));
     MM_TRY_GOTO(st, done, mm_checksum_begin(&sum, wanted));
     mm_checksum_end(&weights->sum);
     free(weights->found);

@@ -20,8 +20,8 @@
  *   module, those of `_modules`, `_parameters` and persistent `_buffers` joined
  *   by dots; of a TorchScript object, its attributes that are tensors. A
  *   dictionary or module under the key "state_dict", "model_state_dict",
- *   "model" or "module" of a dictionary without tensors of its own is read in
- *   its stead; other entries that are no tensors are passed over. Prefixes
+ *   "model" or "module" of a dictionary without tensors of its own is read
+ *   instead of it; other entries that are not tensors are ignored. Prefixes
  *   that wrappers put before every name ("module.", "_orig_mod.") are removed;
  *   all else keeps the name that it has in the file.
  * - an index, "NAME.index.json", of a model in several safetensors or PyTorch

@@ -177,7 +177,7 @@ mm_status mm_weights_index_check_complete(const mm_weights_index *index,
     json_object_foreach((json_t *)index->weight_map, tensor, value)
     {
         if (mm_tensor_table_find(table, tensor) < 0)
-            return mm_fail(MM_E_FORMAT, "%s: %s lacks the tensor %s",
+            return mm_fail(MM_E_FORMAT, "%s: %s does not contain the tensor %s",
                            index->path, json_string_value(value), tensor);
     }
     return MM_OK;

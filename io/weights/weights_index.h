@@ -31,7 +31,7 @@ const char *mm_weights_index_path(const mm_weights_index *index, int file);
 mm_status mm_weights_index_wants(const mm_weights_index *index, int file,
                                  const char *tensor, bool *wanted);
 
-/** Errors   MM_E_FORMAT naming a tensor of the index that `table` lacks. */
+/** Errors   MM_E_FORMAT naming a tensor of the index that is not in `table`. */
 mm_status mm_weights_index_check_complete(const mm_weights_index *index,
                                           const mm_tensor_table *table);
 

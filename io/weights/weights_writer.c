@@ -81,7 +81,7 @@ mm_status mm_weights_writer_reserve(const mm_weights_writer *w, int64_t n_bytes)
 {
     struct stat info;
     if (stat(w->path, &info) == 0 && !S_ISREG(info.st_mode))
-        return mm_fail(MM_E_IO, "cannot write %s: it is no regular file",
+        return mm_fail(MM_E_IO, "cannot write %s: it is not a regular file",
                        w->path);
     int fd = open(w->tmp_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (fd < 0)

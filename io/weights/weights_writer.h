@@ -12,15 +12,15 @@
  * by the function that creates the file; all else is common to both.
  *
  * A checkpoint (mm_checkpoint_begin): group /model with one contiguous
- * little-endian fp32 dataset a tensor, of its natural shape; root attributes
+ * little-endian fp32 dataset per tensor, of its natural shape; root attributes
  * `format` ("magmax-checkpoint"), `format_version` (1), `model` (the
  * configuration's JSON, where known); dataset /provenance (JSON text); dataset
  * /manifest (text: one line
- * "<crc32, 8 hex digits>  <tensor>" a tensor in order, the CRC-32 of zlib over
- * its bytes in the file; likewise "/provenance", and "/model_config", the
- * dataset that holds a configuration of 60 KiB or more in the attribute's
- * stead; then the CRC-32 of all these lines and the word "manifest"). HDF5's
- * own metadata carries HDF5's checksums.
+ * "<crc32, 8 hex digits>  <tensor>" per tensor in order, the CRC-32 of zlib
+ * over its bytes in the file; likewise "/provenance", and "/model_config", the
+ * dataset that holds a configuration of 60 KiB or more instead of the
+ * attribute; then the CRC-32 of all these lines and the word "manifest").
+ * HDF5's own metadata carries HDF5's checksums.
  *
  * safetensors (mm_safetensors_begin): the tensors in the table's order, back
  * to back, all of one type; __metadata__ holds "format": "pt", as the format's

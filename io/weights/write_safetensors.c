@@ -1,3 +1,6 @@
+/* Writes weights files in the safetensors format: the header first, then every
+ * rank its elements. */
+
 #include "io/file.h"
 #include "io/weights/weights_format.h"
 #include "src/base/utf8.h"

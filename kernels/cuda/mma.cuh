@@ -106,6 +106,7 @@ __device__ __forceinline__ void mm_store_matrices(mm_bf16 *row,
 
 struct mm_fragments {
     uint32_t a[4], b[2];
+    float c[4];
 };
 
 template <typename T> inline float mm_element(const uint32_t *reg, int half);
@@ -132,33 +133,55 @@ inline float mm_cut(double x)
     return (float)x;
 }
 
+/** The whole warp's product, of what its lanes show. */
+template <typename T> inline void mm_multiply_warp(mm_emu::slot *all)
+{
+    enum { K = mm_mma<T>::K, IN_REGISTER = K / 8 };
+    typedef double two __attribute__((vector_size(16)));
+    mm_fragments of[32];
+    double a[16][K], b[K][8];
+    for (int lane = 0; lane < 32; lane++) {
+        const int g = lane / 4, t = lane % 4;
+        memcpy(&of[lane], all[lane].bytes, sizeof of[lane]);
+        for (int upper = 0; upper < 2; upper++)
+            for (int half = 0; half < IN_REGISTER; half++) {
+                const int k = upper * K / 2 + t * IN_REGISTER + half;
+                const uint32_t *of_a = &of[lane].a[2 * upper];
+                a[g][k] = (double)mm_element<T>(&of_a[0], half);
+                a[g + 8][k] = (double)mm_element<T>(&of_a[1], half);
+                b[k][g] = (double)mm_element<T>(&of[lane].b[upper], half);
+            }
+    }
+    for (int row = 0; row < 16; row++) {
+        two sum[4];
+        for (int t = 0; t < 4; t++) {
+            const float *c = &of[row % 8 * 4 + t].c[row / 8 * 2];
+            sum[t] = two{(double)c[0], (double)c[1]};
+        }
+        for (int k = 0; k < K; k++)
+#pragma GCC unroll 4
+            for (int t = 0; t < 4; t++)
+                sum[t] += a[row][k] * two{b[k][2 * t], b[k][2 * t + 1]};
+        for (int t = 0; t < 4; t++) {
+            float *c = &of[row % 8 * 4 + t].c[row / 8 * 2];
+            c[0] = mm_cut(sum[t][0]);
+            c[1] = mm_cut(sum[t][1]);
+        }
+    }
+    for (int lane = 0; lane < 32; lane++)
+        memcpy(all[lane].bytes, of[lane].c, sizeof of[lane].c);
+}
+
 template <typename T>
 inline void mm_multiply(float c[4], const uint32_t a[4], const uint32_t b[2], T)
 {
-    enum { IN_REGISTER = mm_mma<T>::K / 8 };
     mm_fragments mine;
-    for (int i = 0; i < 4; i++)
-        mine.a[i] = a[i];
-    for (int i = 0; i < 2; i++)
-        mine.b[i] = b[i];
-    const mm_emu::slot *all =
-        mm_emu::meet("mma.sync", 0xFFFFFFFFu, &mine, sizeof mine);
-    const int g = mm_lane() / 4, t = mm_lane() % 4;
-    for (int i = 0; i < 4; i++) {
-        const int row_half = i / 2, col = 2 * t + i % 2;
-        double sum = (double)c[i];
-        for (int k = 0; k < mm_mma<T>::K; k++) {
-            const int upper = k >= mm_mma<T>::K / 2;
-            const int lane = k % (mm_mma<T>::K / 2) / IN_REGISTER;
-            const int half = k % IN_REGISTER;
-            mm_fragments of_a, of_b;
-            memcpy(&of_a, all[4 * g + lane].bytes, sizeof of_a);
-            memcpy(&of_b, all[4 * col + lane].bytes, sizeof of_b);
-            sum += (double)mm_element<T>(&of_a.a[2 * upper + row_half], half) *
-                   (double)mm_element<T>(&of_b.b[upper], half);
-        }
-        c[i] = mm_cut(sum);
-    }
+    memcpy(mine.a, a, sizeof mine.a);
+    memcpy(mine.b, b, sizeof mine.b);
+    memcpy(mine.c, c, sizeof mine.c);
+    const mm_emu::slot *all = mm_emu::meet("mma.sync", 0xFFFFFFFFu, &mine,
+                                           sizeof mine, mm_multiply_warp<T>);
+    memcpy(c, all[mm_lane()].bytes, sizeof mine.c);
 }
 
 inline uint32_t mm_tf32_of(float x)

@@ -3,8 +3,8 @@
 
 #include <stdint.h>
 
-/* FNV-1a, 64 bits (Fowler, Noll, Vo): a hash for tables and for comparing what
- * nobody falsifies. */
+/* FNV-1a, 64 bits (Fowler, Noll, Vo): a hash for tables and for comparing data;
+ * not for security. */
 
 #define MM_FNV_BEGIN UINT64_C(0xcbf29ce484222325)
 

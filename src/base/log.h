@@ -12,7 +12,7 @@
  * plain line appears now and then.
  *
  * Ranks    Local; other ranks than 0 print nothing.
- * Errors   none: a closed stderr is nobody's failure.
+ * Errors   none: a closed stderr is not a failure.
  */
 typedef struct mm_log mm_log;
 
@@ -30,13 +30,13 @@ void mm_log_line(mm_log *log, const char *format, ...)
 void mm_log_warn(mm_log *log, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-/** A line "program: ...", the one that tells why a run failed. */
+/** A line "program: ...": the message of a run that failed. */
 void mm_log_error(mm_log *log, const char *text);
 
 /** The same, printed by any rank, where ranks can no longer agree. */
 void mm_log_fatal(mm_log *log, const char *text);
 
-/** As mm_log_line, printed by any rank: about what rank 0 may not know. */
+/** As mm_log_line, printed by any rank: for what only that rank may know. */
 void mm_log_any_rank(mm_log *log, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 

@@ -27,7 +27,7 @@ static mm_status beside_program(const char *file, char path[PATH_MAX])
     char own[PATH_MAX];
     ssize_t n = readlink("/proc/self/exe", own, sizeof own);
     if (n <= 0 || n >= (ssize_t)sizeof own)
-        return mm_fail(MM_E_DEVICE, "no %s: the program's own place is unknown",
+        return mm_fail(MM_E_DEVICE, "no %s: the program's own path is unknown",
                        file);
     own[n] = '\0';
     *strrchr(own, '/') = '\0';

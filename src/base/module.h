@@ -6,13 +6,14 @@
 #include <stdint.h>
 
 /*
- * Modules: what needs a vendor's libraries is a library of its own, opened when
- * it is first asked for, so that a program starts where those are missing. A
- * module gives one table of functions. It is built from its own sources and
- * src/base/module_stub.c, which carries out status.h through the program.
+ * Modules: code that needs a vendor's libraries is a library of its own, opened
+ * at run time when it is first used, so that a program starts where those are
+ * missing. A module exports one table of functions. It is built from its own
+ * sources and src/base/module_stub.c, which implements status.h by calling the
+ * program.
  */
 
-/** What the program lends the module: there is one failure message. */
+/** What the program provides to the module: there is one failure message. */
 typedef struct mm_module_host {
     const char *version; /* of the program, MAGMAX_VERSION */
     mm_status (*fail)(mm_status status, const char *text);
@@ -33,7 +34,7 @@ typedef struct mm_module {
     const char *file;         /* name of the library                        */
     const char *variable;     /* environment's, may name another file       */
     int64_t table_bytes;      /* size of what is shared; both must agree    */
-    mm_status (*probe)(void); /* is what it needs there? Asked before it is
+    mm_status (*probe)(void); /* is what it needs installed? Called before
                                 loaded, unless the environment names it;
                                 may be NULL */
 } mm_module;
@@ -44,7 +45,7 @@ typedef struct mm_module {
  *
  * Memory   *table stays for as long as the program runs.
  * Ranks    Local.
- * Timing   Blocking; milliseconds where `probe` says no.
+ * Timing   Blocking; milliseconds where `probe` fails.
  * Errors   MM_E_DEVICE saying what is missing.
  */
 mm_status mm_module_open(const mm_module *module, const void **table);

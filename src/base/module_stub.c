@@ -1,5 +1,5 @@
 /* A module's side of src/base/module.h: its entry function, and
- * src/base/status.h carried out by the program that loaded it. */
+ * src/base/status.h implemented by the program that loaded it. */
 
 #include "src/base/module.h"
 

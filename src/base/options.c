@@ -19,7 +19,7 @@ typedef struct value {
 
 struct mm_options {
     const mm_option_table *table;
-    value *values; /* one a row */
+    value *values; /* one per row */
     char **operands;
     int n_operands;
 };
@@ -93,7 +93,7 @@ static mm_status read_number(const mm_option *option, value *v)
         v->real = strtod(v->text, &end);
     }
     if (errno || end == v->text || *end || v->real != v->real)
-        return mm_fail(MM_E_ARG, "--%s takes %s, not '%.80s'", option->name,
+        return mm_fail(MM_E_ARG, "--%s must be %s, not '%.80s'", option->name,
                        option->kind == MM_OPTION_INT ? "a whole number"
                                                      : "a number",
                        v->text);
@@ -181,7 +181,7 @@ static mm_status take_arguments(mm_options *options, int argc, char **argv)
                        options->operands[0]);
     int needed = options->table->n_operands;
     if (needed && options->n_operands != needed)
-        return mm_fail(MM_E_ARG, "needs %d arguments, %s, not %d", needed,
+        return mm_fail(MM_E_ARG, "expected %d arguments, %s, not %d", needed,
                        options->table->operands, options->n_operands);
     return MM_OK;
 }
@@ -196,7 +196,7 @@ static mm_status read_values(mm_options *options)
         if (v->text)
             MM_TRY(read_value(option, v));
         else if (option->required)
-            return mm_fail(MM_E_ARG, "--%s is needed: %s", option->name,
+            return mm_fail(MM_E_ARG, "--%s is required: %s", option->name,
                            option->help);
     }
     return MM_OK;
@@ -397,7 +397,7 @@ void mm_option_table_help(const mm_option_table *table, FILE *out)
         if (option->choices)
             fprintf(out, " {%s}", option->choices);
         if (option->required)
-            fprintf(out, " (needed)");
+            fprintf(out, " (required)");
         else if (option->fallback)
             fprintf(out, " (default %s)", option->fallback);
         fputc('\n', out);

@@ -57,7 +57,7 @@ mm_status mm_options_parse(const mm_option_table *table, int argc, char **argv,
                            mm_options **options);
 void mm_options_destroy(mm_options **options);
 
-/** Values by name; asking for a name or kind that the table lacks is a bug.
+/** Values by name; a name or kind that is not in the table is a bug.
  * mm_options_text is NULL where neither a value nor a default is set. */
 bool mm_options_flag(const mm_options *options, const char *name);
 int64_t mm_options_int(const mm_options *options, const char *name);
@@ -69,8 +69,8 @@ bool mm_options_is_set(const mm_options *options, const char *name);
 /** Whether the user typed it. */
 bool mm_options_is_given(const mm_options *options, const char *name);
 
-/** Give an option that has no value one that is known only now, as if it were
- * its default; `value`: kept, one of a choice's. */
+/** Set an option without a value to one that is known only now, as if it were
+ * its default; `text`: kept, one of a choice's. */
 void mm_options_set_default(mm_options *options, const char *name,
                             const char *text);
 

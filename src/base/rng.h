@@ -3,8 +3,8 @@
 
 #include <stdint.h>
 
-/* A backend whose kernels draw numbers says here how its compiler marks what
- * they call. */
+/* A backend whose kernels draw numbers defines how its compiler marks the
+ * functions that they call. */
 #ifndef MM_RNG_INLINE
 #define MM_RNG_INLINE static inline
 #endif

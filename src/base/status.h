@@ -10,8 +10,8 @@
  */
 typedef enum mm_status {
     MM_OK = 0,
-    MM_E_ARG,    /* an option or argument that cannot be meant      */
-    MM_E_IO,     /* the operating system refused                    */
+    MM_E_ARG,    /* an invalid option or argument                   */
+    MM_E_IO,     /* the operating system reported an error          */
     MM_E_FORMAT, /* a file's content is not what it should be       */
     MM_E_VALUE,  /* NaN, infinity, or a number out of range in data */
     MM_E_MEMORY, /* not enough memory                               */

@@ -88,8 +88,8 @@ static mm_status check_overwriting(const mm_convert_request *r,
     return MM_OK;
 }
 
-/* OpenAI's code knows one shape of CLIP: what it would load and compute
- * otherwise is refused. */
+/* OpenAI's code supports one kind of CLIP: models that it would load but
+ * compute wrongly are refused. */
 static mm_status check_openai(const engine *e)
 {
     const mm_model_config *c = &e->model.config;
@@ -97,7 +97,7 @@ static mm_status check_openai(const engine *e)
     if (strcmp(e->request->names, "openai") != 0)
         return MM_OK;
     if (!c->json)
-        why = "it is not known to have QuickGELU (give --model)";
+        why = "whether it has QuickGELU is unknown (give --model)";
     else if (c->image.activation != MM_QUICK_GELU)
         why = "it has GELU";
     else if (!e->plan.has_text)
@@ -148,7 +148,7 @@ static void describe(const engine *e)
 {
     const mm_convert_source *s = &e->inputs.sources[0];
     const mm_model_config *c = &e->model.config;
-    const char *activation = !c->json ? "activation not known"
+    const char *activation = !c->json ? "activation unknown"
                              : c->image.activation == MM_QUICK_GELU
                                  ? "QuickGELU"
                                  : "GELU";
@@ -202,7 +202,7 @@ static mm_status create_output(engine *e)
     return mm_checkpoint_begin(e->comm, r->output, &e->plan.output, &e->output);
 }
 
-/** Of all elements, by how far this rank has come. */
+/** As a share of all elements, by this rank's progress. */
 static void show_progress(const engine *e, int64_t at)
 {
     double share = (double)(at - e->own.lo) / (double)(e->own.hi - e->own.lo);
@@ -237,7 +237,7 @@ static mm_status convert(engine *e)
     mm_progress_end(e->log);
     if (!e->plan.has_text && is_safetensors(e->request))
         mm_log_line(e->log,
-                    "%s holds the image tower alone, as %s does; --with FILE "
+                    "%s holds the image tower only, as %s does; --with FILE "
                     "adds the text tower of FILE",
                     e->request->output, e->request->input);
     return MM_OK;
@@ -258,8 +258,7 @@ mm_status mm_convert(mm_comm *comm, mm_log *log,
                      const mm_convert_request *request)
 {
     MM_TRY(MM_CHECK_SAME(
-        comm, MM_SAME_TEXT(request->input), MM_SAME_TEXT(request->with),
-        MM_SAME_TEXT(request->output), MM_SAME_TEXT(request->model),
+        comm, MM_SAME_TEXT(request->output), MM_SAME_TEXT(request->model),
         MM_SAME_TEXT(request->names), MM_SAME_TEXT(request->dtype)));
     engine e = {.comm = comm, .log = log, .request = request};
     mm_status st = mm_comm_agree(comm, prepare(&e));

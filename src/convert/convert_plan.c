@@ -69,7 +69,7 @@ static mm_status report(const mismatches *c, const char *path)
     return mm_fail(MM_E_FORMAT, "%s: %s", path, text + 2);
 }
 
-/* ---- where ours come from ---------------------------------------------- */
+/* ---- where our tensors come from --------------------------------------- */
 
 /** The shape that a stored part must have. */
 static mm_tensor part_shape(const mm_tensor *ours, const mm_stored *stored)
@@ -144,7 +144,7 @@ static mm_status find_origins(const mm_convert_inputs *inputs,
     return MM_OK;
 }
 
-/* What the authors' programs leave of a text tower whose blocks they drop. */
+/* What the authors' programs keep of a text tower whose blocks they drop. */
 static bool is_rest_of_text(const mm_convert_source *source, int tensor)
 {
     static const char *const rest[] = {
@@ -159,7 +159,7 @@ static bool is_rest_of_text(const mm_convert_source *source, int tensor)
     return false;
 }
 
-/* Whatever a source holds beside our tensors. */
+/* Tensors of a source that are none of ours. */
 static mm_status find_unexpected(const mm_convert_source *source,
                                  const mm_convert_plan *plan, mm_log *log,
                                  mismatches *c)
@@ -188,7 +188,7 @@ static mm_status find_unexpected(const mm_convert_source *source,
     free(ours);
     if (n_left_out)
         mm_log_line(log,
-                    "%s has no text tower but %d tensor%s of one, which %s "
+                    "%s has no text tower, but %d tensor%s of one, which %s "
                     "left out",
                     source->path, n_left_out, n_left_out > 1 ? "s" : "",
                     n_left_out > 1 ? "are" : "is");
@@ -211,8 +211,9 @@ static mm_status match(const mm_convert_inputs *inputs, mm_convert_plan *plan,
                        mm_log *log)
 {
     const mm_convert_source *first = &inputs->sources[0];
-    mismatches c = {
-        {.what = "missing"}, {.what = "surplus"}, {.what = "of another shape"}};
+    mismatches c = {{.what = "missing tensors"},
+                    {.what = "unexpected tensors"},
+                    {.what = "tensors of another shape"}};
     MM_TRY(find_origins(inputs, plan, &c));
     MM_TRY(find_unexpected(first, plan, log, &c));
     MM_TRY(report(&c, first->path));

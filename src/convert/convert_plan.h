@@ -31,9 +31,9 @@ typedef struct mm_convert_plan {
  * Match the inputs' tensors with the model's and give them the output's names.
  *
  * Memory   Fills *plan, emptied by mm_convert_plan_clear, also after a failure.
- * Ranks    Local. `log` is told what is left out and what is resized.
+ * Ranks    Local. Logs what is left out and what is resized.
  * Errors   MM_E_FORMAT naming every tensor (up to a few of a kind) that is
- *          missing, surplus or of another shape; MM_E_MEMORY.
+ *          missing, unexpected or of another shape; MM_E_MEMORY.
  */
 mm_status mm_convert_plan_init(const mm_convert_inputs *inputs,
                                const mm_convert_model *model,

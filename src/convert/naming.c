@@ -53,7 +53,7 @@ static const row custom_text_rows[] = {
         ours "mlp.c_proj.*", theirs "mlp.fc2.*", false, 0                     \
     }
 
-/* pre_layrnorm is spelt so. */
+/* The spelling pre_layrnorm is theirs. */
 #define HUGGINGFACE_IMAGE(theirs)                                              \
     {"visual.class_embedding", theirs "embeddings.class_embedding", false, 0}, \
         {"visual.positional_embedding",                                        \
@@ -120,7 +120,7 @@ static const mm_naming namings[N_NAMINGS] = {
                      {"visual.conv1.weight", "ln_final.weight"}},
 };
 
-/* Whoever has a narrower claim comes first. OpenAI's names are open_clip's. */
+/* The more specific one comes first. OpenAI's names are open_clip's. */
 static const mm_naming *const recognized[] = {
     &namings[HUGGINGFACE],
     &namings[HUGGINGFACE_VISION],
@@ -211,7 +211,7 @@ void mm_naming_parts(const mm_naming *naming, const char *ours,
 
 /* ---- recognition -------------------------------------------------------- */
 
-/** Models whose names we know well enough to say what they are. */
+/** Models that are not supported, and what their tensors' names contain. */
 static const struct {
     const char *in_name, *what;
 } other_models[] = {
@@ -235,8 +235,8 @@ static mm_status fail_unrecognized(const mm_tensor_table *table,
         for (int i = 0; i < table->n_tensors; i++)
             if (strstr(table->tensors[i].name, other_models[s].in_name))
                 return mm_fail(MM_E_FORMAT,
-                               "%s holds %s (%.100s), not CLIP's Vision "
-                               "Transformer, which alone is supported",
+                               "%s holds %s (%.100s); only CLIP's Vision "
+                               "Transformer is supported",
                                path, other_models[s].what,
                                table->tensors[i].name);
     return mm_fail(MM_E_FORMAT,
@@ -246,8 +246,8 @@ static mm_status fail_unrecognized(const mm_tensor_table *table,
                    path, table->tensors[0].name);
 }
 
-/** Where `name` ends a tensor's name after nothing or after a dot: what stands
- * before it. */
+/** The prefix of the first tensor whose name ends in `name`, at its start or
+ * after a dot. */
 static bool find_prefix(const mm_tensor_table *table, const char *name,
                         char prefix[MM_NAME_BYTES])
 {

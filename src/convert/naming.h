@@ -4,8 +4,8 @@
 #include "src/base/tensor_table.h"
 
 /**
- * How the programs of CLIP's users call its tensors. Ours are open_clip's
- * names; every naming says under which name, or names, it keeps each of ours.
+ * The names of CLIP's tensors in other programs. Ours are open_clip's; every
+ * naming says under which name, or names, it has each of our tensors.
  */
 typedef struct mm_naming mm_naming;
 
@@ -21,7 +21,7 @@ typedef struct mm_name_part {
     int part, n_parts;
 } mm_name_part;
 
-/** The namings that --names knows, as a list of choices. */
+/** The namings that --names accepts, as a list of choices. */
 #define MM_NAMINGS "open_clip,huggingface,openai"
 
 /** A naming of MM_NAMINGS. */
@@ -30,7 +30,7 @@ const mm_naming *mm_naming_find(const char *name);
 /** "Hugging Face", for people. */
 const char *mm_naming_title(const mm_naming *naming);
 
-/** Whether files with these names have a config.json of transformers' beside
+/** Whether files with these names have transformers' config.json beside
  * them, not open_clip's open_clip_config.json. */
 bool mm_naming_is_huggingface(const mm_naming *naming);
 
@@ -57,8 +57,8 @@ mm_status mm_naming_recognize(const mm_tensor_table *table, const char *path,
                               const mm_naming **naming,
                               char prefix[MM_NAME_BYTES]);
 
-/** Whether a tensor is no weight but a buffer or constant that every program
- * makes by itself (without its prefix). */
+/** Whether a tensor (named without its prefix) is not a weight but a buffer or
+ * constant that every program makes by itself. */
 bool mm_naming_is_constant(const char *name);
 
 #endif

@@ -54,8 +54,8 @@ static mm_status read_gauge(const mm_convert_inputs *inputs, const gauge *g)
     int source;
     if (!mm_convert_find(inputs, g->ours, &source, &stored, missing))
         return mm_fail(MM_E_FORMAT,
-                       "%s lacks the tensor %s%s, without which the model's "
-                       "sizes are unknown",
+                       "%s does not contain the tensor %s%s, which the model's "
+                       "sizes are read from",
                        inputs->sources[0].path, inputs->sources[0].prefix,
                        missing);
     const mm_convert_source *s = &inputs->sources[source];
@@ -114,7 +114,7 @@ static mm_status read_image_sizes(const mm_convert_inputs *inputs,
     int64_t grid = mm_positions_grid(t->n_tokens);
     if (grid == 0)
         return mm_fail(MM_E_FORMAT,
-                       "%s: %lld positions are no square of patches and a "
+                       "%s: %lld positions are not a square of patches and a "
                        "class token",
                        inputs->sources[0].path, (long long)t->n_tokens);
     c->image_size = grid * c->patch_size;
@@ -147,8 +147,9 @@ static mm_status read_sizes(const mm_convert_inputs *inputs, mm_model_config *c)
 
 /* ---- what the files and the user say ----------------------------------- */
 
-/** A configuration against the tensors, but for heads, which leave no trace. A
- * size of images that is `typed` may differ: positions can be resized. */
+/** Compare a configuration with the tensors, except for the number of heads,
+ * which no shape shows. A size of images that is `typed` may differ: positions
+ * can be resized. */
 static mm_status check_sizes(const mm_model_config *said, const char *source,
                              const mm_model_config *stored, const char *path,
                              bool typed)
@@ -191,8 +192,8 @@ static mm_status write_openai(const mm_convert_inputs *inputs,
     if (stored->image.width % 64 || stored->text.width % 64)
         return MM_OK;
     mm_log_line(log,
-                "%s is as OpenAI's files are: a model with QuickGELU and heads "
-                "of 64",
+                "%s has the constants of OpenAI's files: taken as a model with "
+                "QuickGELU and heads of 64",
                 inputs->sources[0].path);
     mm_model_config openai = *stored;
     openai.image.activation = MM_QUICK_GELU;
@@ -207,8 +208,8 @@ static mm_status parse_said(const mm_convert_source *source,
     return check_sizes(config, source->model_path, stored, source->path, false);
 }
 
-/** Both files' own words must fit the tensors and, of the activation, each
- * other. */
+/** Each file's configuration must fit its tensors, and both must have the same
+ * activation. */
 static mm_status check_said(const mm_convert_inputs *inputs,
                             const mm_model_config *stored)
 {

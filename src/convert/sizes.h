@@ -16,7 +16,7 @@ bool mm_convert_find(const mm_convert_inputs *inputs, const char *ours,
                      int *source, mm_stored *stored,
                      char missing[MM_NAME_BYTES]);
 
-/** How a model came to be known. */
+/** A model as its tensors and as its configuration describe it. */
 typedef struct mm_convert_model {
     mm_model_config stored; /* the sizes that the tensors have; no json   */
     mm_model_config config; /* what is recorded: json NULL where unknown  */
@@ -25,10 +25,10 @@ typedef struct mm_convert_model {
 /**
  * What model the inputs hold: sizes from the shapes of the tensors; heads and
  * activation from what the files say, a configuration file beside them, or
- * `name` (what the user typed for --model, may be NULL). All of these must
- * agree; the size of images is the typed one. OpenAI's files have QuickGELU and
- * heads of 64. Where nothing says, config.json stays NULL, and a warning says
- * so: nothing is guessed.
+ * `name` (the value of --model, may be NULL). All of these must
+ * agree; the size of images is that of --model. OpenAI's files have QuickGELU
+ * and heads of 64. Where nothing says, config.json stays NULL with a warning:
+ * nothing is guessed.
  *
  * Memory   Fills *model, emptied by mm_convert_model_clear, also after a
  *          failure. Start from {0}.

@@ -75,7 +75,7 @@ int64_t mm_convert_source_n_layers(const mm_convert_source *source,
             continue;
         char *end;
         long long layer = strtoll(name + n, &end, 10);
-        /* A block that no model has is a surplus tensor. */
+        /* A block beyond all models is an unexpected tensor. */
         if (end > name + n && *end == '.' && layer >= n_layers &&
             layer < MOST_LAYERS)
             n_layers = layer + 1;
@@ -111,11 +111,11 @@ static mm_status read_config(mm_convert_source *source, const char *text,
     MM_TRY(mm_config_from_open_clip(text, source->model_path, &source->model,
                                     &other_pixels));
     if (other_pixels)
-        mm_log_warn(log,
-                    "%s: preprocess_cfg normalises images otherwise than with "
-                    "CLIP's mean and deviation, which magmax always uses: "
-                    "accuracy will suffer",
-                    source->model_path);
+        mm_log_warn(
+            log,
+            "%s: preprocess_cfg has another mean or deviation of images than "
+            "CLIP's, which magmax always uses: accuracy will be lower",
+            source->model_path);
     return MM_OK;
 }
 

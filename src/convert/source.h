@@ -5,14 +5,15 @@
 #include "src/base/log.h"
 #include "src/convert/naming.h"
 
-/** A file of a CLIP's weights, under anybody's names. Start from {0}. */
+/** A file of a CLIP's weights, under the names of any program. Start from {0}.
+ */
 typedef struct mm_convert_source {
     const char *path;
     mm_weights *weights;
     const mm_naming *naming;
     char prefix[MM_NAME_BYTES]; /* before every name */
     bool has_text;              /* a text tower with its blocks */
-    bool is_openai;             /* has constants that only their files have */
+    bool is_openai; /* has constants that only OpenAI's files have */
     /* The configuration's JSON that comes with the weights, and the file that
      * it is from; NULL where nothing says. */
     char *model, *model_path;
@@ -24,7 +25,7 @@ typedef struct mm_convert_source {
  *
  * Memory   Fills *source, emptied by mm_convert_source_close, also after a
  *          failure. Keeps `path`.
- * Ranks    Local. `log` is told of preprocessing that is not CLIP's.
+ * Ranks    Local. Warns of preprocessing that is not CLIP's.
  * Errors   As mm_weights_open, mm_naming_recognize and the readers of
  *          src/model/config_files.h.
  */
@@ -54,7 +55,7 @@ int64_t mm_convert_source_extent(const mm_convert_source *source,
 int64_t mm_convert_source_n_layers(const mm_convert_source *source,
                                    const char *ours);
 
-/** A tensor's name without the prefix; NULL where it lacks that. */
+/** A tensor's name without the prefix; NULL where it has another one. */
 const char *mm_convert_source_bare_name(const mm_convert_source *source,
                                         int tensor);
 

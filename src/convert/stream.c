@@ -132,7 +132,7 @@ static mm_status make_whole(mm_convert_stream *s, int target)
             mm_positions_resize(s->whole, from, to, ours->shape[1], s->other));
         swap(s);
     }
-    /* Twice is as good as never. */
+    /* Transposed on both sides: nothing to do. */
     if (origin->stored.transposed != t->transposed) {
         bool in = origin->stored.transposed;
         transpose(s->whole, ours->shape[in], ours->shape[!in], s->other);

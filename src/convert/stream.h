@@ -13,8 +13,8 @@
 typedef struct mm_convert_stream mm_convert_stream;
 
 /**
- * Memory   Gives *stream, freed by mm_convert_stream_destroy. Keeps both
- *          others.
+ * Memory   Gives *stream, freed by mm_convert_stream_destroy. Keeps inputs
+ *          and plan.
  * Ranks    Local.
  * Errors   MM_E_MEMORY.
  */

@@ -11,7 +11,7 @@
 struct mm_bad_images {
     bool *known; /* [n_images of the half] what rank 0 has named */
     int64_t n_known;
-    mm_bad_image *noted; /* here, since the last time of sharing */
+    mm_bad_image *noted; /* on this rank, since they were last shared */
     int64_t n_noted, capacity;
 };
 

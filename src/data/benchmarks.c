@@ -62,7 +62,7 @@ mm_status mm_benchmark_name_class(const mm_benchmark *benchmark,
         return mm_fail(MM_E_MEMORY, "no memory for a name");
     if (!apply_rule(b->name_rule, folder, made)) {
         free(made);
-        return mm_fail(MM_E_VALUE, "the folder '%.80s' is no class of %s",
+        return mm_fail(MM_E_VALUE, "the folder '%.80s' is not a class of %s",
                        folder, b->name);
     }
     *name = made;
@@ -77,10 +77,11 @@ mm_status mm_benchmark_list_classes(const mm_benchmark *benchmark,
         b->class_names.n > 0 ? b->class_names : b->class_folders;
     mm_name_rule rule = b->class_names.n > 0 ? MM_NAME_AS_IS : b->name_rule;
     if (list.n == 0)
-        return mm_fail(MM_E_ARG,
-                       "the class names of %s are those of its folders: give "
-                       "its images, or a file of names",
-                       b->name);
+        return mm_fail(
+            MM_E_ARG,
+            "the class names of %s are those of its folders: give its "
+            "images, or a file of names",
+            b->name);
     size_t n_bytes = (size_t)list.n * sizeof(char *);
     for (int i = 0; i < list.n; i++)
         n_bytes += strlen(list.texts[i]) + 1;

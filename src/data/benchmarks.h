@@ -23,8 +23,8 @@ typedef struct mm_order {
     const int16_t *places;
 } mm_order;
 
-/** What is known of a benchmark without its files. A list that is not known
- * has n = 0. */
+/** What is known about a benchmark without its files. An unknown list has
+ * n = 0. */
 typedef struct mm_benchmark {
     const char *name;
     mm_text_list prompts;       /* "{}" stands for the class name           */
@@ -49,7 +49,7 @@ mm_status mm_benchmark_find(const char *name, const mm_benchmark **benchmark);
  *
  * Memory   folder: its last part. Gives *name (free()).
  * Ranks    Local.
- * Errors   MM_E_VALUE for a folder that the benchmark cannot have;
+ * Errors   MM_E_VALUE for a folder that is not one of the benchmark's;
  *          MM_E_MEMORY.
  */
 mm_status mm_benchmark_name_class(const mm_benchmark *benchmark,

@@ -25,10 +25,11 @@ static mm_status check_text(const char *path, int64_t number, const char *text,
         return mm_fail(MM_E_FORMAT, "%s:%lld: empty %s", path,
                        (long long)number, k->what);
     if (k->has_hole && !strstr(text, "{}"))
-        return mm_fail(MM_E_FORMAT,
-                       "%s:%lld: the prompt '%.80s' lacks {}, which stands for "
-                       "the class name",
-                       path, (long long)number, text);
+        return mm_fail(
+            MM_E_FORMAT,
+            "%s:%lld: the prompt '%.80s' has no {}, which stands for "
+            "the class name",
+            path, (long long)number, text);
     return MM_OK;
 }
 
@@ -42,7 +43,7 @@ static mm_status check_all(const char *path, const kind *k, char *const *texts,
     return MM_OK;
 }
 
-/** Cuts `text` into its lines; the last may lack its end. */
+/** Cuts `text` into its lines; the last may have no line break. */
 static mm_status take_lines(char *text, char ***texts, int64_t *n)
 {
     int64_t most = 1, count = 0;
@@ -78,7 +79,7 @@ static mm_status take_array(const char *path, const char *text, char ***texts,
     for (size_t i = 0; st == MM_OK && i < count; i++) {
         strings[i] = json_string_value(json_array_get(array, i));
         if (!strings[i])
-            st = mm_fail(MM_E_FORMAT, "%s: element %zu is no string", path,
+            st = mm_fail(MM_E_FORMAT, "%s: element %zu is not a string", path,
                          i + 1);
     }
     if (st == MM_OK)
@@ -94,7 +95,7 @@ static mm_status read_list(const char *path, const kind *k, char ***texts,
 {
     char *content, **list = NULL;
     MM_TRY(mm_file_read_text(path, MAX_FILE_BYTES, &content));
-    /* Some editors begin UTF-8 with a mark, which is no part of the text. */
+    /* Some editors begin UTF-8 with a byte order mark, which is not text. */
     char *text = content + (strncmp(content, "\xef\xbb\xbf", 3) == 0 ? 3 : 0);
     mm_status st = text[strspn(text, " \t\r\n")] == '['
                        ? take_array(path, text, &list, n)
@@ -138,10 +139,11 @@ void mm_class_names_warn_of_duplicates(mm_log *log, const char *const *names,
         qsort(sorted, (size_t)n, sizeof *sorted, compare);
     for (int64_t i = 1; sorted && i < n; i++)
         if (strcmp(*sorted[i - 1], *sorted[i]) == 0)
-            mm_log_warn(log,
-                        "classes %lld and %lld are both '%.80s': no image can "
-                        "tell them apart",
-                        (long long)(sorted[i - 1] - names) + 1,
-                        (long long)(sorted[i] - names) + 1, *sorted[i]);
+            mm_log_warn(
+                log,
+                "classes %lld and %lld are both '%.80s': their rows of the "
+                "head are equal",
+                (long long)(sorted[i - 1] - names) + 1,
+                (long long)(sorted[i] - names) + 1, *sorted[i]);
     free(sorted);
 }

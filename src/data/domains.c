@@ -204,7 +204,7 @@ static mm_status expand(const expansion *e, const mm_domains_plan *plan,
         plan->n_names > 0 ? find_kind(plan->names[domain]) : &kinds[0];
     noise_source noise = {mm_rng_key_of(plan->seed, MM_RNG_DOMAIN), 0};
     mm_half *to = e->to;
-    /* The half owns its pixels; others see them as constant. */
+    /* The half owns its pixels, which are constant for others. */
     uint8_t *pixels = (uint8_t *)(uintptr_t)to->pixels;
     mm_sample_reader *reader;
     mm_image image;

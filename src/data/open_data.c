@@ -93,7 +93,7 @@ static mm_status open_builtin(const builtin *b, const char *location,
     char folder[4100];
     mm_dataset *opened = NULL;
     MM_TRY(find_folder(b, location, folder));
-    MM_TRY(mm_dataset_idx_open(folder, &opened));
+    MM_TRY(mm_dataset_open_idx(folder, &opened));
     mm_status st = MM_OK;
     if (opened->n_classes != N_CLASSES)
         st = mm_fail(MM_E_VALUE, "%s has labels up to %d, %s has %d classes",
@@ -125,7 +125,7 @@ static mm_status is_folder(mm_comm *comm, const char *name, bool *yes)
 mm_status mm_dataset_open(mm_comm *comm, const char *name, const char *location,
                           mm_dataset **dataset)
 {
-    MM_TRY(MM_CHECK_SAME(comm, MM_SAME_TEXT(name), MM_SAME_TEXT(location)));
+    MM_TRY(MM_CHECK_CALL(comm));
     bool folder;
     const char *known[N_BUILTINS];
     for (int i = 0; i < N_BUILTINS; i++) {
@@ -135,9 +135,9 @@ mm_status mm_dataset_open(mm_comm *comm, const char *name, const char *location,
     }
     MM_TRY(is_folder(comm, name, &folder));
     if (folder)
-        return mm_dataset_folder_open(comm, name, dataset);
+        return mm_dataset_open_folder(comm, name, dataset);
     if (access(name, F_OK) == 0)
-        return mm_dataset_file_open(name, dataset);
+        return mm_dataset_open_file(name, dataset);
     if (strchr(name, '/') || ends_with(name, ".h5") || ends_with(name, ".npz"))
         return mm_fail_errno("cannot open %s", name);
     mm_names_unknown("data set", name, known, N_BUILTINS);

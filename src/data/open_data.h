@@ -9,11 +9,10 @@
  * packed .h5 file, an .npz file or a folder of class folders.
  *
  * Memory   Gives *dataset, freed by mm_dataset_close.
- * Ranks    Collective over `comm`, same name, location, but not agreed: every
- *          rank opens a file, rank 0 looks through a folder for all. NULL:
- *          this rank alone.
+ * Ranks    Collective over `comm`, but not agreed: every rank opens a file,
+ *          rank 0 scans a folder for all. NULL: this rank alone.
  * Errors   MM_E_ARG for a name that is neither (known ones and the nearest are
- *          listed); else as mm_dataset_file_open and mm_dataset_folder_open.
+ *          listed); else as mm_dataset_open_file and mm_dataset_open_folder.
  */
 mm_status mm_dataset_open(mm_comm *comm, const char *name, const char *location,
                           mm_dataset **dataset);

@@ -282,7 +282,7 @@ done:
 
 /* ---- all of it --------------------------------------------------------- */
 
-/* With p->n_bad > 0 afterwards, the file was not made. */
+/* Where p->n_bad > 0 afterwards, the file was not written. */
 static mm_status attempt(packer *p, const char *path)
 {
     p->n_done = p->n_bad = 0;
@@ -305,8 +305,8 @@ static mm_status attempt(packer *p, const char *path)
     return again ? MM_OK : st;
 }
 
-/** Images have their place before they are decoded, so where bad ones turn up
- * the file is made again without them. */
+/** Images have their place in the file before they are decoded, so where bad
+ * ones are found the file is written again without them. */
 static mm_status pack_without_bad(packer *p, const char *path)
 {
     for (;;) {
@@ -337,7 +337,7 @@ mm_status mm_pack(const mm_dataset *source, const mm_pack_plan *plan,
     mm_status st = MM_OK;
     if (!plan->size && (source->train.storage == MM_STORED_PIXELS ||
                         source->test.storage == MM_STORED_PIXELS))
-        return mm_fail(MM_E_ARG, "%s holds raw pixels, which need a size",
+        return mm_fail(MM_E_ARG, "%s holds raw pixels: --resize is required",
                        source->name);
     name_as_source(&p);
     MM_TRY_GOTO(st, done, mm_bad_images_create(&source->train, &p.bad[0]));

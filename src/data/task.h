@@ -8,7 +8,7 @@ typedef enum mm_split_strategy {
     MM_SPLIT_NONE,  /* one task: everything                            */
     MM_SPLIT_CLASS, /* task t has classes floor(C/n t)..floor(C/n (t+1)) */
     MM_SPLIT_DATA,  /* of each class, samples t len/n .. (t+1) len/n    */
-    MM_SPLIT_DOMAIN /* one domain a task, in the data set's order       */
+    MM_SPLIT_DOMAIN /* each domain is a task, in the data set's order   */
 } mm_split_strategy;
 
 /** One task: its classes and its samples. */

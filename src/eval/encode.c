@@ -14,10 +14,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Results on their way to the host: the device works on one batch while the
- * host takes those of the one before. */
+/* Results that are being copied to the host: the device works on one batch
+ * while the host takes those of the one before. */
 typedef struct slot {
-    int64_t n; /* images; 0: none are on their way */
+    int64_t n; /* images; 0: none are being copied */
     int64_t *samples;
     float *features, *logits;
     mm_event *done;
@@ -137,7 +137,8 @@ static void release(encoder *e)
     mm_stream_destroy(&e->stream);
 }
 
-/** Enqueue a batch whose results will be in `to`; its images are done with. */
+/** Enqueue a batch whose results will be in `to`; its images are no longer
+ * needed then. */
 static mm_status encode_batch(encoder *e, const mm_feed_batch *fed, slot *to)
 {
     const mm_encode_plan *p = e->plan;
@@ -168,7 +169,7 @@ static mm_status encode_batch(encoder *e, const mm_feed_batch *fed, slot *to)
     return mm_upload_wait(e->upload);
 }
 
-/** Hand over what is on its way, if anything is. */
+/** Wait for the results of a slot, if any, and hand them over. */
 static mm_status take_results(encoder *e, slot *from)
 {
     const mm_encode_plan *p = e->plan;

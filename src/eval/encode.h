@@ -7,7 +7,7 @@
 #include "src/model/head.h"
 #include "src/model/model.h"
 
-/** What came out for a run of samples of one rank's share, in its order. */
+/** The results for consecutive samples of one rank's share, in its order. */
 typedef struct mm_encoded {
     const int64_t *samples; /* [n] indices into the half             */
     int64_t n;
@@ -15,7 +15,7 @@ typedef struct mm_encoded {
     const float *logits;   /* [n, n_classes], or NULL without a head */
 } mm_encoded;
 
-/** What is to be encoded, and who takes the results. */
+/** What is to be encoded, and what is called with the results. */
 typedef struct mm_encode_plan {
     mm_comm *comm;
     mm_log *log;

@@ -60,8 +60,8 @@ static int64_t length_of(const mm_texts *texts, int64_t i)
 
 /* ---- batches ----------------------------------------------------------- */
 
-/* A batch on its way: the device works on one while the host prepares the next
- * and takes the results of the one before. */
+/* A batch that was enqueued: the device works on one while the host prepares
+ * the next and takes the results of the one before. */
 typedef struct slot {
     int64_t at, n; /* texts order[at] .. order[at + n); 0: none */
     int32_t *tokens;
@@ -104,10 +104,11 @@ static mm_status check_texts(const mm_texts *texts, const mm_model_config *c)
 {
     for (int64_t i = 0; i < texts->n; i++) {
         if (length_of(texts, i) > c->text.n_tokens)
-            return mm_fail(MM_E_VALUE,
-                           "text %lld has %lld tokens, the model takes %lld",
-                           (long long)i, (long long)length_of(texts, i),
-                           (long long)c->text.n_tokens);
+            return mm_fail(
+                MM_E_VALUE,
+                "text %lld has %lld tokens, but the model takes at most %lld",
+                (long long)i, (long long)length_of(texts, i),
+                (long long)c->text.n_tokens);
         for (int64_t at = texts->begin[i]; at < texts->begin[i + 1]; at++)
             if (texts->ids[at] < 0 || texts->ids[at] >= c->vocab_size)
                 return mm_fail(MM_E_VALUE,
@@ -289,7 +290,7 @@ static mm_status encode_batch(encoder *e, int64_t at, int64_t n, slot *to)
     return mm_event_record(to->done, e->stream);
 }
 
-/** Hand over what is on its way, if anything is. */
+/** Wait for the results of a slot, if any, and hand them over. */
 static mm_status take_results(encoder *e, slot *from)
 {
     const mm_encode_texts_plan *p = e->plan;

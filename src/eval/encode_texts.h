@@ -23,7 +23,7 @@ typedef struct mm_texts {
 mm_status mm_texts_add(mm_texts *texts, const int32_t *ids, int64_t n_ids);
 void mm_texts_clear(mm_texts *texts);
 
-/** What is to be encoded, and who takes the results. */
+/** What is to be encoded, and what is called with the results. */
 typedef struct mm_encode_texts_plan {
     mm_comm *comm;
     mm_log *log;
@@ -36,10 +36,10 @@ typedef struct mm_encode_texts_plan {
     void *context;
 } mm_encode_texts_plan;
 
-/** What the passes over the texts came to, on this rank. */
+/** How much was computed, on this rank. */
 typedef struct mm_encode_texts_work {
     int64_t n_tokens;   /* of the texts                            */
-    int64_t n_computed; /* with what fills the shorter ones' batch */
+    int64_t n_computed; /* with the padding of shorter ones        */
     double flop;        /* of what was computed                    */
 } mm_encode_texts_work;
 
@@ -52,7 +52,7 @@ typedef struct mm_encode_texts_work {
  *          in that order.
  * Repeat   Same bits on reruns with the same share and number of threads; else
  *          to rounding.
- * Errors   Agreed: MM_E_VALUE for a token that the vocabulary lacks or a text
+ * Errors   Agreed: MM_E_VALUE for a token outside of the vocabulary or a text
  *          longer than the context; MM_E_MEMORY; take's own.
  */
 mm_status mm_encode_texts(const mm_encode_texts_plan *plan,

@@ -97,7 +97,7 @@ mm_status mm_head_init_orthonormal(int64_t n_classes, int64_t embed_dim,
         double *row = rows + c * embed_dim;
         for (int64_t j = 0; j < embed_dim; j++)
             row[j] = mm_rng_normal(key, (uint64_t)j, (uint64_t)c);
-        /* Gram and Schmidt, twice: once leaves rounding behind. */
+        /* Gram-Schmidt, twice: once leaves rounding errors. */
         for (int pass = 0; pass < 2; pass++) {
             for (int64_t k = 0; k < c; k++) {
                 double dot = 0;

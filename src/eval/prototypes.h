@@ -9,7 +9,7 @@
  * features are averaged, normalised, and scaled.
  *
  * Memory   Fills *head, freed by mm_head_clear. The plan's head, samples, take
- *          and context do not count.
+ *          and context are ignored.
  * Ranks    Collective, same plan, n_classes, scale; the same bits on every
  *          rank.
  * Errors   As mm_encode; MM_E_VALUE for a class without images or without

@@ -80,7 +80,7 @@ static mm_status take(void *context, int64_t i, const float *features)
     if (!mm_head_set_length(s->direction, s->embed_dim, 1))
         return mm_fail(MM_E_VALUE,
                        "prompt %lld of class '%.80s' has features of length 0 "
-                       "or beyond all numbers",
+                       "or infinity",
                        (long long)(i % n_prompts) + 1,
                        s->plan->class_names[class]);
     double *row = s->rows + class * s->embed_dim;

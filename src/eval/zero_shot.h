@@ -37,7 +37,8 @@ typedef struct mm_zero_shot_plan {
  * Repeat   Same bits on reruns with as many ranks and threads; with others, to
  *          rounding.
  * Errors   Agreed: as mm_tokenizer_encode and mm_encode_texts; MM_E_VALUE for a
- *          class without direction or a scale that is no number; MM_E_MEMORY.
+ *          class without direction or a scale that is not a number;
+ * MM_E_MEMORY.
  */
 mm_status mm_head_init_zero_shot(const mm_zero_shot_plan *plan, mm_head *head,
                                  mm_encode_texts_work *work);

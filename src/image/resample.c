@@ -167,24 +167,25 @@ static mm_status run_down(mm_resampler *s, const job *j, int64_t row_bytes,
     return MM_OK;
 }
 
-mm_status mm_resample(mm_resampler *s, const mm_pixels *pixels,
-                      const mm_window *w, uint8_t *out)
+mm_status mm_resample(mm_resampler *resampler, const mm_pixels *pixels,
+                      const mm_window *window, uint8_t *out)
 {
     job j;
     MM_ASSERT(pixels->channels >= 1 && pixels->channels <= 4);
-    MM_TRY(plan(s, pixels, w, &j));
-    int64_t row_bytes = w->width * pixels->channels;
+    MM_TRY(plan(resampler, pixels, window, &j));
+    int64_t row_bytes = window->width * pixels->channels;
     j.stride = row_bytes + MM_LANES;
     /* A kernel may read one row more than it needs. */
-    MM_TRY(reserve(&s->narrow, (j.n_rows + 1) * j.stride));
+    MM_TRY(reserve(&resampler->narrow, (j.n_rows + 1) * j.stride));
     if (j.across)
-        MM_TRY(run_across(s, &j));
+        MM_TRY(run_across(resampler, &j));
     else
-        copy_across(s, &j);
+        copy_across(resampler, &j);
     if (j.down)
-        return run_down(s, &j, row_bytes, out);
-    for (int64_t y = 0; y < w->height; y++)
-        memcpy(out + y * row_bytes, (uint8_t *)s->narrow.memory + y * j.stride,
+        return run_down(resampler, &j, row_bytes, out);
+    for (int64_t y = 0; y < window->height; y++)
+        memcpy(out + y * row_bytes,
+               (uint8_t *)resampler->narrow.memory + y * j.stride,
                (size_t)row_bytes);
     return MM_OK;
 }
@@ -222,26 +223,30 @@ static void run_across_wide(const mm_resampler *s, const job *j,
     }
 }
 
-mm_status mm_resample_wide(mm_resampler *s, const mm_pixels *pixels,
-                           const mm_window *w, int32_t *out)
+mm_status mm_resample_wide(mm_resampler *resampler, const mm_pixels *pixels,
+                           const mm_window *window, int32_t *out)
 {
     job j;
     MM_ASSERT(pixels->channels == 2);
-    MM_TRY(plan(s, pixels, w, &j));
-    MM_TRY(reserve(&s->narrow, j.n_rows * w->width * (int64_t)sizeof(int32_t)));
-    int32_t *narrow = s->narrow.memory;
-    run_across_wide(s, &j, narrow);
+    MM_TRY(plan(resampler, pixels, window, &j));
+    MM_TRY(reserve(&resampler->narrow,
+                   j.n_rows * window->width * (int64_t)sizeof(int32_t)));
+    int32_t *narrow = resampler->narrow.memory;
+    run_across_wide(resampler, &j, narrow);
     if (!j.down) {
-        memcpy(out, narrow, (size_t)(w->height * w->width) * sizeof *out);
+        memcpy(out, narrow,
+               (size_t)(window->height * window->width) * sizeof *out);
         return MM_OK;
     }
-    for (int64_t y = 0; y < w->height; y++) {
-        const double *weights = s->down.exact + y * s->down.stride;
-        const int32_t *in = narrow + (s->down.taps[y].first - j.row) * w->width;
-        for (int64_t x = 0; x < w->width; x++) {
+    for (int64_t y = 0; y < window->height; y++) {
+        const double *weights =
+            resampler->down.exact + y * resampler->down.stride;
+        const int32_t *in =
+            narrow + (resampler->down.taps[y].first - j.row) * window->width;
+        for (int64_t x = 0; x < window->width; x++) {
             double sum = 0.0;
-            for (int64_t tap = 0; tap < s->down.taps[y].n; tap++)
-                sum += in[tap * w->width + x] * weights[tap];
+            for (int64_t tap = 0; tap < resampler->down.taps[y].n; tap++)
+                sum += in[tap * window->width + x] * weights[tap];
             *out++ = rounded(sum);
         }
     }

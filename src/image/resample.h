@@ -37,7 +37,7 @@ void mm_resampler_destroy(mm_resampler **resampler);
  * Shapes   out: [window height, window width, channels], contiguous.
  * Memory   Borrows pixels and out for the call; they may not overlap. Scratch
  *          grows to the largest call so far.
- * Ranks    Local; one resampler a thread.
+ * Ranks    Local; one resampler per thread.
  * Timing   Blocking.
  * Repeat   The bytes of Pillow's Image.resize(BICUBIC) and crop, on every
  *          processor.

@@ -16,7 +16,7 @@
 
 /*
  * A weight has 24 bits, and vectors multiply 8 and 16 bits fastest, adding two
- * neighbouring products. So w = upper 2^16 + lower: bytes times `upper` add up
+ * adjacent products. So w = upper 2^16 + lower: bytes times `upper` add up
  * in 16 bits, bytes times `lower` in 32, and overflow does no harm, since all
  * is modulo 2^32 in the end and the whole sum fits.
  */

@@ -14,7 +14,7 @@ typedef struct mm_taps {
     int64_t n;
 } mm_taps;
 
-/** Two neighbouring weights, each split into upper * 2^16 + lower, for kernels
+/** Two adjacent weights, each split into upper * 2^16 + lower, for kernels
  * that multiply 8 and 16 bits. */
 typedef struct mm_tap_pair {
     int8_t upper[4]; /* first, second, first, second */

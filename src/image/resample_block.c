@@ -41,7 +41,7 @@ void mm_rows_to_block(const uint8_t *const rows[MM_LANES], int64_t n_bytes,
             for (int r = 0; r < TILE; r++) {
                 const uint8_t *at = rows[from + r] + i;
                 memcpy(&tile[r], at, TILE);
-                /* The processor does not see that many rows coming. */
+                /* The processor prefetches fewer streams than these rows. */
                 if (i % 64 == 0)
                     __builtin_prefetch(at + 128);
             }

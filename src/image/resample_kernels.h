@@ -25,7 +25,7 @@ typedef void mm_weigh(const mm_axis *axis, int64_t i, const uint8_t *in,
 /** Plain loops: the specification. */
 mm_weigh mm_weigh_plain;
 
-/** The kernel for AVX2, or NULL where the processor lacks it. */
+/** The kernel for AVX2, or NULL where the processor does not have it. */
 mm_weigh *mm_weigh_avx2(void);
 
 /** mm_resampler_create takes the fastest kernel; a test may choose. */

@@ -25,7 +25,7 @@ void mm_resizer_destroy(mm_resizer **resizer);
  *
  * Shapes   out: [window height, window width, 3], contiguous.
  * Memory   Borrows all for the call; scratch grows to the largest call so far.
- * Ranks    Local; one resizer a thread.
+ * Ranks    Local; one resizer per thread.
  * Repeat   Pillow's bytes, on every processor.
  * Errors   MM_E_MEMORY. A box or window outside is a bug.
  */

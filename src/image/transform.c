@@ -75,7 +75,7 @@ mm_status mm_transform_evaluation(mm_transform *t, const mm_image *image,
     window.left = centred(window.full_width, size);
     if (window.full_height * window.full_width > most_pixels)
         return mm_fail(MM_E_VALUE,
-                       "an image of %lld x %lld is too thin to be resized",
+                       "an image of %lld x %lld is too narrow to be resized",
                        (long long)h, (long long)w);
     mm_box whole = {0, 0, w, h};
     return mm_resize(t->resizer, image, &whole, &window, out);
@@ -149,7 +149,7 @@ mm_status mm_transform_training(mm_transform *t, const mm_image *image,
                                 uint8_t *out)
 {
     MM_TRY(check_image(image));
-    /* An epoch has 64 numbers a sample; ten attempts draw at most 22. */
+    /* An epoch has 64 numbers per sample; ten attempts draw at most 22. */
     draws d = {mm_rng_key_of(seed, MM_RNG_AUGMENT), (uint64_t)sample,
                (uint64_t)epoch * 64, 0};
     mm_box b = random_box(&d, image->height, image->width);

@@ -13,7 +13,7 @@ typedef struct mm_transform mm_transform;
 /**
  * Memory   Gives *transform for output [size, size, 3] uint8; scratch grows
  *          with the largest image seen, so images of one size allocate once.
- * Ranks    Local; one transform a thread.
+ * Ranks    Local; one transform per thread.
  */
 mm_status mm_transform_create(int64_t size, mm_transform **transform);
 void mm_transform_destroy(mm_transform **transform);

@@ -46,7 +46,7 @@ struct mm_feed {
     mm_feed_plan plan;
     int64_t image_bytes, piece;
     int n_workspaces, n_started;
-    workspace *workspaces; /* a worker's each, then the caller's */
+    workspace *workspaces; /* one per worker, then the caller's */
     worker *workers;
     double wait_s;
 
@@ -199,7 +199,7 @@ static mm_status create_workspaces(mm_feed *f)
     return MM_OK;
 }
 
-/** Signals are for the program's own thread. */
+/** Signals are left to the program's own thread. */
 static mm_status start_workers(mm_feed *f)
 {
     sigset_t all, before;

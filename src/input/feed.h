@@ -28,7 +28,7 @@ typedef struct mm_feed_batch {
 } mm_feed_batch;
 
 /**
- * Reads and transforms batches of images ahead of who uses them: batches are
+ * Reads and transforms batches of images ahead of their use: batches are
  * asked for with mm_feed_push, and come back in that order from mm_feed_next.
  * With workers, they are prepared meanwhile, by several threads each; else in
  * mm_feed_next, by OpenMP.
@@ -47,7 +47,7 @@ typedef struct mm_feed mm_feed;
 mm_status mm_feed_create(const mm_feed_plan *plan, mm_feed **feed);
 void mm_feed_destroy(mm_feed **feed);
 
-/** A number of workers for a half where a user has not chosen one: none for
+/** The number of workers for a half where the user has not chosen one: none for
  * raw pixels, which are cheap; else one for each of the rank's threads. */
 int mm_feed_default_workers(const mm_half *half, int n_threads);
 
@@ -64,7 +64,7 @@ void mm_feed_push(mm_feed *feed, const int64_t *samples, int64_t n,
  * The oldest batch that was asked for; there must be one.
  *
  * Memory   *fed points into the feed, until the next call or mm_feed_cancel.
- * Timing   Waits until it is there, and helps.
+ * Timing   Waits until it is ready; the calling thread prepares images too.
  * Errors   MM_E_MEMORY; and, unless bad images are skipped, MM_E_FORMAT,
  *          MM_E_VALUE: those of the batch's first bad image, naming it. An
  *          image that cannot be read at all (MM_E_IO) is never skipped. The
@@ -72,7 +72,7 @@ void mm_feed_push(mm_feed *feed, const int64_t *samples, int64_t n,
  */
 mm_status mm_feed_next(mm_feed *feed, mm_feed_batch *fed);
 
-/** Forget what was asked for and has not come back. */
+/** Cancel the batches that were asked for and have not been given. */
 void mm_feed_cancel(mm_feed *feed);
 
 /** Seconds spent in mm_feed_next so far. */

@@ -41,7 +41,7 @@ typedef struct mm_batch {
  * With skip_bad, an image that cannot be decoded is missing from its batch, in
  * every epoch, and nothing takes its place: the global batch is the same for
  * any number of ranks, and the step's mean is over the images that are left.
- * Who asks for batches sums n_images over ranks to know how many that are.
+ * The caller sums n_images over ranks to know how many those are.
  */
 typedef struct mm_loader mm_loader;
 
@@ -58,7 +58,7 @@ void mm_loader_destroy(mm_loader **loader);
 /** Most images that this rank can get in one batch. */
 int64_t mm_loader_most_images(const mm_loader *loader);
 
-/** Start on a task, which will take n_epochs; keeps `task`. Errors:
+/** Start a task of n_epochs; keeps `task`. Errors:
  * MM_E_MEMORY. */
 mm_status mm_loader_start_task(mm_loader *loader, const mm_task *task,
                                int64_t task_number, int64_t n_epochs);
@@ -66,8 +66,8 @@ mm_status mm_loader_start_task(mm_loader *loader, const mm_task *task,
 /** Steps of one epoch of the current task. */
 int64_t mm_loader_n_steps(const mm_loader *loader);
 
-/** Start on an epoch, any. Its batches are taken in their order; where the next
- * epoch follows, its first ones are there already. */
+/** Start any epoch. Its batches are taken in their order; where it follows the
+ * last epoch, its first ones have been read ahead. */
 void mm_loader_start_epoch(mm_loader *loader, int64_t epoch);
 
 /**

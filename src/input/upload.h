@@ -44,7 +44,7 @@ int64_t mm_upload_n_bytes(const mm_device *device, int64_t n_bytes);
 mm_status mm_upload_start(mm_upload *upload, mm_stream *stream,
                           mm_upload_part *parts, int n_parts);
 
-/** The ops that read the last batch are all enqueued on `stream`. */
+/** Call once the ops that read the last batch are all enqueued on `stream`. */
 mm_status mm_upload_used(mm_upload *upload, mm_stream *stream);
 
 /** Wait until the host's memory of the last batch is free again. */

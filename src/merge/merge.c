@@ -61,7 +61,8 @@ static mm_status check_request(const mm_merge_request *request)
         return mm_fail(MM_E_ARG, "%d inputs, at most %d", request->n_inputs,
                        MOST_INPUTS - 1);
     if (!isfinite((float)request->coef))
-        return mm_fail(MM_E_ARG, "the scaling coefficient %g is no fp32 number",
+        return mm_fail(MM_E_ARG,
+                       "the scaling coefficient %g is not a finite fp32 number",
                        request->coef);
     static const char *const other_formats[] = {".safetensors", ".pt", ".pth",
                                                 ".bin"};
@@ -147,8 +148,8 @@ done:
     return st;
 }
 
-/* Four counters a task, so that neighbours with one winner need not wait for
- * each other. */
+/* Four counters per task, so that adjacent elements with the same winner need
+ * not wait for each other. */
 static void count_winners(engine *e, const uint16_t *winner, int64_t n_elems)
 {
     enum { FEW = 256, WAYS = 4 };
@@ -169,7 +170,7 @@ static void count_winners(engine *e, const uint16_t *winner, int64_t n_elems)
             e->n_won[task] += counts[way][task];
 }
 
-/* Files may be slow; a device is not. */
+/* Waiting for the device is watched as computing; reading files is not. */
 
 static mm_status next_result(engine *e, bool all, bool *found,
                              mm_pipeline_result *result)
@@ -245,7 +246,7 @@ static mm_status copy_block(engine *e, int64_t lo, int64_t n_elems)
     return mm_weights_writer_write(e->checkpoint, lo, lo + n_elems, values);
 }
 
-/** Of all elements, by how far this rank has come. */
+/** As a share of all elements, by this rank's progress. */
 static void show_progress(const engine *e, int64_t at)
 {
     double share = (double)(at - e->own.lo) / (double)(e->own.hi - e->own.lo);
@@ -326,11 +327,9 @@ mm_status mm_merge(mm_comm *comm, mm_log *log, const mm_merge_request *request,
                    mm_merge_result *result)
 {
     MM_TRY(MM_CHECK_SAME(
-        comm, MM_SAME_TEXT(request->pretrained), MM_SAME_INT(request->n_inputs),
-        MM_SAME_TEXT(request->output), MM_SAME_TEXT(request->method->name),
-        MM_SAME_REAL(request->coef), MM_SAME_INT(request->seed)));
-    for (int i = 0; i < request->n_inputs; i++)
-        MM_TRY(MM_CHECK_SAME(comm, MM_SAME_TEXT(request->inputs[i])));
+        comm, MM_SAME_INT(request->n_inputs), MM_SAME_TEXT(request->output),
+        MM_SAME_TEXT(request->method->name), MM_SAME_REAL(request->coef),
+        MM_SAME_INT(request->seed)));
     engine e = {.comm = comm,
                 .log = log,
                 .request = request,

@@ -105,7 +105,7 @@ mm_status mm_merge_plan_init(mm_merge_plan *plan,
                                        tensor->n_dims, tensor->shape));
     }
     if (plan->folded.n_tensors == 0)
-        return mm_fail(MM_E_FORMAT, "%.600s: holds no tensor to merge",
+        return mm_fail(MM_E_FORMAT, "%.600s: there is no tensor to merge",
                        n_inputs ? inputs[0].path : pretrained->path);
     return MM_OK;
 }

@@ -13,7 +13,7 @@ typedef struct mm_merge_source {
     const mm_tensor_table *table;
 } mm_merge_source;
 
-/** Neighbouring tensors that are all folded, or all copied. */
+/** Adjacent tensors that are all folded, or all copied. */
 typedef struct mm_merge_run {
     int64_t lo, hi;    /* elements of the output                   */
     int64_t folded_lo; /* where they begin among the folded ones   */
@@ -39,10 +39,10 @@ typedef struct mm_merge_plan {
  * Memory   Fills *plan, emptied by mm_merge_plan_clear, also after a failure.
  *          Keeps pretrained's table.
  * Ranks    Local.
- * Errors   MM_E_FORMAT naming file and tensor: a visual.* tensor that an input
- *          lacks, one that the pre-trained file lacks, another tensor that
- *          only some inputs hold, shapes that differ; no tensor to fold.
- *          MM_E_MEMORY.
+ * Errors   MM_E_FORMAT naming file and tensor: a visual.* tensor that is
+ *          missing in an input, a tensor that is missing in the pre-trained
+ *          file, another tensor that only some inputs hold, shapes that differ;
+ * no tensor to fold. MM_E_MEMORY.
  */
 mm_status mm_merge_plan_init(mm_merge_plan *plan,
                              const mm_merge_source *pretrained,

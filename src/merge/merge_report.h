@@ -5,8 +5,8 @@
 
 /**
  * How a merge came about, for the output's provenance: JSON text with program,
- * version, method, coefficient, files, options and what each task won. It does
- * not say how many ranks took part: that changes nothing.
+ * version, method, coefficient, files, options and what each task won. The
+ * number of ranks is not in it, since it changes nothing.
  *
  * Memory   Gives *text (free).
  * Ranks    Local.

@@ -6,14 +6,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/** What holds for a whole merge. */
+/** Settings of a whole merge. */
 typedef struct mm_merge_settings {
     int n_tasks;
     float coef; /* lambda */
     uint64_t seed;
 } mm_merge_settings;
 
-/** A run of elements on its way through a merge; arrays are [n_elems] on the
+/** Consecutive elements that are being merged; arrays are [n_elems] on the
  * stream's device. */
 typedef struct mm_merge_block {
     const mm_ops *ops;
@@ -60,7 +60,8 @@ extern const mm_merge_method mm_merge_average;
 extern const mm_merge_method mm_merge_random;
 extern const mm_merge_method mm_merge_task_arithmetic;
 
-/** Every name that mm_merge_method_find knows, as a CHOICE option wants it. */
+/** Every name that mm_merge_method_find finds, as a CHOICE option lists them.
+ */
 #define MM_MERGE_METHODS "magmax,average,random,task-arithmetic"
 
 /** The method of that name, or NULL. */

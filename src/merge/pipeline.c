@@ -139,8 +139,7 @@ void mm_pipeline_destroy(mm_pipeline **pipeline)
     mm_pipeline *p = *pipeline;
     if (!p)
         return;
-    /* After a failure copies may still be under way; that it is reported twice
-     * helps nobody. */
+    /* After a failure copies may still be under way; it has been reported. */
     if (p->copies)
         (void)mm_stream_sync(p->copies);
     if (p->ops)

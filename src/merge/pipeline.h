@@ -4,8 +4,8 @@
 #include "src/merge/method.h"
 
 /**
- * The way of a merge's blocks through a device: from memory that files are read
- * into, through the ops, to memory that files are written from.
+ * The path of a merge's blocks through a device: from memory that files are
+ * read into, through the ops, to memory that files are written from.
  *
  * Where the device has memory of its own there are two of every host buffer and
  * of every input on the device, and a stream for copies beside that for ops, so
@@ -23,7 +23,7 @@ typedef enum mm_pipeline_input {
 
 /** A merged block, in host memory until the next call. */
 typedef struct mm_pipeline_result {
-    int64_t lo; /* as mm_pipeline_end was told */
+    int64_t lo; /* as given to mm_pipeline_end */
     int64_t n_elems;
     const float *merged;
     const uint16_t *winner; /* NULL where the method picks none */
@@ -61,7 +61,7 @@ mm_status mm_pipeline_host(mm_pipeline *pipeline, mm_pipeline_input input,
 mm_status mm_pipeline_send(mm_pipeline *pipeline, mm_pipeline_input input,
                            int64_t n_elems, const float **device);
 
-/** The ops that use the block sent last have been enqueued. */
+/** Call once the ops that use the block sent last have been enqueued. */
 mm_status mm_pipeline_used(mm_pipeline *pipeline, mm_pipeline_input input);
 
 /**
@@ -75,8 +75,8 @@ mm_status mm_pipeline_begin(mm_pipeline *pipeline, int64_t first_elem,
                             mm_merge_block *block);
 
 /**
- * End it: the merged weights on their way back, to be known as `lo`. No more
- * than mm_pipeline_next leaves under way may be.
+ * End it: the merged weights are copied back, and returned as `lo` by
+ * mm_pipeline_next, which must keep room for them.
  *
  * Timing   Enqueued.
  */
@@ -85,8 +85,8 @@ mm_status mm_pipeline_end(mm_pipeline *pipeline,
                           const mm_merge_block *block, int64_t lo);
 
 /**
- * The oldest merged block, when there is no room for another one to be under
- * way, or with `all` when there is one; *found tells.
+ * The oldest merged block, where there is no room for another one, or with
+ * `all` wherever there is one; *found says whether.
  *
  * Timing   Blocking.
  */

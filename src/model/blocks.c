@@ -235,7 +235,7 @@ static mm_status pool(const mm_blocks *b, const block_acts *a,
     return ops->copy_rows(s, a->tail_attention, w, a->attention, apart, n, w);
 }
 
-/** All of a block but what it hands on. */
+/** All of a block except its output. */
 static mm_status compute_block(mm_blocks *b, int64_t layer,
                                const mm_block_params *p,
                                const block_weights *of, const int64_t *pooled)
@@ -355,7 +355,7 @@ mm_status mm_blocks_backward(mm_blocks *blocks, const float *theta,
     if (b->keep == MM_KEEP_INPUTS && !is_last(b, layer))
         MM_TRY(compute_block(b, layer, &p, &of, NULL));
     if (is_last(b, layer)) {
-        /* Rows that are not pooled get nothing from behind. */
+        /* Rows that are not pooled have no gradient from above. */
         mm_act *dattn_rows = b->dqkv;
         MM_TRY(backward_tail(b, layer, &p, &of, &d, b->dtail, dattn_rows,
                              accumulate));

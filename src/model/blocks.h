@@ -13,7 +13,7 @@ static const float mm_norm_eps = 1e-5f;
  * the MLP; Vaswani et al. 2017, Radford et al. 2019), over sequences of equal
  * length.
  *
- * A tower's features depend on one token a sequence, its pooled one. So
+ * A tower's features depend on one token per sequence, its pooled one. So
  * everything after the last block's attention is computed for that token only.
  */
 typedef struct mm_blocks mm_blocks;
@@ -42,7 +42,8 @@ void mm_blocks_destroy(mm_blocks **blocks);
  * all: called over an empty arena to count, then over the memory. */
 void mm_blocks_lay_out(mm_blocks *blocks, mm_arena *arena);
 
-/** Where a tower meets its blocks; rows of width C, n tokens, B sequences. */
+/** Buffers that a tower and its blocks share; rows of width C, n tokens, B
+ * sequences. */
 typedef struct mm_blocks_ports {
     mm_act *x;     /* [n,C] block 0's input: the tower writes it      */
     mm_act *spare; /* [n,C] the tower's until the forward pass        */
@@ -69,7 +70,7 @@ mm_status mm_blocks_forward(mm_blocks *blocks, const float *theta,
 
 /**
  * The gradient of the last bias of block `layer`, for the op that makes the
- * gradient of what the block hands on; NULL where mm_blocks_backward adds it
+ * gradient of the block's output; NULL where mm_blocks_backward adds it
  * up (mm_device_sums_with_gradients). Block `layer` + 1 takes care of it for
  * all but the last one.
  */

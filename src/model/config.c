@@ -130,8 +130,8 @@ static mm_status check_same(const mm_model_config *typed,
     return check_sizes(text, sizeof text / sizeof *text, path);
 }
 
-/* Into the file's JSON, what was typed: a text tower where the file knows none,
- * and the size of images. */
+/* Adds to the file's JSON what the typed name gives: a text tower where the
+ * file has none, and the size of images. */
 static int merge_json(json_t *file, const json_t *typed)
 {
     json_t *vision = json_object_get(file, "vision_cfg");
@@ -171,9 +171,10 @@ mm_status mm_model_config_choose(const char *name, const char *recorded,
                                  mm_model_config *config)
 {
     if (!name && !recorded)
-        return mm_fail(MM_E_ARG,
-                       "--model is needed: %s does not say what model it holds",
-                       path ? path : "no file of weights");
+        return mm_fail(
+            MM_E_ARG,
+            "--model is required: %s does not say what model it holds",
+            path ? path : "no weights file");
     if (!name)
         return mm_model_config_parse(recorded, path, config);
     MM_TRY(mm_model_config_find(name, config));

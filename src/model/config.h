@@ -28,14 +28,14 @@ typedef struct mm_model_config {
 
 /**
  * Find a configuration: a built-in name (ViT-B-32, ViT-B-16, ViT-L-14,
- * ViT-L-14-336 and their -quickgelu twins) or the path of an open_clip model
+ * ViT-L-14-336, each also with -quickgelu) or the path of an open_clip model
  * JSON file.
  *
  * Memory   Fills *config, freed by mm_model_config_clear. Start from {0}.
  * Ranks    Local.
  * Errors   MM_E_ARG for an unknown name (known ones and the nearest listed), an
  *          unknown key (the nearest named), or an option of open_clip's that is
- *          not built here (named, with the value that is); MM_E_FORMAT for what
+ *          not supported (named, with the value that is); MM_E_FORMAT for what
  *          is not JSON or has an impossible size; MM_E_IO.
  */
 mm_status mm_model_config_find(const char *name, mm_model_config *config);
@@ -45,10 +45,10 @@ mm_status mm_model_config_parse(const char *text, const char *where,
                                 mm_model_config *config);
 
 /**
- * The configuration of a run: what the user typed (`name`, may be NULL) and
- * what the weights' file says of itself (`recorded` JSON, may be NULL). Weights
- * know their activation best: where only that differs the file is followed,
- * with a warning. The size of images is the typed one: positional embeddings
+ * The configuration of a run: the value of --model (`name`, may be NULL) and
+ * what the weights file records (JSON, may be NULL). Where only the activation
+ * differs the file is followed, with a warning. The size of images is that of
+ * `name`: positional embeddings
  * can be resized. Text towers are compared where both have one; one is enough.
  *
  * Errors   MM_E_ARG when neither is there, or when they differ in another size

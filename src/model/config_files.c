@@ -112,7 +112,7 @@ static bool same_three(const json_t *values, const float expected[3])
     return json_array_size(values) == 3;
 }
 
-static bool normalises_otherwise(const json_t *preprocess)
+static bool has_other_pixels(const json_t *preprocess)
 {
     const json_t *mean = json_object_get(preprocess, "mean");
     const json_t *deviation = json_object_get(preprocess, "std");
@@ -132,7 +132,7 @@ mm_status mm_config_from_open_clip(const char *text, const char *where,
         st = mm_fail(MM_E_FORMAT, "%s: model_cfg is missing", where);
     } else {
         *other_pixels =
-            normalises_otherwise(json_object_get(root, "preprocess_cfg"));
+            has_other_pixels(json_object_get(root, "preprocess_cfg"));
         *model = json_dumps(config, 0);
         if (!*model)
             st = no_memory();
@@ -181,7 +181,7 @@ static mm_status read_activation(const section *s, mm_activation *activation)
         return mm_fail(MM_E_ARG,
                        "%s: %shidden_act %.40s is not supported, only "
                        "quick_gelu and gelu",
-                       s->where, s->name, name ? name : "that is no text");
+                       s->where, s->name, name ? name : "that is not a string");
     return MM_OK;
 }
 
@@ -194,7 +194,7 @@ static mm_status read_tower(const section *s, mm_tower_config *t)
     MM_TRY(read_size(s, "intermediate_size", t->mlp_width, &t->mlp_width));
     if (t->width % t->n_heads)
         return mm_fail(MM_E_FORMAT,
-                       "%s: %shidden_size %lld is no multiple of "
+                       "%s: %shidden_size %lld is not a multiple of "
                        "num_attention_heads %lld",
                        s->where, s->name, (long long)t->width,
                        (long long)t->n_heads);
@@ -202,7 +202,7 @@ static mm_status read_tower(const section *s, mm_tower_config *t)
     return read_activation(s, &t->activation);
 }
 
-/* transformers gives the older key, where it is there, the last word. */
+/* In transformers the older key, where it is there, overrides the other. */
 static const json_t *find_section(const json_t *root, const char *key,
                                   const char *older_key)
 {
@@ -261,7 +261,7 @@ static mm_status read_huggingface(const char *where, const json_t *root,
     return mm_fail(MM_E_ARG,
                    "%s: model_type %.40s is not supported, only clip and "
                    "clip_vision_model",
-                   where, type ? type : "that is no text");
+                   where, type ? type : "that is not a string");
 }
 
 mm_status mm_config_from_huggingface(const char *text, const char *where,

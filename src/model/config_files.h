@@ -14,17 +14,17 @@
 /**
  * What an open_clip_config.json says: {"model_cfg", "preprocess_cfg"}.
  *
- * Memory   *other_pixels: whether images are to be normalised otherwise than
- *          with CLIP's mean and deviation, which is what this project does.
- * Errors   MM_E_FORMAT for what is not JSON or lacks model_cfg, MM_E_MEMORY.
+ * Memory   *other_pixels: whether images are to be normalised with another
+ *          mean or deviation than CLIP's, which this project always uses.
+ * Errors   MM_E_FORMAT for what is not JSON or has no model_cfg, MM_E_MEMORY.
  *          The model's own keys are left to mm_model_config_parse.
  */
 mm_status mm_config_from_open_clip(const char *text, const char *where,
                                    char **model, bool *other_pixels);
 
 /**
- * What a config.json of transformers' says of a CLIPModel or a CLIPVisionModel,
- * with transformers' defaults for what it leaves out.
+ * The model in transformers' config.json of a CLIPModel or a CLIPVisionModel,
+ * with transformers' defaults for missing keys.
  *
  * Errors   MM_E_FORMAT for what is not JSON or has an impossible size; MM_E_ARG
  *          naming an option that CLIP's Vision Transformers do not have

@@ -21,9 +21,9 @@ typedef struct key {
 } key;
 
 /**
- * open_clip's options that are not built here, and the value that is: its
- * default. Where that is NULL any value will do: the option says something only
- * beside another one of this table, or how random weights are made.
+ * open_clip's options that are not supported, and the one value that is: its
+ * default. Where that is NULL any value is accepted: the option has an effect
+ * only with another one of this table, or on random weights.
  */
 typedef struct fixed_key {
     const char *name, *value;
@@ -187,7 +187,8 @@ static mm_status set_mlp_width(const char *where, const char *section_name,
 {
     tower->mlp_width = (int64_t)((double)tower->width * ratio);
     if (tower->mlp_width < 1)
-        return mm_fail(MM_E_FORMAT, "%s: %smlp_ratio leaves no MLP", where,
+        return mm_fail(MM_E_FORMAT,
+                       "%s: %smlp_ratio makes an MLP without width", where,
                        section_name);
     return MM_OK;
 }
@@ -218,13 +219,13 @@ static mm_status read_vision(const char *where, const json_t *object,
     MM_TRY(read_section(where, object, &s));
     if (t->width % head_width)
         return mm_fail(MM_E_FORMAT,
-                       "%s: width %lld is no multiple of head_width %lld",
+                       "%s: width %lld is not a multiple of head_width %lld",
                        where, (long long)t->width, (long long)head_width);
     if (c->image_size % c->patch_size)
-        return mm_fail(MM_E_FORMAT,
-                       "%s: image_size %lld is no multiple of patch_size %lld",
-                       where, (long long)c->image_size,
-                       (long long)c->patch_size);
+        return mm_fail(
+            MM_E_FORMAT,
+            "%s: image_size %lld is not a multiple of patch_size %lld", where,
+            (long long)c->image_size, (long long)c->patch_size);
     t->n_heads = t->width / head_width;
     int64_t grid = c->image_size / c->patch_size;
     t->n_tokens = grid * grid + 1;
@@ -254,9 +255,10 @@ static mm_status read_text(const char *where, const json_t *object,
                        COUNT(fixed_text)};
     MM_TRY(read_section(where, object, &s));
     if (t->width % t->n_heads)
-        return mm_fail(MM_E_FORMAT,
-                       "%s: text_cfg.width %lld is no multiple of heads %lld",
-                       where, (long long)t->width, (long long)t->n_heads);
+        return mm_fail(
+            MM_E_FORMAT,
+            "%s: text_cfg.width %lld is not a multiple of heads %lld", where,
+            (long long)t->width, (long long)t->n_heads);
     c->has_text = true;
     return set_mlp_width(where, s.name, mlp_ratio, t);
 }

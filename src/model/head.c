@@ -18,7 +18,7 @@ static mm_status read_weight(mm_weights *file, const char *path,
     int at = mm_tensor_table_find(table, "weight");
     if (at < 0)
         return mm_fail(MM_E_FORMAT,
-                       "%s: a head has one tensor 'weight', this file has none",
+                       "%s: a head has one tensor 'weight'; this file has none",
                        path);
     const mm_tensor *tensor = &table->tensors[at];
     char shape[192];

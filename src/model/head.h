@@ -40,7 +40,7 @@ mm_status mm_head_write(const char *path, const mm_head *head,
  * MM_E_MEMORY. */
 mm_status mm_head_init(int64_t n_classes, int64_t embed_dim, mm_head *head);
 
-/** Scale a row to `length`; false where it has no direction. */
+/** Scale a row to `length`; false where its length is 0 or not finite. */
 bool mm_head_set_length(double *row, int64_t n, double length);
 
 #endif

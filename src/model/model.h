@@ -17,9 +17,9 @@ typedef struct mm_model {
  * Read a model's weights, or make random ones.
  *
  * Memory   Fills *model, freed by mm_model_clear. Start from {0}.
- *          name: what the user typed for --model, or NULL; path: a file of
- *          weights, or NULL for random weights from `seed`.
- * Ranks    Collective, same name, path, seed: every rank reads the file itself.
+ *          name: the value of --model, or NULL; path: a weights file, or
+ *          NULL for random weights from `seed`.
+ * Ranks    Collective, same name, seed: every rank reads its own file.
  * Errors   As mm_model_config_choose and mm_weights_load, on every rank.
  */
 mm_status mm_model_init(mm_comm *comm, mm_log *log, const char *name,
@@ -29,7 +29,7 @@ mm_status mm_model_init(mm_comm *comm, mm_log *log, const char *name,
  * As mm_model_init, of the text tower: table and theta are
  * mm_params_text_table's; random weights are always the same ones.
  *
- * Ranks    Collective, same name, path: every rank reads the file itself.
+ * Ranks    Collective, same name: every rank reads its own file.
  * Errors   Also MM_E_FORMAT where the model has no text tower (the first tensor
  *          that is missing is named), MM_E_ARG where nothing tells its sizes.
  */

@@ -321,7 +321,7 @@ void mm_params_randomize(const mm_model_config *config,
         double deviation = init_deviation(config, tensor->name);
         float constant = init_constant(tensor->name);
         float *x = theta + tensor->off_elems;
-        /* 50 ns a number: seconds, of a large tower, for one thread. */
+        /* At 50 ns per number a large tower takes one thread seconds. */
 #pragma omp parallel for
         for (int64_t i = 0; i < tensor->n_elems; i++)
             x[i] = deviation > 0

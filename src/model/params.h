@@ -57,7 +57,7 @@ mm_status mm_params_clip_table(const mm_model_config *config,
  * layout; no memory is given. */
 mm_vit_params mm_params_vit(const mm_model_config *config, float *flat);
 mm_text_params mm_params_text(const mm_model_config *config, float *flat);
-mm_block_params mm_params_block(const mm_model_config *config, mm_tower tower,
+mm_block_params mm_params_block(const mm_model_config *config, mm_tower of,
                                 int64_t layer, float *flat);
 
 /** Element ranges of the image tower's flat buffer that a backward pass

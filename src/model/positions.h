@@ -29,7 +29,7 @@ int64_t mm_positions_grid(int64_t n_tokens);
 /** The tensor's name. */
 #define MM_POSITIONS "visual.positional_embedding"
 
-/** Tell that positions for `from` tokens become some for `to`. */
+/** Log that positions for `from` tokens are resized to `to`. */
 void mm_positions_log(mm_log *log, int64_t from, int64_t to);
 
 #endif

@@ -29,10 +29,11 @@ static mm_status check_names(const mm_weights *file, const char *path)
     if (mm_tensor_table_find(mm_weights_table(file), "visual.conv1.weight") >=
         0)
         return MM_OK;
-    return mm_fail(MM_E_FORMAT,
-                   "%s lacks the tensor visual.conv1.weight; magmax_convert "
-                   "makes a file with open_clip's names from one with others",
-                   path);
+    return mm_fail(
+        MM_E_FORMAT,
+        "%s does not contain the tensor visual.conv1.weight; magmax_convert "
+        "makes a file with open_clip's names from one with others",
+        path);
 }
 
 /** Read all of `stored`, the table of the file, whose positions are for another

@@ -5,7 +5,7 @@
 
 /**
  * Read the tensors of model->table from a file into model->theta. Positional
- * embeddings for another grid of patches are resized, and `log` is told so.
+ * embeddings for another grid of patches are resized, which is logged.
  *
  * Memory   model->theta: host, [model->table.n_elems].
  * Ranks    Local.

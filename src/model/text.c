@@ -103,7 +103,7 @@ mm_status mm_text_forward(mm_text *text, const float *theta,
     MM_TRY(ops->layernorm(text->stream, text->normed, NULL, NULL,
                           text->ports.out, w, p.ln_final_weight,
                           p.ln_final_bias, mm_norm_eps, n_texts, w));
-    /* A row a text: from here on fp32. */
+    /* One row per text: from here on fp32. */
     MM_TRY(ops->act_to_float(text->stream, text->pooled, text->normed,
                              n_texts * w));
     MM_TRY(ops->gemm(text->stream, text->features, text->pooled,

@@ -186,7 +186,7 @@ mm_status mm_vit_forward(mm_vit *vit, const float *theta, const mm_act *weights,
     MM_TRY(ops->layernorm(vit->stream, vit->normed, vit->post_mean,
                           vit->post_rstd, vit->ports.out, w, p.ln_post_weight,
                           p.ln_post_bias, mm_norm_eps, n_images, w));
-    /* A row an image: from here on fp32. */
+    /* One row per image: from here on fp32. */
     MM_TRY(
         ops->act_to_float(vit->stream, vit->pooled, vit->normed, n_images * w));
     MM_TRY(ops->gemm(vit->stream, vit->features, vit->pooled, p.proj, false,

@@ -64,7 +64,7 @@ mm_status mm_vit_forward(mm_vit *vit, const float *theta, const mm_act *weights,
 /** What CLIP subtracts from, and divides by, a pixel's red, green and blue. */
 extern const float mm_pixel_mean[3], mm_pixel_deviation[3];
 
-/** Told when elements [lo, hi) of the gradient are final. */
+/** Called when elements [lo, hi) of the gradient are final. */
 typedef struct mm_grad_listener {
     mm_status (*ready)(void *context, float *grad, int64_t lo, int64_t hi);
     void *context;
@@ -72,8 +72,8 @@ typedef struct mm_grad_listener {
 
 /**
  * Gradient of the last forward pass: grad = (grad if `accumulate`) + dL/dtheta.
- * `listener`, where not NULL, hears of each range once its ops are enqueued, in
- * the same order on every rank, also when this rank had no images.
+ * `listener`, where not NULL, is called for each range once its ops are
+ * enqueued, in the same order on every rank, also when this rank had no images.
  *
  * Shapes   grad [n_elems]; dfeatures [B, embed_dim].
  * Ranks    Local (the listener may be collective).

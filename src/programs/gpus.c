@@ -97,7 +97,7 @@ static mm_status check_placements(mm_log *log, const placement *placements,
     describe(placements, n_ranks, first, n_more, text, sizeof text);
     if (each_its_own)
         return mm_fail(MM_E_DEVICE,
-                       "%s, and training takes a GPU a rank; start as many "
+                       "%s, but training needs one GPU per rank; start as many "
                        "ranks on a host as it has GPUs, or give --device cpu",
                        text);
     mm_log_warn(log, "%s; each has the whole model there", text);
@@ -113,7 +113,7 @@ mm_status mm_gpus_check(mm_comm *comm, mm_log *log, const mm_device *device,
     placement *placements = calloc((size_t)n_ranks, sizeof *placements);
     mm_status st = MM_OK;
     if (!placements)
-        st = mm_fail(MM_E_MEMORY, "no memory for the places of %d ranks",
+        st = mm_fail(MM_E_MEMORY, "no memory for the devices of %d ranks",
                      n_ranks);
     MM_TRY_GOTO(st, done, mm_comm_agree(comm, st));
     (void)gethostname(mine.host, sizeof mine.host - 1);

@@ -6,10 +6,9 @@
 #include "src/base/log.h"
 
 /**
- * See that the ranks' devices go together: all have a GPU or none has, for they
- * would not agree on weights; and no two have the same one, which is refused
- * where `each_its_own`, since NCCL takes one rank a GPU, and else is said in a
- * warning.
+ * Check that the ranks' devices go together: all have a GPU or none has, since
+ * their weights would differ; and no two share one, which is an error where
+ * `each_its_own`, since NCCL takes one rank per GPU, and else a warning.
  *
  * Ranks    Collective, same each_its_own; the same status on every rank.
  * Timing   Blocking.

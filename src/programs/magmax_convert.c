@@ -10,7 +10,8 @@ static const mm_option rows[] = {
      .kind = MM_OPTION_TEXT,
      .value = "NAME",
      .help = "model configuration, a built-in name or open_clip's JSON file, "
-             "where IN does not say; another image size resizes the positions"},
+             "where IN does not record one; another image size resizes the "
+             "positions"},
     {.name = "names",
      .kind = MM_OPTION_CHOICE,
      .value = "WHOSE",
@@ -21,11 +22,11 @@ static const mm_option rows[] = {
      .kind = MM_OPTION_CHOICE,
      .value = "TYPE",
      .choices = "f32,f16,bf16",
-     .help = "numbers in a .safetensors file (default: f32)"},
+     .help = "number type in a .safetensors file (default: f32)"},
     {.name = "with",
      .kind = MM_OPTION_TEXT,
      .value = "FILE",
-     .help = "weights of the same model that supply the tensors that IN lacks, "
+     .help = "weights of the same model that supply the tensors missing in IN, "
              "such as the text tower"},
     MM_ROW_RANK_TIMEOUT,
 };

@@ -21,7 +21,8 @@ static const mm_option rows[] = {
     {.name = "tokens",
      .kind = MM_OPTION_TEXT,
      .value = "FILE",
-     .help = "make no head: print the ids of each line of a text file as JSON"},
+     .help = "make no head: print the token ids of each line of a text file as "
+             "JSON"},
     MM_ROW_MODEL,
     MM_ROW_DEVICE,
     MM_ROW_PRECISION,
@@ -39,11 +40,11 @@ static const mm_option rows[] = {
      .kind = MM_OPTION_TEXT,
      .value = "FILE",
      .help =
-         "class names, one a line or a JSON array; without it, --dataset's"},
+         "class names, one per line or a JSON array; without it, --dataset's"},
     {.name = "templates",
      .kind = MM_OPTION_TEXT,
      .value = "FILE",
-     .help = "prompts, one a line or a JSON array, {} for the class name; "
+     .help = "prompts, one per line or a JSON array, {} for the class name; "
              "without it, --dataset's, or \"a photo of a {}.\""},
     {.name = "dataset",
      .kind = MM_OPTION_TEXT,
@@ -81,7 +82,7 @@ static const mm_option rows[] = {
 static const mm_option_table table = {
     .program = "magmax_head",
     .purpose = "Make a frozen classification head: zero-shot, from class names "
-               "and prompts, unless told otherwise",
+               "and prompts, unless another kind is chosen",
     .rows = rows,
     .n_rows = sizeof rows / sizeof *rows,
 };
@@ -243,8 +244,8 @@ done:
     return st;
 }
 
-/* What the program can do: the option that asks for it, the options that it
- * needs, and those of the others that it has no use for. */
+/* What the program can do: the option that chooses it, the options that it
+ * needs, and options that do not go with it. */
 static const struct mode {
     const char *option, *what;
     mm_status (*run)(const mm_job *job);
@@ -285,8 +286,8 @@ static mm_status choose_mode(const mm_options *o, const struct mode **chosen)
             return mm_fail(MM_E_ARG, "%s needs --%s", (*chosen)->what, *need);
     for (const char *const *other = (*chosen)->refuses; *other; other++)
         if (mm_options_is_given(o, *other))
-            return mm_fail(MM_E_ARG, "%s has no use for --%s", (*chosen)->what,
-                           *other);
+            return mm_fail(MM_E_ARG, "%s and --%s exclude each other",
+                           (*chosen)->what, *other);
     return MM_OK;
 }
 

@@ -31,15 +31,15 @@ static const mm_option rows[] = {
      .value = "N",
      .fallback = "5",
      .max = 0x1p63,
-     .help = "what random draws from"},
+     .help = "seed of --method random"},
     {.name = "device",
      .kind = MM_OPTION_CHOICE,
      .value = "WHICH",
      .fallback = "cpu",
      .choices = "cpu,cuda,auto",
      .free = true,
-     .help = "what computes; auto: the CPU, for reading files takes longer "
-             "than computing does anywhere"},
+     .help = "what computes; auto: the CPU, since reading the files takes "
+             "longer than computing"},
     {.name = "output",
      .kind = MM_OPTION_TEXT,
      .value = "FILE",
@@ -74,7 +74,7 @@ static mm_status choose_coef(const mm_options *options,
 }
 
 /* One thread: blocks are so small that starting a team for each costs more than
- * it brings. More ranks are the way to more cores, and may share a GPU. */
+ * it saves. More ranks use more cores, and may share a GPU. */
 static mm_status open_device(const mm_job *job, mm_device **device)
 {
     char gpu[32];

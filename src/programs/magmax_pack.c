@@ -49,7 +49,7 @@ static const mm_option rows[] = {
      .fallback = "5",
      .min = 0,
      .max = 9e15,
-     .help = "of the noise"},
+     .help = "seed of the noise"},
     {.name = "output",
      .kind = MM_OPTION_TEXT,
      .value = "FILE",
@@ -82,14 +82,14 @@ static void report(const mm_job *job, const char *path, const mm_dataset *d,
                 d->n_domains > 1 ? "s" : "", skipped);
 }
 
-/** What is in memory or mapped already. */
+/** For pixels that are in memory or mapped already. */
 static mm_status write_packed(const mm_job *job, const mm_dataset *dataset,
                               const char *provenance)
 {
     const char *path = mm_options_text(job->options, "output");
     mm_packed_counts counts = {dataset->train.n_images, dataset->test.n_images,
                                0};
-    MM_TRY(mm_dataset_file_write(path, dataset, provenance));
+    MM_TRY(mm_dataset_write(path, dataset, provenance));
     report(job, path, dataset, &counts);
     return MM_OK;
 }

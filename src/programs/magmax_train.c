@@ -32,7 +32,7 @@ static const mm_option rows[] = {
      .value = "DIR",
      .required = true,
      .free = true,
-     .help = "folder of the run; the same command again goes on there"},
+     .help = "folder of the run; the same command again continues it"},
     {.name = "epochs",
      .kind = MM_OPTION_INT,
      .value = "N",
@@ -46,7 +46,7 @@ static const mm_option rows[] = {
      .fallback = "128",
      .min = 1,
      .max = 1e9,
-     .help = "images a step, over all ranks"},
+     .help = "images per step, over all ranks"},
     {.name = "accumulate",
      .kind = MM_OPTION_INT,
      .value = "N",
@@ -124,8 +124,8 @@ static const mm_option rows[] = {
 
 static const mm_option_table table = {
     .program = "magmax_train",
-    .purpose = "Fine-tune a Vision Transformer over a sequence of tasks, one "
-               "checkpoint a task",
+    .purpose = "Fine-tune a Vision Transformer over a sequence of tasks, with "
+               "one checkpoint per task",
     .rows = rows,
     .n_rows = sizeof rows / sizeof *rows,
 };
@@ -136,7 +136,7 @@ static mm_status check_options(const mm_options *o)
         return mm_fail(MM_E_ARG,
                        "--from-scratch and --load exclude each other");
     if (!mm_options_flag(o, "from-scratch") && !mm_options_is_set(o, "load"))
-        return mm_fail(MM_E_ARG, "--load is needed, or --from-scratch");
+        return mm_fail(MM_E_ARG, "--load or --from-scratch is required");
     if (mm_options_is_given(o, "warmup-ratio") &&
         mm_options_is_given(o, "warmup-length"))
         return mm_fail(MM_E_ARG,

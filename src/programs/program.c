@@ -17,7 +17,7 @@ static bool asked_for(const char *what, int argc, char **argv)
     return false;
 }
 
-/** A full disk shows only now: what was printed is still in a buffer. */
+/** A full disk is noticed only now: what was printed is still in a buffer. */
 static mm_status flush_stdout(void)
 {
     return fflush(stdout) || ferror(stdout)
@@ -112,7 +112,7 @@ static mm_status check_output(const mm_options *options, const char *output,
                            "another name",
                            output, path, *inputs);
     }
-    return mm_file_check_new(path);
+    return mm_file_check_writable(path);
 }
 
 mm_status mm_job_check_output(const mm_job *job, const char *output,

@@ -98,7 +98,7 @@ static int64_t int_or_zero(const mm_options *options, const char *name)
     return mm_options_is_set(options, name) ? mm_options_int(options, name) : 0;
 }
 
-/** Folders, lists and prompts write one name in several ways. */
+/** Folders, lists and prompts spell the same name differently. */
 static bool is_alike(const char *a, const char *b)
 {
     for (; *a && *b; a++, b++) {

@@ -18,7 +18,7 @@
         .name = "model", .kind = MM_OPTION_TEXT, .value = "NAME",             \
         .help =                                                               \
             "model configuration: a built-in name or open_clip's JSON file; " \
-            "without it, what --load says"                                    \
+            "without it, the one that --load records"                         \
     }
 #define MM_ROW_DATASET                                                    \
     {                                                                     \
@@ -90,8 +90,8 @@
         .choices = "fp32,tf32,bf16",                                        \
         .help =                                                             \
             "numbers of products and, with bf16, of activations; weights, " \
-            "their gradients and sums are fp32 always; without it, bf16 "   \
-            "on GPUs and fp32, the only one, on CPUs"                       \
+            "their gradients and sums are always fp32; without it, bf16 "   \
+            "on GPUs and fp32 on CPUs, which have no other"                 \
     }
 
 /** An open model, data set and head, divided into tasks. Start from {0}. */
@@ -107,7 +107,7 @@ typedef struct mm_workload {
 /**
  * Open the device of --device and --precision, which is then the device's in
  * job->options, and the model of --model and --load; without --load, random
- * weights from `seed`. For training, each rank has to have a GPU of its own.
+ * weights from `seed`. For training on GPUs, no two ranks may share one.
  *
  * Memory   Fills *work, freed by mm_workload_close.
  * Ranks    Collective, same seed; the same status on every rank.
@@ -138,7 +138,8 @@ void mm_workload_close(mm_workload *work);
 /** --workers; negative where it is not given. */
 int mm_workload_n_workers(const mm_options *options);
 
-/** Say how many images were skipped, if any; gives the number. Ranks: local. */
+/** Log how many images were skipped, if any; returns the number. Ranks: local.
+ */
 int64_t mm_workload_report_bad(const mm_job *job, const mm_workload *work);
 
 /**

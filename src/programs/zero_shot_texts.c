@@ -46,7 +46,7 @@ static mm_status open_names(const mm_job *job, const mm_benchmark *benchmark,
                                    &texts->n_classes);
     if (!name)
         return mm_fail(MM_E_ARG,
-                       "which classes? give --dataset or --classnames");
+                       "no class names: give --dataset or --classnames");
     if (!benchmark ||
         (benchmark->class_names.n == 0 && benchmark->class_folders.n == 0))
         return names_of_files(job, name, texts);
@@ -86,7 +86,7 @@ mm_status mm_zero_shot_texts_read(const mm_job *job, mm_zero_shot_texts *texts)
 {
     MM_TRY(MM_CHECK_CALL(job->comm));
     const mm_benchmark *benchmark;
-    /* All ranks look into a folder, or none. */
+    /* Either all ranks scan a folder or none does. */
     MM_TRY(mm_comm_agree(job->comm, find_benchmark(job, &benchmark)));
     MM_TRY(open_names(job, benchmark, texts));
     MM_TRY(open_prompts(job, benchmark, texts));

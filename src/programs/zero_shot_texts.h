@@ -17,8 +17,8 @@ typedef struct mm_zero_shot_texts {
  * {}.". Says what was chosen, and warns of classes that share a name.
  *
  * Memory   Fills *texts, freed by mm_zero_shot_texts_clear.
- * Ranks    Collective, but not agreed: every rank reads the files, rank 0 looks
- *          through a folder for all.
+ * Ranks    Collective, but not agreed: every rank reads the files, rank 0 scans
+ *          a folder for all.
  * Errors   MM_E_ARG where nothing names the classes; as mm_class_names_read,
  *          mm_prompts_read, mm_dataset_open.
  */

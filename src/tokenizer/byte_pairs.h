@@ -8,7 +8,7 @@
 /** A vocabulary arranged for joining. */
 typedef struct mm_byte_pairs {
     int32_t byte_symbols[256];
-    uint64_t *keys; /* left << 32 | right; 0, which no pair is: free */
+    uint64_t *keys; /* left << 32 | right                           */
     int32_t *made;  /* what they join to                             */
     uint32_t mask;  /* slots - 1                                     */
 } mm_byte_pairs;

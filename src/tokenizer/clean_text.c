@@ -21,7 +21,7 @@ enum {
     SIGMA = 0x3c3
 };
 
-/* Unicode's white space, which is no more in flux. */
+/* Unicode's white space, which is stable by now. */
 static bool is_space(ucs4_t c)
 {
     return c == ' ' || (c >= '\t' && c <= '\r') || c == 0x85 || c == 0xa0 ||
@@ -73,8 +73,8 @@ static size_t collapse(const uint8_t *text, size_t n_bytes, uint8_t *out)
     return (size_t)(to - out);
 }
 
-/* The nearest character before or after a place that is no mark or such, which
- * casing looks through; 0 at the text's end. */
+/* The nearest character before or after a place that is not case-ignorable
+ * (marks and such); 0 at the text's end. */
 static ucs4_t letter_before(const uint8_t *start, const uint8_t *at)
 {
     ucs4_t c;
@@ -95,8 +95,9 @@ static ucs4_t letter_after(const uint8_t *at, const uint8_t *end)
     return 0;
 }
 
-/* Python's str.lower. Not u8_tolower: of what is both cased and looked through,
- * such as U+02B0, it makes something else. Returns the bytes written. */
+/* Python's str.lower. Not u8_tolower: it treats characters that are both cased
+ * and case-ignorable, such as U+02B0, differently. Returns the bytes written.
+ */
 static size_t lower(const uint8_t *text, size_t n_bytes, uint8_t *out)
 {
     const uint8_t *at = text, *end = text + n_bytes;

@@ -7,8 +7,8 @@
 
 /**
  * Encode every line of a text file and write one JSON array with an array of
- * context_length ids a line. A line ends with '\n' (the last may lack it), and
- * an empty one is a text as well.
+ * context_length ids per line. A line ends with '\n' (optional in the last),
+ * and an empty one is a text as well.
  *
  * Ranks    Local.
  * Errors   MM_E_IO; MM_E_VALUE for a line that is not UTF-8 (its number is

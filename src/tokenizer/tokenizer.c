@@ -42,7 +42,7 @@ static mm_status compile(pcre2_code **pattern)
                              &offset, NULL);
     if (!*pattern)
         return mm_fail(MM_E_MEMORY,
-                       "the pattern of words was refused: PCRE2's "
+                       "the pattern of words does not compile: PCRE2's "
                        "error %d",
                        error);
     /* Only faster: refused where memory may not be made executable. */

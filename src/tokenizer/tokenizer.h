@@ -5,24 +5,24 @@
 
 #include <stdint.h>
 
-/** What CLIP's models have: ids in the vocabulary, ids a text. */
+/** What CLIP's models have: ids in the vocabulary, ids per text. */
 enum { MM_CLIP_N_IDS = 49408, MM_CLIP_CONTEXT_LENGTH = 77 };
 
-/** CLIP's byte-pair encoding of texts. Constant once open: any number of
- * threads may encode with one. */
+/** CLIP's byte-pair encoding of texts. It never changes: any number of threads
+ * may encode with one. */
 typedef struct mm_tokenizer mm_tokenizer;
 
 /**
- * Open a vocabulary: open_clip's bpe_simple_vocab_16e6.txt.gz (or unpacked),
- * Hugging Face's merges.txt or tokenizer.json. What it is shows in its content,
- * not in its name.
+ * Read a vocabulary: open_clip's bpe_simple_vocab_16e6.txt.gz (or unpacked),
+ * Hugging Face's merges.txt or tokenizer.json. The format is recognised by the
+ * content, not by the name.
  *
  * Memory   Gives *tokenizer, freed by mm_tokenizer_destroy. n_ids: the model's
  *          vocab_size, MM_CLIP_N_IDS for CLIP.
  * Ranks    Local.
  * Timing   Blocking.
- * Errors   MM_E_IO; MM_E_FORMAT for what is no vocabulary, or one for another
- *          number of ids (both numbers are named); MM_E_MEMORY.
+ * Errors   MM_E_IO; MM_E_FORMAT for what is not a vocabulary, or one for
+ * another number of ids (both numbers are named); MM_E_MEMORY.
  */
 mm_status mm_tokenizer_read(const char *path, int64_t n_ids,
                             mm_tokenizer **tokenizer);

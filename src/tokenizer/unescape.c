@@ -21,7 +21,7 @@ static const uint16_t c1_meaning[32] = {
     0x02dc, 0x2122, 0x0161, 0x203a, 0x0153, 0x9d,   0x017e, 0x0178,
 };
 
-/* HTML's rules for numbers that are no characters. */
+/* HTML's rules for numbers that are not characters. */
 static int32_t meaning(uint32_t number)
 {
     if (number >= 0x80 && number <= 0x9f)
@@ -32,9 +32,9 @@ static int32_t meaning(uint32_t number)
     bool is_control = (number < 0x20 && number != '\t' && number != '\n' &&
                        number != '\f' && number != '\r') ||
                       number == 0x7f;
-    bool is_no_character =
+    bool is_noncharacter =
         (number >= 0xfdd0 && number <= 0xfdef) || (number & 0xfffe) == 0xfffe;
-    return is_control || is_no_character ? NOTHING : (int32_t)number;
+    return is_control || is_noncharacter ? NOTHING : (int32_t)number;
 }
 
 /* "#123;" or "#x7b;", without '&': the bytes it has, 0 where it is none. */

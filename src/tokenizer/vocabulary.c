@@ -70,14 +70,15 @@ static mm_status add_merge(reader *r, const char *left, size_t left_bytes,
     int32_t a = mm_symbol_table_find(&r->symbols, left, left_bytes);
     int32_t b = mm_symbol_table_find(&r->symbols, right, right_bytes);
     if (a < 0)
-        return fail_at(r, "joins what no earlier one makes:", left, left_bytes);
+        return fail_at(r, "joins a symbol that no earlier one makes:", left,
+                       left_bytes);
     if (b < 0)
-        return fail_at(r, "joins what no earlier one makes:", right,
+        return fail_at(r, "joins a symbol that no earlier one makes:", right,
                        right_bytes);
     if (mm_symbol_table_add(&r->symbols, left, left_bytes, right, right_bytes) <
         0)
-        return fail_at(r, "makes again what an earlier one makes, with", right,
-                       right_bytes);
+        return fail_at(r, "makes the same symbol as an earlier one, with",
+                       right, right_bytes);
     v->pairs[v->n_pairs][0] = a;
     v->pairs[v->n_pairs][1] = b;
     v->n_pairs++;
@@ -190,7 +191,7 @@ static mm_status read_json(reader *r, const json_t *root)
     const json_t *merges = json_object_get(model, "merges");
     if (!json_is_object(vocab) || !json_is_array(merges))
         return mm_fail(MM_E_FORMAT,
-                       "%s is no byte-pair tokenizer.json: it has no "
+                       "%s is not a byte-pair tokenizer.json: it has no "
                        "model.vocab and model.merges",
                        r->where);
     r->unit = "merge";
@@ -225,10 +226,11 @@ static mm_status read_text(reader *r, const char *text)
         return read_json_text(r, text);
     const char *line_end = strchrnul(text, '\n');
     if (!memmem(text, (size_t)(line_end - text), "#version:", 9))
-        return mm_fail(MM_E_FORMAT,
-                       "%s is no vocabulary: expected a list of merges, whose "
-                       "first line says '#version:', or a tokenizer.json",
-                       r->where);
+        return mm_fail(
+            MM_E_FORMAT,
+            "%s is not a vocabulary: expected a list of merges, whose "
+            "first line says '#version:', or a tokenizer.json",
+            r->where);
     return read_lines(r, text);
 }
 
@@ -238,8 +240,7 @@ mm_status mm_vocabulary_parse(const char *text, const char *where,
     const int64_t n_others = MM_N_BYTE_SYMBOLS + MM_N_SPECIAL_IDS;
     if (n_ids < n_others || n_ids > INT64_C(1) << 24)
         return mm_fail(MM_E_ARG,
-                       "a vocabulary of %lld ids is not possible: CLIP's has "
-                       "49408",
+                       "a vocabulary cannot have %lld ids: CLIP's has 49408",
                        (long long)n_ids);
     *vocabulary = (mm_vocabulary){0};
     reader r = {

@@ -125,8 +125,8 @@ mm_status mm_vocabulary_find(const char *option, const char *weights_path,
     if (!s.found)
         return mm_fail(MM_E_ARG,
                        "no vocabulary (bpe_simple_vocab_16e6.txt.gz, "
-                       "tokenizer.json or merges.txt) in %s; name one by "
-                       "--vocab, or fetch it by .ci/install.sh vocabulary",
+                       "tokenizer.json or merges.txt) in %s; name one with "
+                       "--vocab, or fetch it with .ci/install.sh vocabulary",
                        s.looked_at);
     *path = s.found;
     return MM_OK;

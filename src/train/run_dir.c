@@ -89,7 +89,7 @@ static mm_status write_config(const mm_run_dir *dir, const char *path,
 
 /** Until the file is closed, whatever ends the process; a run that is just
  * being ended is waited for, for ten seconds of our own running. A file system
- * without locks lets everybody have it. */
+ * without locks lets every run have it. */
 static mm_status hold(FILE *file, const char *path)
 {
     enum { MOST_TRIES = 100 };
@@ -128,7 +128,7 @@ static mm_status open_log(mm_run_dir *dir)
     }
 }
 
-/** A folder that was refused keeps no empty log; who waits for this one looks
+/** A refused run leaves no empty log; a run that waits for this file checks
  * again (is_at). */
 static void remove_empty_log(mm_run_dir *dir)
 {
@@ -145,7 +145,7 @@ static mm_status open_on_writer(mm_run_dir *dir, const char *program,
                                 const mm_options *options)
 {
     char path[PATH_BYTES];
-    MM_TRY(mm_file_make_folder(dir->path));
+    MM_TRY(mm_file_create_folder(dir->path));
     MM_TRY(open_log(dir));
     path_in(dir, "config.json", path);
     mm_status st = mm_file_exists(path)

@@ -12,14 +12,14 @@
 typedef struct mm_run_dir mm_run_dir;
 
 /**
- * Open a folder for a run, or for going on with one; for this run alone, until
- * it is closed or the process ends.
+ * Open a folder for a new run, or to continue one; no other run can open it
+ * until it is closed or the process ends.
  *
  * Memory   Gives *dir, freed by mm_run_dir_close.
  * Ranks    Collective, same path, program; to close is local.
  * Errors   MM_E_ARG naming the option in which the run that is there differs;
  *          MM_E_IO for a folder that cannot be written, or that another run
- * goes on using (10 s); MM_E_FORMAT for a config.json that is not ours.
+ *          keeps in use (10 s); MM_E_FORMAT for a config.json that is not ours.
  */
 mm_status mm_run_dir_open(mm_comm *comm, const char *path, const char *program,
                           const mm_options *options, mm_run_dir **dir);
@@ -31,8 +31,8 @@ void mm_run_dir_task_path(const mm_run_dir *dir, int task, char path[4096]);
 /** Whether that checkpoint is there. Ranks: collective, same task. */
 mm_status mm_run_dir_has_task(mm_run_dir *dir, int task, bool *there);
 
-/** Drop the log's lines of `task`: it starts from its beginning again. Ranks:
- * collective, same task. */
+/** Remove the log's lines of `task`, which starts from its beginning again.
+ * Ranks: collective, same task. */
 mm_status mm_run_dir_restart_task(mm_run_dir *dir, int task);
 
 /** One step, as log.jsonl has it. */
@@ -48,7 +48,7 @@ typedef struct mm_step_entry {
 } mm_step_entry;
 
 /** Append a line. Ranks: local, and other ranks than 0 do nothing; an error is
- * kept and told by mm_run_dir_flush. */
+ * kept and reported by mm_run_dir_flush. */
 void mm_run_dir_log_step(mm_run_dir *dir, const mm_step_entry *entry);
 
 /** Bring the log to disk. Ranks: collective. Errors: MM_E_IO, agreed. */

@@ -39,8 +39,8 @@ static int64_t warmup_steps(const mm_sequence_plan *plan, int64_t n_steps)
 /* ---- one task ---------------------------------------------------------- */
 
 /**
- * Where images may be skipped: how many the global batch has left, and who they
- * are. All ranks learn here whether one of them failed.
+ * Where images may be skipped: how many the global batch has left, and which
+ * were skipped. All ranks learn here whether one of them failed.
  */
 static mm_status agree_on_batch(const sequence *s, mm_status st,
                                 mm_batch *batch, int64_t *n_skipped)
@@ -48,14 +48,14 @@ static mm_status agree_on_batch(const sequence *s, mm_status st,
     const mm_sequence_plan *plan = s->plan;
     if (st == MM_OK)
         st = mm_bad_images_add(plan->bad, batch->bad, batch->n_bad);
-    int64_t told[3] = {batch->n_images, batch->n_bad, st != MM_OK};
-    MM_TRY(mm_comm_sum_int64(plan->comm, told, 3));
-    if (told[2] > 0)
+    int64_t totals[3] = {batch->n_images, batch->n_bad, st != MM_OK};
+    MM_TRY(mm_comm_sum_int64(plan->comm, totals, 3));
+    if (totals[2] > 0)
         return mm_comm_agree(plan->comm, st);
-    batch->n_global = told[0];
-    *n_skipped = told[1];
-    return told[1] > 0 ? mm_bad_images_share(plan->bad, plan->comm, plan->log)
-                       : MM_OK;
+    batch->n_global = totals[0];
+    *n_skipped = totals[1];
+    return totals[1] > 0 ? mm_bad_images_share(plan->bad, plan->comm, plan->log)
+                         : MM_OK;
 }
 
 static bool is_finite(const mm_step_result *result)
@@ -192,8 +192,9 @@ static mm_status save_task(sequence *s, int task, int64_t n_steps,
     char path[4096];
     mm_run_dir_task_path(plan->dir, task, path);
     char *provenance = task_provenance(plan, task, n_steps, last_loss);
-    mm_status st =
-        provenance ? MM_OK : mm_fail(MM_E_MEMORY, "no memory for the provenance");
+    mm_status st = provenance
+                       ? MM_OK
+                       : mm_fail(MM_E_MEMORY, "no memory for the provenance");
     st = mm_comm_agree(plan->comm, st);
     if (st == MM_OK)
         st = mm_checkpoint_save(plan->comm, path, &model->table, model->theta,
@@ -256,7 +257,7 @@ static mm_status train_all(sequence *s)
             continue;
         }
         if (!following && n_skipped)
-            mm_log_line(plan->log, "%d of %d tasks are finished, going on",
+            mm_log_line(plan->log, "%d of %d tasks are finished, continuing",
                         n_skipped, n_tasks);
         if (!following && plan->sequential && task > 0)
             MM_TRY(resume_from(s, task - 1));

@@ -212,7 +212,7 @@ static mm_status compute_part(mm_stepper *s, const mm_batch *part,
     MM_TRY(ops->normalized_logits_grad(s->stream, mem->dfeatures, mem->dlogits,
                                        features, mem->inv_norm, mem->head, n,
                                        c->embed_dim, s->n_classes));
-    /* Other ranks hear of sums that are whole. */
+    /* Other ranks get complete sums only. */
     mm_grad_listener listener = {range_ready, s};
     return mm_vit_backward(s->vit, mem->theta, weights, mem->grad,
                            mem->dfeatures, !first, last ? &listener : NULL);
@@ -237,7 +237,7 @@ static mm_status compute_gradient(mm_stepper *s, const mm_batch *batch,
         {.host = batch->labels, .n_bytes = n_images * (int64_t)sizeof(int32_t)},
     };
     MM_TRY(mm_upload_start(s->upload, s->stream, parts, 2));
-    /* What is left to do of the step before keeps the device busy meanwhile. */
+    /* The rest of the step before keeps the device busy meanwhile. */
     MM_TRY(mm_reducer_wait(s->reducer));
     for (int64_t i = 0, at = 0; i < n_parts; i++, at += size) {
         mm_batch part = {
@@ -253,8 +253,8 @@ static mm_status compute_gradient(mm_stepper *s, const mm_batch *batch,
     return mm_reducer_finish(s->reducer);
 }
 
-/** Clip, update, and have the step's outcome brought to the host. The factor
- * is the device's own business: the host does not wait for the norm. */
+/** Clip, update, and copy the step's outcome to the host. The factor is
+ * computed on the device: the host does not wait for the norm. */
 static mm_status update(mm_stepper *s, const mm_batch *batch, double lr)
 {
     const mm_step_memory *mem = &s->memory;
@@ -307,7 +307,7 @@ static mm_status wait_for_outcome(mm_stepper *s, double *loss_sum)
     return MM_OK;
 }
 
-/** What the step under way came to, its loss summed over ranks. */
+/** The result of the step under way, its loss summed over ranks. */
 static mm_status tell(mm_stepper *s, double loss_sum, mm_step_result *last)
 {
     *last = (mm_step_result){.n_images = s->n_global};
@@ -318,8 +318,8 @@ static mm_status tell(mm_stepper *s, double loss_sum, mm_step_result *last)
     s->n_global = 0;
     if (isfinite(last->loss) && isfinite(last->grad_norm))
         return MM_OK;
-    /* Every rank comes here, since sums are the same everywhere. The stream
-     * knows more, if an op of this rank's device complained. */
+    /* Every rank comes here, since sums are the same everywhere. The stream has
+     * the message where an op of this rank's device failed. */
     MM_TRY(mm_comm_agree(s->plan.comm, mm_stream_sync(s->stream)));
     return mm_fail(MM_E_VALUE, "the loss is %g and the gradient's norm %g",
                    last->loss, last->grad_norm);
@@ -328,8 +328,8 @@ static mm_status tell(mm_stepper *s, double loss_sum, mm_step_result *last)
 static mm_status step(mm_stepper *s, const mm_batch *batch,
                       mm_status batch_status, double lr, mm_step_result *last)
 {
-    /* A rank without a batch joins in with no images, and says so with the
-     * loss, so that agreeing costs no message of its own. */
+    /* A rank whose batch failed takes part without images, and reports that
+     * with the loss, so that agreeing needs no message of its own. */
     int64_t n_images = batch_status == MM_OK ? batch->n_images : 0;
     double told[2] = {0, batch_status == MM_OK ? 0 : 1};
     MM_TRY(fatal(s, compute_gradient(s, batch, n_images)));

@@ -7,7 +7,7 @@
 #include "src/model/config.h"
 #include "src/model/head.h"
 
-/** What a training step needs to know, the same for every step of a run. */
+/** Settings of a training step, the same for every step of a run. */
 typedef struct mm_step_plan {
     mm_comm *comm;
     mm_device *device;
@@ -61,7 +61,7 @@ mm_status mm_stepper_count_bytes(const mm_step_plan *plan, int64_t *n_bytes);
 double mm_stepper_wait_s(const mm_stepper *stepper);
 
 /**
- * Start on a task from given weights: moments at zero, logits over the task's
+ * Start a task from given weights: moments at zero, logits over the task's
  * rows of the head.
  *
  * Memory   theta: host, [n parameters], borrowed for the call.
@@ -76,21 +76,20 @@ mm_status mm_stepper_start_task(mm_stepper *stepper, const float *theta,
  * over ranks meanwhile, clipping, AdamW. With `accumulate`, forward to backward
  * go part by part, which changes the result by rounding only.
  *
- * A device runs behind: *last is what the step *before* this one came to, so
- * that there is work for it while the host prepares the next batch.
+ * A device runs behind the host: *last is the result of the step *before* this
+ * one, so that the device has work while the host prepares the next batch.
  *
  * Memory   batch borrowed for the call.
- * Ranks    Collective, same lr. `batch_status` is how this rank's batch came
- *          about: a failure is told to every rank, and no weight changes.
+ * Ranks    Collective, same lr. `batch_status` is the status of this rank's
+ *          batch: a failure is reported to every rank, and no weight changes.
  * Timing   Waits for the step before; this one is enqueued.
  * Repeat   Same bits on every rank and on reruns with as many ranks and parts.
  * Errors   Agreed: `batch_status` of any rank; MM_E_VALUE where the loss or the
  *          norm of the step before was NaN or infinite: neither that step nor
  *          this one changes a weight, and *last is set; MM_E_DEVICE in its
- *          place where the device of any rank knows of a fault. Not agreed:
- *          MM_E_COMM when the transport failed, when a rank is stuck (as
- *          mm_comm_watch), or when this one cannot go on in a way that others
- *          would notice.
+ *          place where an op of any rank failed. Not agreed: MM_E_COMM when the
+ *          transport failed, when a rank is stuck (as mm_comm_watch), or when
+ *          this one fails where it cannot let the others know.
  */
 mm_status mm_stepper_step(mm_stepper *stepper, const mm_batch *batch,
                           mm_status batch_status, double lr,

@@ -37,7 +37,7 @@ SOURCE = Path(os.environ.get("MAGMAX_SOURCE")
 BIN = Path(os.environ.get("MAGMAX_BIN") or SOURCE / "build/release/bin")
 TEST_BIN = Path(os.environ.get("MAGMAX_TEST_BIN") or BIN.parent / "bin-test")
 BUILD = Path(os.environ.get("MAGMAX_BUILD") or BIN.parent)
-GOLDEN = SOURCE / "tests/golden"
+GOLDEN = Path(os.environ.get("MAGMAX_GOLDEN") or BUILD / "golden")
 
 # The GPUs of the tests, and their sums over ranks.
 CUDA_ON_CPU = str(os.environ.get("MAGMAX_CUDA_ON_CPU")
@@ -98,8 +98,8 @@ def command(program, *args, n_ranks=None):
                 f"{program} is neither in {BIN} nor in {TEST_BIN}")
     line = [program, *map(str, args)]
     if n_ranks is not None:
-        # Signals are not passed on: an mpirun that is told to go on would tell
-        # a rank so that a test has stopped.
+        # Signals are not passed on: an mpirun that gets SIGCONT would pass it on
+        # to a rank that a test has stopped.
         line = ["mpirun", "--mca", "ess_base_forward_signals", "none",
                 "--oversubscribe", "--bind-to", "none", "-np", str(n_ranks),
                 *line]

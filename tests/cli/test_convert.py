@@ -143,7 +143,7 @@ class Conversion(Case):
     def test_an_image_tower_alone_is_told_and_completed(self):
         out = self.dir / "out.safetensors"
         proc = self.convert(self.image, out)
-        self.assertIn("image tower alone", proc.stderr)
+        self.assertIn("holds the image tower only", proc.stderr)
         self.convert(self.image, out, "--with", self.whole)
         self.assert_same_weights(cli.read_safetensors(out), self.weights)
 
@@ -200,7 +200,7 @@ class Model(Case):
         self.assertIn("does not say", self.stderr)
         proc = cli.run("magmax_head", "--orthonormal", "--dataset", "x",
                        "--load", self.dir / "out.h5", "-o", self.dir / "h.h5")
-        self.assert_one_line_error(proc, "--model is needed")
+        self.assert_one_line_error(proc, "--model is required")
 
     def test_a_file_beside_the_weights_tells(self):
         self.write_json("open_clip_config.json", {"model_cfg": self.config})
@@ -376,8 +376,8 @@ class Refusals(Case):
             visual__ln_pre__bias=None, ln_final__bias=None,
             visual__more=np.zeros(3, np.float32),
             visual__ln_post__weight=np.zeros(17, np.float32))
-        self.refuse(["missing: ", "visual.ln_pre.bias", "ln_final.bias",
-                     "surplus: visual.more", "of another shape: "
+        self.refuse(["missing tensors: ", "visual.ln_pre.bias", "ln_final.bias",
+                     "unexpected tensors: visual.more", "tensors of another shape: "
                      "visual.ln_post.weight [17], not [16]"], path, self.out,
                     n_ranks=2)
 
@@ -395,7 +395,7 @@ class Refusals(Case):
         for name in ("visual.proj", "visual.positional_embedding",
                      "token_embedding.weight"):
             path = self.changed(**{name.replace(".", "__"): None})
-            self.refuse(["lacks the tensor " + name], path, self.out)
+            self.refuse(["does not contain the tensor " + name], path, self.out)
         path = self.changed(visual__positional_embedding=np.zeros(
             (7, 16), np.float32))
         self.refuse(["7 positions"], path, self.out)

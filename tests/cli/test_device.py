@@ -26,7 +26,7 @@ def gpus(n):
 
 
 class Merge(cli.Case):
-    """Files of three blocks a rank and more, one tensor being copied."""
+    """Files of three blocks per rank and more, one tensor being copied."""
 
     def setUp(self):
         super().setUp()
@@ -57,13 +57,13 @@ class Merge(cli.Case):
                  "random": (None, 3), "task-arithmetic": (None, 2)}
         for method, numbers in ranks.items():
             more = ["--method", method, "--scaling-coef", 0.3]
-            on_cpu, told, _ = self.merge("cpu.h5", *more)
+            on_cpu, expected, _ = self.merge("cpu.h5", *more)
             for n in numbers:
                 with self.subTest(method=method, n_ranks=n):
                     merged, result, stderr = self.merge(
                         "cuda.h5", *more, *CUDA, n_ranks=n, env=gpus(2))
                     self.assert_same_weights(merged, on_cpu)
-                    self.assertEqual(result, told)
+                    self.assertEqual(result, expected)
                     self.assertIn("cuda:0, CUDA on CPU", stderr)
 
     def test_auto_is_the_cpu(self):

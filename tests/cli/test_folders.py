@@ -26,7 +26,7 @@ def make_image(path, size=(24, 18), seed=0, mode="RGB"):
 
 
 def make_folder(root, classes=CLASSES, n=6, below=""):
-    """n images a class, of different sizes, formats and modes; gives their
+    """n images per class, of different sizes, formats and modes; gives their
     paths below root, in byte order."""
     paths = []
     for c, name in enumerate(classes):
@@ -75,7 +75,7 @@ class FolderCase(cli.Case):
                       "-o", self.out, *more, **options)
 
     def packed_paths(self, half="train"):
-        """Pack, and tell what was found: (path, label) of each image."""
+        """Pack, and return what was found: (path, label) of each image."""
         self.pack()
         with h5py.File(self.out) as file:
             return list(zip(texts(file[half]["paths"]),
@@ -146,7 +146,7 @@ class Finding(FolderCase):
             (self.photos / name).write_text("P5 is not a picture here")
         (self.photos / ".git" / "objects").mkdir(parents=True)
         found = self.pack()
-        self.assertIn("left out what is no image: ", found.stderr)
+        self.assertIn("left out what is not an image: ", found.stderr)
         self.assertIn(" and 5 more", found.stderr)
         self.assertEqual([path for path, _ in self.packed_paths()], paths)
         clean = self.dir / "clean"
@@ -176,7 +176,7 @@ class Finding(FolderCase):
         make_folder(self.photos, n=1, below="test")  # is taken before val/
         proc = self.pack()
         self.assertIn("12 training and 4 test images", proc.stderr)
-        self.assertIn("left out what is no image: val/", proc.stderr)
+        self.assertIn("left out what is not an image: val/", proc.stderr)
 
     def test_a_class_may_be_called_train(self):
         make_folder(self.photos, ["bus", "test", "train"], n=2)
@@ -613,7 +613,7 @@ class DamagedPackedFiles(FolderCase):
         self.change("train/bytes", stored.astype(np.int16))
         self.assert_fails("train/bytes", "uint8")
         self.change("train/bytes", None)
-        self.assert_fails("lacks train/images")
+        self.assert_fails("contains neither train/images")
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ class Libraries(Rig):
     def test_open_mpi_runs_from_the_folder_wherever_it_lies(self):
         gpu_kit.add_open_mpi(self.kit)
         self.assertEqual(gpu_kit.add_libraries(self.kit), [])
-        gpu_kit.add_scripts(self.folder)
+        gpu_kit.add_scripts(self.folder, cli.BUILD)
         moved = self.dir / "else where"
         self.folder.rename(moved)
         mpirun = moved / "lib/openmpi/mpirun"

@@ -263,7 +263,7 @@ class Refusal(cli.Case):
         path = self.changed(TASKS[1], **{"visual.proj": None})
         self.refused(path, "visual.proj", "missing", inputs=[TASKS[0], path])
 
-    def test_surplus_tensor(self):
+    def test_unexpected_tensor(self):
         extra = np.zeros(3, np.float32)
         for name in ("visual.extra", "text_projection"):
             path = self.changed(TASKS[1], **{name: extra})

@@ -1,4 +1,4 @@
-"""What becomes of a run when one of its ranks stops, dies, or has no GPU of its
+"""What a run does when one of its ranks stops, dies, or has no GPU of its
 own; and that several GPUs give what several CPUs give.
 
 ctest: cost=50 processors=3

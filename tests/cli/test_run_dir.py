@@ -66,7 +66,7 @@ class RunDir(cli.Case):
         proc = cli.run("magmax_train", *self.arguments)
         self.assert_one_line_error(proc, "config.json")
 
-    def test_an_option_that_the_record_lacks_had_its_default(self):
+    def test_an_option_that_was_not_recorded_had_its_default(self):
         cli.run_ok("magmax_train", *self.arguments)
         config = self.config()
         self.assertEqual(config["options"].pop("seed"), 5)

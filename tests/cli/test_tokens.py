@@ -149,8 +149,8 @@ class Tokens(cli.Case):
     def test_what_is_no_vocabulary_is_refused(self):
         packed = vocabulary.PATH.read_bytes()
         for content, words in (
-                (b"", ("is no vocabulary", "#version:")),
-                (b"hello\nworld\n", ("is no vocabulary", "tokenizer.json")),
+                (b"", ("is not a vocabulary", "#version:")),
+                (b"hello\nworld\n", ("is not a vocabulary", "tokenizer.json")),
                 (b'{"model": 3}', ("model.vocab", "model.merges")),
                 (b'{"model": ', ("bad:1",)),
                 (b"a\0b", ("not a text file",)),
@@ -158,7 +158,7 @@ class Tokens(cli.Case):
                 (packed[:5000] + b"x" * 50 + packed[5050:], ("damaged",)),
                 (b"#version: 0.2\ni n\nq</w> xx\n",
                  ("line 3", "no earlier one makes", "'xx'")),
-                (b"#version: 0.2\ni n\ni n\n", ("line 3", "makes again")),
+                (b"#version: 0.2\ni n\ni n\n", ("line 3", "makes the same symbol")),
                 (b"#version: 0.2\ni n\nin\n", ("line 3", "two symbols", "'in'")),
                 (b"#version: 0.2\ni n t\n", ("line 2", "two symbols"))):
             path = self.write("bad", content)
@@ -185,7 +185,7 @@ class Tokens(cli.Case):
             self.tokens(b"a cat", "--vocab", self.dir / "weights", env=env),
             [A_CAT])
         self.assert_one_line_error(self.refused(env=env),
-                                   "magmax/merges.txt is no vocabulary")
+                                   "magmax/merges.txt is not a vocabulary")
 
     def test_places_looked_at_are_named(self):
         env = {"XDG_DATA_HOME": None, "HOME": self.dir / "home"}

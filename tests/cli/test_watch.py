@@ -81,7 +81,7 @@ class Watch(cli.Case):
         cli.wait_until(is_so, lambda: f"{what}\n{self.err()}", process)
 
     def wait_for_line(self, process, rank, n_lines=1):
-        """The log tells of a wait for a rank that works, n times."""
+        """The log mentions a wait for a rank that works, n times."""
         pid = cli.pids_by_rank(process).get(rank)
         line = (rf"\d of 3 ranks have waited \d+ s for rank {rank} \(host \S+, "
                 r"process (\d+)\), still at work\n")

@@ -159,7 +159,7 @@ class ZeroShot(Case):
 
 class Refusals(Case):
     def test_weights_without_the_text_tower(self):
-        self.refused("lacks the tensor positional_embedding", "text tower",
+        self.refused("does not contain the tensor positional_embedding", "text tower",
                      load=TINY / "seq/task_000.safetensors", n_ranks=2)
 
     def test_a_model_without_the_text_tower(self):

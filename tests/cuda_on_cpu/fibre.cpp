@@ -103,7 +103,10 @@ fibre::fibre(void (*main_)(void *), void *argument_)
     /* As if it had called mm_emu_swap_stacks from before its first line: six
      * registers, the place to return to, and a stack aligned as for a call. */
     void **top = reinterpret_cast<void **>(memory + GUARD_BYTES + STACK_BYTES);
-    top -= 1;
+    /* Not all at the same place in a page: a processor's cache would have room
+     * for those of few threads. */
+    static thread_local unsigned n_made;
+    top -= n_made++ % 32 * 16 + 1;
     *--top = reinterpret_cast<void *>(first_steps);
     resume = top - 6;
 #else

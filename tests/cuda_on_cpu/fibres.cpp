@@ -78,7 +78,8 @@ class block_runner
 
     void wait_for_block(const char *file, int line);
     const slot *wait_for_warp(const char *what, unsigned mask,
-                              const void *shown, std::size_t n_bytes);
+                              const void *shown, std::size_t n_bytes,
+                              void (*combine)(slot *));
     void *array_of(const void *tag, std::size_t n_bytes);
     void start_copy(const copy &what);
     void commit_copies()
@@ -231,7 +232,8 @@ void block_runner::wait_for_block(const char *file, int line)
 }
 
 const slot *block_runner::wait_for_warp(const char *what, unsigned mask,
-                                        const void *shown, std::size_t n_bytes)
+                                        const void *shown, std::size_t n_bytes,
+                                        void (*combine)(slot *))
 {
     warp &w = warps[current->number / LANES];
     if (mask != 0xFFFFFFFFu)
@@ -240,15 +242,19 @@ const slot *block_runner::wait_for_warp(const char *what, unsigned mask,
         die("kernel %s: lanes of a warp wait in %s and in %s", name, w.what,
             what);
     w.what = what;
-    const slot *slots = w.slots[w.generation % 2];
+    slot *slots = w.slots[w.generation % 2];
     if (n_bytes > sizeof(slot))
         die("kernel %s: %s shows %zu bytes", name, what, n_bytes);
-    if (n_bytes > 0)
-        std::memcpy(w.slots[w.generation % 2][lane()].bytes, shown, n_bytes);
+    if (n_bytes == sizeof(float))
+        std::memcpy(slots[lane()].bytes, shown, sizeof(float));
+    else if (n_bytes > 0)
+        std::memcpy(slots[lane()].bytes, shown, n_bytes);
     if (++w.n_arrived < LANES) {
         wait(state::in_warp);
         return slots;
     }
+    if (combine)
+        combine(slots);
     w.n_arrived = 0;
     w.generation++;
     std::fill_n(now + current->number / LANES * LANES, LANES, state::ready);
@@ -365,9 +371,9 @@ void barrier(const char *file, int line)
 }
 
 const slot *meet(const char *what, unsigned mask, const void *shown,
-                 std::size_t n_bytes)
+                 std::size_t n_bytes, void (*combine)(slot *))
 {
-    return runner->wait_for_warp(what, mask, shown, n_bytes);
+    return runner->wait_for_warp(what, mask, shown, n_bytes, combine);
 }
 
 void *shared_array(const void *tag, std::size_t n_bytes)
@@ -414,6 +420,7 @@ void run_grid(const char *name, dim3 grid, dim3 block, std::size_t shared_bytes,
         if (!own)
             own = std::make_unique<block_runner>();
         runner = own.get();
+        open_device_memory();
         runner->begin_grid(name, grid, block, shared_bytes, body);
 #pragma omp for schedule(dynamic, 16)
         for (long long b = 0; b < n_blocks; b++) {
@@ -423,6 +430,7 @@ void run_grid(const char *name, dim3 grid, dim3 block, std::size_t shared_bytes,
                 (grid_number + i) % 2 == 1);
         }
         runner->end_grid();
+        close_device_memory();
     }
 }
 

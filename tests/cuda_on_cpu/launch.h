@@ -48,9 +48,10 @@ cudaError_t allow_shared(const void *kernel, int n_bytes);
 void barrier(const char *file, int line);
 
 /** Wait for the warp, showing `n_bytes` to the others; the result, what each
- * lane showed, holds until this lane meets the warp again. */
+ * lane showed, holds until this lane meets the warp again. With `combine`, what
+ * that makes of it, once for the whole warp. */
 const slot *meet(const char *what, unsigned mask, const void *shown,
-                 std::size_t n_bytes);
+                 std::size_t n_bytes, void (*combine)(slot *all) = nullptr);
 inline int lane()
 {
     return static_cast<int>(self->number % 32);
@@ -96,7 +97,8 @@ std::size_t most_shared_bytes();
 void require_device_memory(const char *what, const void *memory,
                            std::size_t n_bytes);
 
-/** Device memory is mapped only while work runs. */
+/** Device memory can be touched only while work runs, by the threads that run
+ * it. */
 void open_device_memory();
 void close_device_memory();
 

@@ -1,6 +1,7 @@
 /*
  * races.h, and the functions that instrumented kernels call at each access. A
- * cell for every two bytes says who wrote them last and who has read them.
+ * cell for every two bytes records which thread wrote them last and which have
+ * read them.
  */
 #include "tests/cuda_on_cpu/races.h"
 
@@ -28,7 +29,7 @@ struct access {
     std::uint32_t thread : 10, syncs : 21, copying : 1;
 };
 
-/** Kept of the reads: the first of a grid, which tells of other blocks, the
+/** Kept of the reads: the first of a grid, which shows other blocks, the
  * last, and the last of another thread than that. */
 struct cell {
     access written, first_read, last_read, other_read;

@@ -8,7 +8,7 @@
  * with nothing between that orders them. What orders: a barrier, all of a
  * block; __syncwarp, a warp; the end of a kernel, everything. Shuffles and
  * tensor-core instructions order nothing, as NVIDIA's manuals say. Memory is
- * told apart by two bytes; atomic operations are not looked at.
+ * watched in units of two bytes; atomic operations are ignored.
  *
  * Kernels that are compiled with -fsanitize=thread call races.cpp at each
  * access (it stands for that sanitizer's library). In other builds these are
@@ -21,7 +21,7 @@ namespace mm_emu::races
 #ifdef MM_EMU_RACES
 constexpr bool WATCHED = true;
 
-/** Memory whose accesses are looked at: of a device, or shared by a block. */
+/** Memory whose accesses are checked: of a device, or shared by a block. */
 void watch(const void *memory, std::size_t n_bytes, bool shared);
 void forget(const void *memory, std::size_t n_bytes);
 

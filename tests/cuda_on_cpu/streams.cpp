@@ -1,9 +1,8 @@
 /*
- * Streams mostly keep what is enqueued until someone waits, so that a host
- * which reads a result, or changes an input, too early does not get away with
- * it.
+ * Streams mostly keep what is enqueued until the host waits, so that a host
+ * which reads a result, or changes an input, too early is found out.
  *
- * Nor does a stream that does not wait for another one: now and then others run
+ * So is a stream that fails to wait for another one: now and then others run
  * first as far as events allow, or some of them a little, or what is enqueued
  * runs at once, or beyond what was waited for. What a copy goes to is NaN while
  * it is under way. MAGMAX_CUDA_ON_CPU_SEED gives another such order; each is

@@ -31,8 +31,8 @@ enum { N_THREADS = 64, N_BLOCKS = 3 };
 
 } // namespace
 
-/* Numbers go the round of a block, by a copy, through shared memory and through
- * device memory. */
+/* Each thread of a block gets the next one's number, by a copy, through shared
+ * memory and through device memory. */
 __global__ void round_kernel(float *out, const float *in, unsigned mistakes)
 {
     MM_SHARED(float, tile, 4 * N_THREADS);

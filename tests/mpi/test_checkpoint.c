@@ -339,7 +339,8 @@ static void pieces_may_come_in_any_order(void **state)
             assert_int_equal(
                 mm_weights_read(weights, bounds[i], bounds[i + 1], all), MM_OK);
     assert_int_equal(mm_weights_verify(weights, s->comm), MM_OK);
-    /* Tensors that this rank alone never read are nobody's concern. */
+    /* Without the others, tensors that this rank has not read are not verified.
+     */
     const mm_tensor *t = &s->table.tensors[4];
     assert_int_equal(
         mm_weights_read(weights, t->off_elems, t->off_elems + t->n_elems, all),

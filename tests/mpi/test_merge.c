@@ -1,6 +1,6 @@
 /* The sharded engine over real files: golden parity, plain loops, failures of
  * one rank. On MAGMAX_TEST_DEVICE, the CPU without it; ranks share a GPU.
- * ctest: ranks=1,2,3,4,5 cuda */
+ * ctest: ranks=1,2,3,4,5 cuda seeds=fp32 */
 #include "src/merge/merge.h"
 
 #include "comm/comm.h"
@@ -8,6 +8,7 @@
 #include "io/weights/weights.h"
 #include "io/weights/weights_writer.h"
 #include "src/base/rng.h"
+#include "tests/golden/golden_path.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -19,8 +20,6 @@
 #include <unistd.h>
 
 #include <cmocka.h>
-
-#define GOLDEN "tests/golden/tiny/"
 
 enum { MOST_TASKS = 4 };
 
@@ -70,13 +69,15 @@ static int teardown(void **state)
 
 /* ---- golden files ------------------------------------------------------- */
 
-static const char *const golden_inputs[] = {GOLDEN "seq/task_000.safetensors",
-                                            GOLDEN "seq/task_001.safetensors",
-                                            GOLDEN "seq/task_002.safetensors"};
+static const char *golden_inputs[3];
 
 static mm_merge_request golden_request(const mm_merge_method *method)
 {
-    mm_merge_request request = {.pretrained = GOLDEN "weights.safetensors",
+    golden_inputs[0] = golden_path("tiny/seq/task_000.safetensors");
+    golden_inputs[1] = golden_path("tiny/seq/task_001.safetensors");
+    golden_inputs[2] = golden_path("tiny/seq/task_002.safetensors");
+    mm_merge_request request = {.pretrained =
+                                    golden_path("tiny/weights.safetensors"),
                                 .inputs = golden_inputs,
                                 .n_inputs = 3,
                                 .output = in_folder("merged.h5"),
@@ -108,11 +109,12 @@ typedef struct golden {
 static bool golden_load(golden *g, const char *merged, const char *expected)
 {
     *g = (golden){0};
-    if (mm_weights_open(GOLDEN "merge/average.safetensors", &g->file) != MM_OK)
+    if (mm_weights_open(golden_path("tiny/merge/average.safetensors"),
+                        &g->file) != MM_OK)
         return false;
     const mm_tensor_table *table = mm_weights_table(g->file);
     g->n_elems = table->n_elems;
-    g->base = load(GOLDEN "weights.safetensors", table);
+    g->base = load(golden_path("tiny/weights.safetensors"), table);
     for (int t = 0; t < 3; t++)
         g->tuned[t] = load(golden_inputs[t], table);
     g->merged = load(merged, table);
@@ -135,7 +137,8 @@ static void golden_free(golden *g)
 static bool golden_shares(double shares[3])
 {
     char *text = NULL;
-    if (mm_file_read_text(GOLDEN "runs.json", 1 << 20, &text) != MM_OK)
+    if (mm_file_read_text(golden_path("tiny/runs.json"), 1 << 20, &text) !=
+        MM_OK)
         return false;
     json_t *root = json_loads(text, 0, NULL);
     json_t *array =
@@ -158,9 +161,10 @@ static void magmax_equals_the_golden_merge_bit_for_bit(void **state)
 
     golden g;
     double shares[3];
-    bool loaded = golden_load(&g, request.output,
-                              GOLDEN "merge/magmax_0.5.safetensors") &&
-                  golden_shares(shares);
+    bool loaded =
+        golden_load(&g, request.output,
+                    golden_path("tiny/merge/magmax_0.5.safetensors")) &&
+        golden_shares(shares);
     assert_everywhere(loaded);
     bool same = memcmp(g.merged, g.expected, (size_t)g.n_elems * 4) == 0 &&
                 result.n_elems == g.n_elems;
@@ -198,8 +202,8 @@ static void average_equals_the_golden_merge_to_rounding(void **state)
     assert_int_equal(mm_merge(comm, NULL, &request, &result), MM_OK);
 
     golden g;
-    assert_everywhere(
-        golden_load(&g, request.output, GOLDEN "merge/average.safetensors"));
+    assert_everywhere(golden_load(
+        &g, request.output, golden_path("tiny/merge/average.safetensors")));
     bool close = average_within_rounding(&g);
     golden_free(&g);
     assert_everywhere(close);
@@ -406,11 +410,11 @@ static void a_file_missing_on_one_rank_fails_everywhere(void **state)
 {
     (void)state;
     int last = mm_comm_n_ranks(comm) - 1;
+    mm_merge_request request = golden_request(&mm_merge_magmax);
     const char *inputs[] = {golden_inputs[0], golden_inputs[1],
                             golden_inputs[2]};
     if (mm_comm_rank(comm) == last)
-        inputs[1] = GOLDEN "seq/no_such_file.safetensors";
-    mm_merge_request request = golden_request(&mm_merge_magmax);
+        inputs[1] = golden_path("tiny/seq/no_such_file.safetensors");
     request.inputs = inputs;
     request.output = in_folder("none.h5");
     assert_fails(&request, "no_such_file");
@@ -461,7 +465,8 @@ static void requests_that_cannot_be_meant_are_refused(void **state)
     const char *h5_inputs[] = {in_folder("input.h5")};
     const shape one[] = {{"visual.proj", 2}};
     assert_int_equal(save("input.h5", one, 1, 1, NULL), MM_OK);
-    mm_merge_request own = {.pretrained = GOLDEN "weights.safetensors",
+    mm_merge_request own = {.pretrained =
+                                golden_path("tiny/weights.safetensors"),
                             .inputs = h5_inputs,
                             .n_inputs = 1,
                             .output = h5_inputs[0],

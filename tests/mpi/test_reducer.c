@@ -1,7 +1,7 @@
 /* Gradients summed over 1 to 4 ranks, range by range, in the memory of the
  * device that MAGMAX_TEST_DEVICE names.
  *
- * ctest: cost=10 cuda
+ * ctest: cost=10 cuda seeds=fp32
  */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,6 @@
+/* What tests of operations share: devices and precisions from the command line,
+ * guarded buffers, random numbers, and comparisons with exact functions. */
+
 #include "tests/op/op_test.h"
 
 #include <math.h>

@@ -1,3 +1,9 @@
+/* A step of AdamW against double precision: clipping, weight decay, and the
+ * low-precision copy of the weights.
+ *
+ * ctest: cuda=bf16
+ */
+
 #include "tests/op/op_test.h"
 
 #include <math.h>

@@ -1,3 +1,6 @@
+/* Adding the difference of two buffers to a third, bit by bit: two roundings,
+ * nothing fused. */
+
 #include "tests/op/op_test.h"
 
 #include <stdlib.h>

@@ -1,3 +1,5 @@
+/* Adding a scaled buffer, bit by bit: every operation is rounded. */
+
 #include "tests/op/op_test.h"
 
 #include <stdlib.h>

@@ -1,3 +1,10 @@
+/* Attention and its gradient against double precision: lengths, causal masks,
+ * sharp scores, and scratch that is too small.
+ *
+ * ctest: cost=20 cuda=tf32,bf16
+ * ctest: bias_sums=bf16 one_pass=tf32,bf16 sm_80=tf32,bf16
+ */
+
 #include "tests/op/op_test.h"
 #include "tests/sanitize/sanitized.h"
 

@@ -1,3 +1,9 @@
+/* Conversions between fp32 and the device's activations: rounding, ties, NaN
+ * and infinities.
+ *
+ * ctest: cuda=bf16
+ */
+
 #include "tests/op/op_test.h"
 
 #include <math.h>

@@ -1,3 +1,8 @@
+/* Copying rows between buffers with gaps between them, which must not change.
+ *
+ * ctest: cuda=bf16
+ */
+
 #include "tests/op/op_test.h"
 
 #include <stdlib.h>

@@ -1,3 +1,5 @@
+/* Counting NaN and infinities, at every place of small and large buffers. */
+
 #include "tests/op/op_test.h"
 
 #include <math.h>

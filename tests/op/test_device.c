@@ -1,3 +1,5 @@
+/* Devices themselves: opening, memory, copies, scratch, streams and events. */
+
 #include "tests/op/op_test.h"
 
 #include <stdlib.h>

@@ -1,3 +1,6 @@
+/* The distillation loss and its gradient against the authors' formula in double
+ * precision. */
+
 #include "tests/op/op_test.h"
 
 #include <math.h>

@@ -1,3 +1,8 @@
+/* Text embedding: looked-up tokens plus positions, exactly.
+ *
+ * ctest: cuda=bf16
+ */
+
 #include "tests/op/op_test.h"
 
 #include <stdlib.h>

@@ -1,3 +1,9 @@
+/* Image embedding and its gradient: the class token, then patches, plus
+ * positions.
+ *
+ * ctest: cuda=bf16
+ */
+
 #include "tests/op/op_test.h"
 
 #include <math.h>

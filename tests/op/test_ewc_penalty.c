@@ -1,3 +1,6 @@
+/* The EWC penalty and its gradient against the formula and finite differences.
+ */
+
 #include "tests/op/op_test.h"
 
 #include <math.h>

@@ -1,3 +1,8 @@
+/* Filling buffers of floats and of activations, and nothing beside them.
+ *
+ * ctest: cuda=bf16
+ */
+
 #include "tests/op/op_test.h"
 
 #include <stdlib.h>

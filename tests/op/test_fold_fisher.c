@@ -1,3 +1,6 @@
+/* Folding a gradient into the Fisher information, bit by bit, and the mean of
+ * old and new information. */
+
 #include "tests/op/op_test.h"
 
 #include <stdlib.h>

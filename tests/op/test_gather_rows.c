@@ -1,3 +1,8 @@
+/* Picking rows by their index.
+ *
+ * ctest: cuda=bf16
+ */
+
 #include "tests/op/op_test.h"
 
 #include <stdlib.h>

@@ -1,3 +1,9 @@
+/* Matrix products against double precision: orientations, long sums, strides,
+ * beta, and invalid arguments.
+ *
+ * ctest: cuda=tf32,bf16
+ */
+
 #include "tests/op/op_test.h"
 
 #include <math.h>

@@ -1,3 +1,9 @@
+/* Layer normalisation and its gradient against double precision, with gaps
+ * between rows.
+ *
+ * ctest: cuda=bf16 bias_sums=bf16
+ */
+
 #include "tests/op/op_test.h"
 
 #include <math.h>

@@ -1,3 +1,9 @@
+/* Linear layers with bias, activation and residual against double precision,
+ * and the accuracy of the activations.
+ *
+ * ctest: cuda=tf32,bf16 no_epilogues=fp32
+ */
+
 #include "tests/op/op_test.h"
 
 #include <math.h>

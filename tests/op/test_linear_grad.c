@@ -1,3 +1,9 @@
+/* Gradients of linear layers against double precision, and the accuracy of the
+ * activations' slopes.
+ *
+ * ctest: cuda=tf32,bf16 bias_sums=fp32,tf32,bf16 no_epilogues=bf16
+ */
+
 #include "tests/op/op_test.h"
 
 #include <math.h>

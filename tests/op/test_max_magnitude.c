@@ -1,3 +1,6 @@
+/* Merging by the larger change, exactly: signs, ties, zeros and subnormal
+ * numbers. */
+
 #include "tests/op/op_test.h"
 
 #include <math.h>

@@ -1,3 +1,6 @@
+/* Logits of normalised features, and their gradient against finite differences.
+ */
+
 #include "tests/op/op_test.h"
 
 #include <math.h>

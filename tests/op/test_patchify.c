@@ -1,3 +1,8 @@
+/* Cutting images into patches while normalising their pixels.
+ *
+ * ctest: cuda=bf16
+ */
+
 #include "tests/op/op_test.h"
 
 #include <stdlib.h>

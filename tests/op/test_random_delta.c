@@ -1,3 +1,6 @@
+/* Merging by a random draw of tasks: every element's task, whatever the slices
+ * and threads. */
+
 #include "tests/op/op_test.h"
 
 #include "src/base/rng.h"

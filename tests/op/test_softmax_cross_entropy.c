@@ -1,3 +1,6 @@
+/* The cross-entropy loss and its gradient against double precision, also where
+ * a loss is not finite. */
+
 #include "tests/op/op_test.h"
 
 #include <math.h>

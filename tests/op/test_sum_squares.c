@@ -1,3 +1,5 @@
+/* Sums of squares, accumulated in double precision. */
+
 #include "tests/op/op_test.h"
 
 #include <stdlib.h>

@@ -165,8 +165,8 @@ static mm_status open_dataset(const char *in, mm_dataset **dataset)
 {
     struct stat info;
     if (stat(in, &info) == 0 && S_ISDIR(info.st_mode))
-        return mm_dataset_idx_open(in, dataset);
-    return mm_dataset_file_open(in, dataset);
+        return mm_dataset_open_idx(in, dataset);
+    return mm_dataset_open_file(in, dataset);
 }
 
 static void print_half(const char *name, const mm_half *half, const char *out,
@@ -205,7 +205,7 @@ static mm_status pack(const char *in, const char *out)
 {
     mm_dataset *d = NULL;
     MM_TRY(open_dataset(in, &d));
-    mm_status st = mm_dataset_file_write(out, d, provenance);
+    mm_status st = mm_dataset_write(out, d, provenance);
     mm_dataset_close(&d);
     return st;
 }

@@ -173,10 +173,10 @@ static inline void check_full_size(const char *model)
 {
     rig r;
     rig_open(&r, model, 2, 5, copy_patch_columns);
-    char path[128];
-    snprintf(path, sizeof path, GOLDEN "clip/%s.safetensors", model);
+    char name[128];
+    snprintf(name, sizeof name, "clip/%s.safetensors", model);
     mm_weights *golden;
-    must(mm_weights_open(path, &golden));
+    must(mm_weights_open(golden_path(name), &golden));
     upload_formula(&r, golden);
     make_patch_columns(&r);
     const int32_t labels[] = {1, 3};

@@ -2,6 +2,7 @@
 #define MAGMAX_TESTS_PARITY_GOLDEN_H
 
 #include "io/weights/weights.h"
+#include "tests/golden/golden_path.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,7 +19,6 @@
  * What the tests against stored reference numbers share: reading those, and
  * comparing.
  */
-#define GOLDEN "tests/golden/"
 
 static inline void must(mm_status st)
 {
@@ -43,7 +43,7 @@ static inline float *read_tensor(mm_weights *file, const char *name,
     return values;
 }
 
-/** The first bytes of a tensor that is no weight. */
+/** The first bytes of a tensor that is not a weight. */
 static inline void read_raw(const char *path, const char *name, void *out,
                             size_t n_bytes)
 {

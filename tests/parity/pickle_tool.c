@@ -1,6 +1,8 @@
-/* What test_pickle.py has the pickle reader do:
+/* What test_pickle.py has the pickle reader do. Each line of standard input is
  *
- *   pickle_tool IN CALLABLE ...    prints the value in one line
+ *   IN CALLABLE ...    separated by tabs
+ *
+ * and is answered by a line: the status and the value, or why there is none.
  *
  * Numbers are printed as they are (floats in hexadecimal), texts as t"bytes in
  * hexadecimal", bytes as b"...", a global as module.name, an object as
@@ -10,6 +12,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static void print(const mm_pickle_value *v);
 
@@ -93,18 +96,18 @@ static void print(const mm_pickle_value *v)
     }
 }
 
-int main(int argc, char **argv)
+static void answer(const char *path, const char *const *callables)
 {
     mm_pickle *pickle;
-    FILE *file = fopen(argc > 1 ? argv[1] : "", "rb");
+    FILE *file = fopen(path, "rb");
     size_t room = 1 << 24;
     char *data = malloc(room);
     if (!file || !data)
-        return 100;
+        exit(100);
     size_t n = fread(data, 1, room, file);
     fclose(file);
-    mm_status st = mm_pickle_read(data, (int64_t)n,
-                                  (const char *const *)argv + 2, &pickle);
+    mm_status st = mm_pickle_read(data, (int64_t)n, callables, &pickle);
+    printf("%d ", (int)st);
     if (st == MM_OK)
         print(mm_pickle_root(pickle));
     else
@@ -112,5 +115,20 @@ int main(int argc, char **argv)
     printf("\n");
     mm_pickle_destroy(&pickle);
     free(data);
-    return (int)st;
+}
+
+int main(void)
+{
+    enum { MOST_WORDS = 8 };
+    char line[4096];
+    while (fgets(line, sizeof line, stdin)) {
+        const char *words[MOST_WORDS + 1] = {NULL};
+        int n = 0;
+        line[strcspn(line, "\n")] = '\0';
+        for (char *at = line; at && n < MOST_WORDS; n++)
+            words[n] = strsep(&at, "\t");
+        answer(words[0], words + 1);
+        fflush(stdout);
+    }
+    return 0;
 }

@@ -30,7 +30,7 @@ def named(rule, folder, names=None):
 class Benchmarks(cli.Case):
     @classmethod
     def setUpClass(cls):
-        packed = (cli.GOLDEN / "benchmarks.json.xz").read_bytes()
+        packed = (cli.SOURCE / "tests/golden/benchmarks.json.xz").read_bytes()
         cls.facts = json.loads(lzma.decompress(packed))
         for facts in cls.facts.values():
             for key, value in cls.facts.get(facts.get("same_as"), {}).items():
@@ -109,7 +109,7 @@ class Benchmarks(cli.Case):
     def test_a_folder_that_cannot_be_is_an_error(self):
         code, text = self.name_class("CUB200", "001.")
         self.assertEqual(code, E_VALUE)
-        self.assertIn("the folder '001.' is no class of CUB200", text)
+        self.assertIn("the folder '001.' is not a class of CUB200", text)
         code, text = self.name_class("EuroSAT", "Rivers")
         self.assertEqual(code, E_VALUE)
         self.assertIn("did you mean River?", text)

@@ -22,7 +22,7 @@ import magmax_cli as cli
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
-GOLDEN = Path(os.environ.get("MAGMAX_GOLDEN", ROOT / "tests/golden")) / "tiny"
+GOLDEN = cli.GOLDEN / "tiny"
 TOOL = Path(os.environ.get("MAGMAX_TEST_BIN", ROOT / "build/bin-test"))
 E_IO, E_FORMAT, E_VALUE = 2, 3, 4
 
@@ -242,7 +242,7 @@ class Weights(Case):
     def test_what_is_no_weights_file(self):
         raw = self.path("raw")
         self.fails(E_IO, "No such file", "floats", self.path("none"), raw)
-        self.fails(E_IO, "no regular file", "floats", self.folder, raw)
+        self.fails(E_IO, "not a regular file", "floats", self.folder, raw)
         for content, words in ((b"", "truncated"), (b"PK\3\4" + bytes(99), "zip"),
                                (b"hello, world", "neither"),
                                (b"\x89HDF\r\n\x1a\n" + bytes(100), "HDF5")):
@@ -419,10 +419,10 @@ class Datasets(Case):
              {"train_labels": np.array([0, 1, 2, 3, -2, 5, 6])}),
             (E_VALUE, "train_labels[0]",
              {"train_labels": np.full(7, 2 ** 64 - 1, "u8")}),
-            (E_FORMAT, "lacks the array train_labels", {"train_labels": None}),
-            (E_FORMAT, "lacks the array train_images",
+            (E_FORMAT, "does not contain the array train_labels", {"train_labels": None}),
+            (E_FORMAT, "does not contain the array train_images",
              {"train_images": None, "train_labels": None}),
-            (E_FORMAT, "lacks the array test_labels",
+            (E_FORMAT, "does not contain the array test_labels",
              {"test_images": self.grey}),
         ]
         for code, words, change in wrong:
@@ -506,7 +506,7 @@ class Datasets(Case):
         changes = [
             (E_FORMAT, "truncated", lambda x: x[:-1]),
             (E_FORMAT, "longer", lambda x: x + b"0"),
-            (E_FORMAT, "no IDX file", lambda x: b"\0\0\x0d\1" + x[4:]),
+            (E_FORMAT, "not an IDX file", lambda x: b"\0\0\x0d\1" + x[4:]),
             (E_FORMAT, "4 labels for 3",
              lambda x: x[:4] + b"\0\0\0\4" + x[8:]),
             (E_FORMAT, "truncated", lambda x: x[:4] + b"\xff" * 4 + x[8:]),
@@ -563,13 +563,13 @@ class Datasets(Case):
         for code, words, change in (
                 (E_FORMAT, "must be uint8",
                  {"train/images": self.grey.astype("i2")}),
-                (E_FORMAT, "lacks train/labels", {"train/labels": None}),
+                (E_FORMAT, "does not contain train/labels", {"train/labels": None}),
                 (E_FORMAT, "7 images", {"train/labels": np.arange(6)}),
                 (E_VALUE, "train/labels[6] is -1",
                  {"train/labels": [0, 1, 2, 3, 4, 5, -1]}),
                 (E_VALUE, "9 names", {"train/labels": np.arange(7) * 2}),
                 (E_FORMAT, "variable-length", {"class_names": [1, 2, 3]}),
-                (E_FORMAT, "lacks test/images", {"test/labels": [1]})):
+                (E_FORMAT, "contains neither test/images", {"test/labels": [1]})):
             with self.subTest(words=words):
                 self.write_packed(**change)
                 self.fails(code, words, "dataset", self.path("d.h5"),

@@ -37,7 +37,7 @@ typedef struct run {
 
 static void read_images(run *t)
 {
-    static const char data[] = GOLDEN "tiny/data.safetensors";
+    const char *data = golden_path("tiny/data.safetensors");
     float head[N_TASKS * N_CLASSES * EMBED];
     uint8_t *planes = malloc(N_IMAGES * 3 * PLANE);
     t->images = malloc(N_IMAGES * 3 * PLANE);
@@ -72,7 +72,7 @@ static void run_open(run *t, const char *method)
 {
     memset(t, 0, sizeof *t);
     rig *r = &t->rig;
-    rig_open(r, GOLDEN "tiny/model.json", B, N_TASKS * N_CLASSES, NULL);
+    rig_open(r, golden_path("tiny/model.json"), B, N_TASKS * N_CLASSES, NULL);
     int64_t n = r->table.n_elems;
     float **parameters[] = {&t->m, &t->v, &t->fisher, &t->old};
     for (int i = 0; i < 4; i++)
@@ -83,11 +83,12 @@ static void run_open(run *t, const char *method)
     t->sum = device_bytes(r, (int64_t)sizeof *t->sum);
     read_images(t);
     float *theta = malloc((size_t)n * sizeof *theta);
-    must(mm_weights_load(GOLDEN "tiny/weights.safetensors", &r->table, theta));
+    must(mm_weights_load(golden_path("tiny/weights.safetensors"), &r->table,
+                         theta));
     upload_floats(r, r->theta, theta, n);
     free(theta);
     zero(t, t->fisher);
-    t->text = json_load_file(GOLDEN "tiny/runs.json", 0, NULL);
+    t->text = json_load_file(golden_path("tiny/runs.json"), 0, NULL);
     t->log = json_object_get(json_object_get(t->text, "logs"), method);
     assert_int_equal(json_array_size(t->log), N_TASKS * N_STEPS);
 }
@@ -295,7 +296,8 @@ static void compare_fisher(run *t, const char *kind)
 {
     rig *r = &t->rig;
     mm_weights *file;
-    must(mm_weights_open(GOLDEN "tiny/fisher_task_000.safetensors", &file));
+    must(mm_weights_open(golden_path("tiny/fisher_task_000.safetensors"),
+                         &file));
     float *ours = fetch(r, t->fisher, r->table.n_elems);
     for (int i = 0; i < r->table.n_tensors; i++) {
         const mm_tensor *tensor = &r->table.tensors[i];

@@ -34,7 +34,7 @@ class GpuRuns(test_runs.Rig):
                         err_msg=f"{kind}, {precision}")
 
     def with_two_ranks(self, run):
-        """Training takes a GPU a rank."""
+        """Training needs one GPU per rank."""
         try:
             return run()
         except AssertionError as error:

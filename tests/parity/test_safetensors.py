@@ -295,14 +295,14 @@ class Shards(Case):
         self.write_index(dict(self.map, g="model-3.safetensors"))
         self.refuse("model-3.safetensors", E_IO)
         self.write_index(dict(self.map, g="model-1-of-2.safetensors"))
-        self.refuse("model-1-of-2.safetensors lacks the tensor g")
+        self.refuse("model-1-of-2.safetensors does not contain the tensor g")
         short = dict(self.map)
         del short["f"]
         self.write_index(short)
         self.refuse("does not list tensor f")
         self.write("model-1-of-2.safetensors", "ac")
         self.write_index(self.map)
-        self.refuse("lacks the tensor e")
+        self.refuse("does not contain the tensor e")
 
     def test_names_that_lead_elsewhere(self):
         outside = self.path("outside.safetensors")

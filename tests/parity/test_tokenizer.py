@@ -28,7 +28,7 @@ class StoredIds(cli.Case):
 
     def test_random_texts(self):
         """Those of text_samples.py, by open_clip 2.24.0 without ftfy."""
-        packed = (cli.GOLDEN / "tokens_random.json.xz").read_bytes()
+        packed = (cli.SOURCE / "tests/golden/tokens_random.json.xz").read_bytes()
         cases = json.loads(lzma.decompress(packed))
         self.assertGreater(len(cases), 400)
         self.check(cases)

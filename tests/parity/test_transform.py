@@ -21,7 +21,7 @@ try:
 except ImportError:
     transforms = None
 
-GOLDEN = cli.GOLDEN / "images"
+GOLDEN = cli.SOURCE / "tests/golden/images"
 ALL_MODES = ["L", "LA", "RGB", "RGBA", "CMYK", "P", "1", "I"]
 
 

@@ -2,7 +2,7 @@
  * The image tower against PyTorch's float64 numbers: every activation, logit
  * and gradient of a small tower, and finite differences of its loss.
  *
- * ctest: cost=10 processors=2 cuda=tf32,bf16
+ * ctest: cost=10 processors=2 cuda=tf32,bf16 bias_sums=fp32,bf16
  */
 #include "tests/parity/vit_rig.h"
 #include "tests/sanitize/sanitized.h"
@@ -22,12 +22,12 @@ typedef struct tiny {
 static void tiny_open(tiny *t)
 {
     enum { SIZE = 32, B = 8, PLANE = SIZE * SIZE };
-    static const char data[] = GOLDEN "tiny/data.safetensors";
+    const char *data = golden_path("tiny/data.safetensors");
     rig *r = &t->rig;
-    rig_open(r, GOLDEN "tiny/model.json", B, 6, NULL);
+    rig_open(r, golden_path("tiny/model.json"), B, 6, NULL);
     float head[6 * 32];
     t->theta = malloc((size_t)r->table.n_elems * sizeof *t->theta);
-    must(mm_weights_load(GOLDEN "tiny/weights.safetensors", &r->table,
+    must(mm_weights_load(golden_path("tiny/weights.safetensors"), &r->table,
                          t->theta));
     upload_floats(r, r->theta, t->theta, r->table.n_elems);
     read_raw(data, "head_weight", head, sizeof head);
@@ -58,7 +58,7 @@ static void activations_logits_and_loss_equal_pytorchs(void **state)
     tiny_open(&t);
     rig *r = &t.rig;
     mm_weights *step;
-    must(mm_weights_open(GOLDEN "tiny/step.safetensors", &step));
+    must(mm_weights_open(golden_path("tiny/step.safetensors"), &step));
     double bound = rig_bound(r, tiny_bound, false);
     double loss = rig_loss(r, t.images, t.labels);
 
@@ -107,7 +107,7 @@ static void every_gradient_equals_pytorchs(void **state)
     tiny_open(&t);
     rig *r = &t.rig;
     mm_weights *step;
-    must(mm_weights_open(GOLDEN "tiny/step.safetensors", &step));
+    must(mm_weights_open(golden_path("tiny/step.safetensors"), &step));
     rig_loss(r, t.images, t.labels);
     rig_backward(r, false);
     float *grad = fetch(r, r->grad, r->table.n_elems);

@@ -21,7 +21,7 @@ ENTITIES = sorted(html.entities.html5)
 
 def is_settled(text):
     """Whether the text, and what its references mean, has only characters that
-    every Unicode since 14 knows (Python 3.11 has 14)."""
+    are assigned since Unicode 14 (which Python 3.11 has)."""
     text = html.unescape(html.unescape(text))
     return all(unicodedata.category(c) != "Cn" for c in text)
 

@@ -28,7 +28,7 @@ check_needs() {
 write_config() {
     local dir=$1 host ports
     host=$(hostname -s)
-    # Three ports that nobody uses now, nor gets without asking for them.
+    # Three free ports, outside the range from which the kernel assigns any.
     read -r -a ports <<<"$(/usr/bin/python3 -c '
 import random, socket
 low = int(open("/proc/sys/net/ipv4/ip_local_port_range").read().split()[0])

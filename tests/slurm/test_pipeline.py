@@ -55,12 +55,12 @@ class Cluster:
         return int(self.tool("sbatch", "--parsable", *args, cwd=cwd))
 
     def job(self, job):
-        """What Slurm knows of a job, as {field: text}."""
+        """What Slurm reports about a job, as {field: text}."""
         text = self.tool("scontrol", "show", "job", "--oneliner", job)
         return dict(re.findall(r"(\S+?)=(\S*)", text))
 
     def wait_until(self, job, is_so, what):
-        """What Slurm knows of the job once is_so(that)."""
+        """What Slurm reports about the job once is_so(that)."""
         limit = time.monotonic() + cli.DEADLINE_S
         while True:
             known = self.job(job)

@@ -92,10 +92,10 @@ static void what_cannot_be_meant_fails_with_its_line(void **state)
     refuse(mm_class_names_read, "[]", "holds no class name");
     refuse(mm_class_names_read, "cat\n\ndog", ":2: empty class name");
     refuse(mm_class_names_read, "cat\n\t\r\n", ":2: empty class name");
-    refuse(mm_class_names_read, "[\"cat\", null]", "element 2 is no string");
+    refuse(mm_class_names_read, "[\"cat\", null]", "element 2 is not a string");
     refuse(mm_class_names_read, "[\"cat\"\n\"dog\"]", ":2: ");
     refuse(mm_prompts_read, "a {}.\na { }.",
-           ":2: the prompt 'a { }.' lacks {}");
+           ":2: the prompt 'a { }.' has no {}");
     refuse(mm_prompts_read, "[\"{}\", \" \"]", ":2: empty prompt");
 }
 

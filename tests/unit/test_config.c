@@ -317,11 +317,11 @@ static void an_impossible_size_fails(void **state)
         {"\"image_size\": -8, \"patch_size\": 4, \"width\": 64, \"layers\": 1",
          "vision_cfg.image_size must be"},
         {"\"image_size\": 8, \"patch_size\": 16, \"width\": 64, \"layers\": 1",
-         "image_size 8 is no multiple of patch_size 16"},
+         "image_size 8 is not a multiple of patch_size 16"},
         {"\"image_size\": 30, \"patch_size\": 7, \"width\": 64, \"layers\": 1",
-         "image_size 30 is no multiple of patch_size 7"},
+         "image_size 30 is not a multiple of patch_size 7"},
         {"\"image_size\": 8, \"patch_size\": 4, \"width\": 100, \"layers\": 1",
-         "width 100 is no multiple of head_width 64"},
+         "width 100 is not a multiple of head_width 64"},
         {"\"image_size\": 8, \"patch_size\": 4, \"width\": 64, \"layers\": 0",
          "vision_cfg.layers must be"},
         {"\"image_size\": 8, \"patch_size\": 4, \"width\": 64, "
@@ -329,7 +329,7 @@ static void an_impossible_size_fails(void **state)
          "vision_cfg.layers must be"},
         {"\"image_size\": 8, \"patch_size\": 4, \"width\": 64, \"layers\": 1, "
          "\"mlp_ratio\": 0.001",
-         "mlp_ratio leaves no MLP"},
+         "mlp_ratio makes an MLP without width"},
         {"\"image_size\": 8, \"patch_size\": 4, \"width\": 64, \"layers\": 1, "
          "\"mlp_ratio\": -1",
          "vision_cfg.mlp_ratio must be"},
@@ -392,7 +392,7 @@ static void neither_name_nor_record_fails(void **state)
     char warning[512];
     mm_model_config c = {0};
     assert_int_equal(choose(NULL, NULL, &c, warning), MM_E_ARG);
-    assert_says("--model is needed");
+    assert_says("--model is required");
     assert_says("base.h5");
     assert_int_equal(mm_model_config_choose(NULL, NULL, NULL, NULL, &c),
                      MM_E_ARG);

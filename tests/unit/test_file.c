@@ -1,3 +1,6 @@
+/* Texts written and read whole, truncated reads, folders, and the names in
+ * messages; each case in an empty folder of its own. */
+
 #include "io/file.h"
 
 #include <setjmp.h>
@@ -107,13 +110,13 @@ static void reading_past_the_end_says_truncated(void **state)
 static void folders_are_made_with_their_parents(void **state)
 {
     (void)state;
-    assert_int_equal(mm_file_make_folder("a/b//c/"), MM_OK);
-    assert_int_equal(mm_file_make_folder("a/b/c"), MM_OK);
-    assert_int_equal(mm_file_make_folder("/tmp"), MM_OK);
+    assert_int_equal(mm_file_create_folder("a/b//c/"), MM_OK);
+    assert_int_equal(mm_file_create_folder("a/b/c"), MM_OK);
+    assert_int_equal(mm_file_create_folder("/tmp"), MM_OK);
     assert_true(mm_file_exists("a/b/c"));
     assert_int_equal(mm_file_write_text("a/file", ""), MM_OK);
-    assert_int_equal(mm_file_make_folder("a/file"), MM_E_IO);
-    assert_int_equal(mm_file_make_folder("a/file/b"), MM_E_IO);
+    assert_int_equal(mm_file_create_folder("a/file"), MM_E_IO);
+    assert_int_equal(mm_file_create_folder("a/file/b"), MM_E_IO);
     assert_non_null(strstr(mm_fail_message(), "a/file"));
 }
 

@@ -1,4 +1,4 @@
-/* Files that are no images, or damaged ones; tests/parity/test_image.py
+/* Files that are not images, or damaged ones; tests/parity/test_image.py
  * compares the pixels of good ones with Pillow's. */
 #include "io/image/image.h"
 

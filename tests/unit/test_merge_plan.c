@@ -114,16 +114,16 @@ static void plan_refuses_a_visual_tensor_that_all_inputs_lack(void **state)
     assert_refused(&f, "a.h5", proj.name);
 }
 
-static void plan_refuses_a_surplus_tensor(void **state)
+static void plan_refuses_an_unexpected_tensor(void **state)
 {
     (void)state;
-    const row surplus[] = {proj, text};
+    const row unexpected[] = {proj, text};
     for (int i = 0; i < 2; i++) {
         fixture f = {0};
         fill(&f.pretrained, (row[]){conv}, 1);
         fill(&f.a, (row[]){conv}, 1);
-        fill(&f.b, (row[]){conv, surplus[i]}, 2);
-        assert_refused(&f, "b.h5", surplus[i].name);
+        fill(&f.b, (row[]){conv, unexpected[i]}, 2);
+        assert_refused(&f, "b.h5", unexpected[i].name);
     }
 }
 
@@ -225,7 +225,7 @@ int main(void)
         cmocka_unit_test(plan_folds_text_tensors_that_all_inputs_hold),
         cmocka_unit_test(plan_refuses_a_missing_visual_tensor),
         cmocka_unit_test(plan_refuses_a_visual_tensor_that_all_inputs_lack),
-        cmocka_unit_test(plan_refuses_a_surplus_tensor),
+        cmocka_unit_test(plan_refuses_an_unexpected_tensor),
         cmocka_unit_test(plan_refuses_a_text_tensor_that_some_inputs_hold),
         cmocka_unit_test(plan_refuses_another_shape),
         cmocka_unit_test(plan_refuses_inputs_without_tensors),

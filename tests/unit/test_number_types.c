@@ -152,8 +152,9 @@ static uint16_t narrowed(mm_elem_type type, float value)
     return half;
 }
 
-/* Every number between two neighbours goes to the nearer one, and the one in
- * the middle to the even one; the neighbours are those that reading gives. */
+/* Every number between two adjacent ones goes to the nearer one, and the one in
+ * the middle to the even one; the adjacent ones are those that reading gives.
+ */
 static void check_rounding(mm_elem_type type, unsigned n_finite)
 {
     for (unsigned i = 0; i < n_finite; i++)

@@ -73,7 +73,7 @@ static void write_idx(const fixture *f, const char *below, int n_classes)
 {
     char folder[128];
     snprintf(folder, sizeof folder, "%s/%s", f->folder, below);
-    assert_int_equal(mm_file_make_folder(folder), MM_OK);
+    assert_int_equal(mm_file_create_folder(folder), MM_OK);
     write_half(folder, "train", 20, n_classes);
     write_half(folder, "t10k", 10, n_classes);
 }

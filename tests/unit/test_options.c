@@ -19,7 +19,7 @@ static const mm_option rows[] = {
      .kind = MM_OPTION_INT,
      .value = "N",
      .fallback = "128",
-     .help = "images a step",
+     .help = "images per step",
      .min = 1,
      .max = 4096},
     {.name = "offset",
@@ -183,7 +183,7 @@ static void a_number_of_operands_is_held_to(void **state)
     command c;
     mm_options *o;
     assert_int_equal(parse(&two, &c, "--data-set x a", &o), MM_E_ARG);
-    assert_says("needs 2 arguments, IN OUT, not 1");
+    assert_says("expected 2 arguments, IN OUT, not 1");
     assert_int_equal(parse(&two, &c, "--data-set x a b c", &o), MM_E_ARG);
     assert_says("not 3");
     assert_int_equal(parse(&two, &c, "a --data-set x b", &o), MM_OK);
@@ -231,7 +231,7 @@ static void a_negative_number_is_a_value(void **state)
 static void a_required_option_that_is_missing_fails(void **state)
 {
     (void)state;
-    assert_refused("--lr 0.1", "--data-set is needed: images to learn");
+    assert_refused("--lr 0.1", "--data-set is required: images to learn");
 }
 
 static void a_missing_value_fails(void **state)
@@ -240,7 +240,7 @@ static void a_missing_value_fails(void **state)
     assert_refused("--data-set x --lr", "--lr needs a value (RATE)");
     assert_refused("--data-set x -o", "--out needs a value (DIR)");
     assert_refused("--data-set=", "--data-set is empty");
-    assert_refused("--data-set x --lr=", "--lr takes a number, not ''");
+    assert_refused("--data-set x --lr=", "--lr must be a number, not ''");
 }
 
 static void a_malformed_number_fails(void **state)
@@ -252,11 +252,12 @@ static void a_malformed_number_fails(void **state)
     for (int i = 0; i < 5; i++) {
         char with_rest[128] = "--data-set x ";
         strcat(with_rest, line[i]);
-        assert_refused(with_rest, "takes a whole number, not '");
+        assert_refused(with_rest, "must be a whole number, not '");
     }
-    assert_refused("--data-set x --lr fast", "--lr takes a number, not 'fast'");
-    assert_refused("--data-set x --lr nan", "--lr takes a number, not 'nan'");
-    assert_refused("--data-set x --lr 1e999", "--lr takes a number");
+    assert_refused("--data-set x --lr fast",
+                   "--lr must be a number, not 'fast'");
+    assert_refused("--data-set x --lr nan", "--lr must be a number, not 'nan'");
+    assert_refused("--data-set x --lr 1e999", "--lr must be a number");
 }
 
 static void a_number_out_of_range_fails(void **state)
@@ -431,7 +432,7 @@ static void help_mentions_every_row(void **state)
     assert_non_null(strstr(text, "-o, --out DIR"));
     assert_non_null(strstr(text, "{class,data,domain}"));
     assert_non_null(strstr(text, "(default 128)"));
-    assert_non_null(strstr(text, "(needed)"));
+    assert_non_null(strstr(text, "(required)"));
     assert_non_null(strstr(text, "--help"));
     assert_non_null(strstr(text, "--version"));
     free(text);

@@ -1,7 +1,7 @@
 /* Training steps: what they report and when, what they change, and how much
  * memory they take.
  *
- * ctest: cuda cost=15 processors=2
+ * ctest: cost=15 processors=2 cuda bias_sums=fp32 seeds=fp32
  */
 #include <setjmp.h>
 #include <stdarg.h>

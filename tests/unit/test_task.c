@@ -11,7 +11,7 @@
 
 enum { MOST = 400 };
 
-/** A data set of labels and domains; nobody looks at pixels here. */
+/** A data set of labels and domains; its pixels are not used. */
 typedef struct fixture {
     int32_t train_labels[MOST], train_domains[MOST];
     int32_t test_labels[MOST], test_domains[MOST];
@@ -149,7 +149,7 @@ static void data_split_divides_each_class_and_tests_on_all(void **state)
 {
     (void)state;
     fixture f;
-    fill(&f, 2, 10, 6); /* 5 samples a class: 0 2 4 6 8 and 1 3 5 7 9 */
+    fill(&f, 2, 10, 6); /* 5 samples per class: 0 2 4 6 8 and 1 3 5 7 9 */
     make(&f, plan_of(MM_SPLIT_DATA, 3, 2));
     const int64_t first[] = {0, 1}, second[] = {2, 3, 4, 5},
                   third[] = {6, 7, 8, 9};

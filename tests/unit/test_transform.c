@@ -1,4 +1,4 @@
-/* Image transforms, where no library is needed to know the answer;
+/* Image transforms whose results follow from their definition;
  * tests/parity/test_transform.py compares them with Pillow. */
 #include "src/image/transform.h"
 

@@ -89,16 +89,18 @@ static void a_bad_line_is_named(void **state)
     assert_refused("#version: 0.2\nc a\nca\nx y", "v: line 3: expected two");
     assert_refused("#version: 0.2\nc a\n\nx y", "v: line 3: expected two");
     assert_refused("#version: 0.2\nc a\n x\nx y", "v: line 3: expected two");
-    assert_refused("#version: 0.2\nc a\nco t\nx y", "line 3: joins what no "
-                                                    "earlier one makes: 'co'");
-    assert_refused("#version: 0.2\nc a\nc a\nx y", "line 3: makes again");
+    assert_refused("#version: 0.2\nc a\nco t\nx y",
+                   "line 3: joins a symbol that no "
+                   "earlier one makes: 'co'");
+    assert_refused("#version: 0.2\nc a\nc a\nx y",
+                   "line 3: makes the same symbol");
 }
 
 static void what_has_no_first_line_is_no_vocabulary(void **state)
 {
     (void)state;
-    assert_refused("", "v is no vocabulary");
-    assert_refused("c a\nca t</w>\na t</w>\n", "v is no vocabulary");
+    assert_refused("", "v is not a vocabulary");
+    assert_refused("c a\nca t</w>\na t</w>\n", "v is not a vocabulary");
     assert_refused("{}", "model.vocab and model.merges");
     assert_refused("{\"model\": {\"vocab\": {}, \"merges\": [1, 2, 3]}}",
                    "merge 0: expected");

@@ -1,5 +1,9 @@
+/* Tensors of an open weights file are found by name; what is missing,
+ * unexpected, of another shape or truncated is refused. */
+
 #include "io/hdf5/array_file.h"
 #include "io/weights/weights.h"
+#include "tests/golden/golden_path.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,7 +17,7 @@
 #include <unistd.h>
 
 static char path[] = "/tmp/magmax-weights-XXXXXX";
-static const char golden[] = "tests/golden/tiny/seq/task_000.safetensors";
+static const char golden[] = "tiny/seq/task_000.safetensors";
 
 static int name_file(void **state)
 {
@@ -96,7 +100,7 @@ static void expect_refusal(const mm_tensor_table *wanted, const char *words)
     mm_weights_close(&weights);
 }
 
-static void missing_surplus_and_misshapen_tensors_are_named(void **state)
+static void missing_unexpected_and_misshapen_tensors_are_named(void **state)
 {
     (void)state;
     const int64_t a[] = {2, 2}, b[] = {3}, flat[] = {4};
@@ -105,7 +109,7 @@ static void missing_surplus_and_misshapen_tensors_are_named(void **state)
     mm_weights *weights;
     write_file(three_tensors, 8);
     assert_int_equal(mm_weights_open(path, &weights), MM_OK);
-    /* Without any visual tensor wanted, none is surplus. */
+    /* Without any visual tensor wanted, none is unexpected. */
     assert_int_equal(mm_weights_bind(weights, &wanted), MM_OK);
     mm_weights_close(&weights);
 
@@ -113,7 +117,7 @@ static void missing_surplus_and_misshapen_tensors_are_named(void **state)
     expect_refusal(&wanted, "visual.b");
     mm_tensor_table_add(&wanted, "visual.b", 1, b);
     mm_tensor_table_add(&wanted, "visual.c", 1, b);
-    expect_refusal(&wanted, "lacks the tensor visual.c");
+    expect_refusal(&wanted, "does not contain the tensor visual.c");
     mm_tensor_table_clear(&wanted);
     mm_tensor_table_add(&wanted, "visual.a", 1, flat);
     expect_refusal(&wanted, "visual.a has shape [2, 2], but the model needs "
@@ -190,7 +194,7 @@ static void a_golden_file_opens(void **state)
 {
     (void)state;
     mm_weights *weights;
-    assert_int_equal(mm_weights_open(golden, &weights), MM_OK);
+    assert_int_equal(mm_weights_open(golden_path(golden), &weights), MM_OK);
     const mm_tensor_table *table = mm_weights_table(weights);
     int i = mm_tensor_table_find(table, "visual.conv1.weight");
     assert_true(i >= 0);
@@ -207,7 +211,7 @@ int main(void)
 #define CASE(name) cmocka_unit_test_teardown(name, remove_file)
     const struct CMUnitTest cases[] = {
         CASE(binding_reorders_by_name),
-        CASE(missing_surplus_and_misshapen_tensors_are_named),
+        CASE(missing_unexpected_and_misshapen_tensors_are_named),
         CASE(a_failed_bind_keeps_the_one_before),
         CASE(tensors_of_no_elements_are_passed_over),
         CASE(a_file_that_shrinks_while_open_is_truncated),

@@ -1,6 +1,6 @@
 /*
- * The baseline of MagMax's authors that chooses blindly: for each weight the
- * change of a task drawn with equal odds. The draw depends on the seed and on
+ * The random baseline of MagMax's authors: for each weight the change of a task
+ * drawn with equal probability. The draw depends on the seed and on
  * the element's place among the folded ones, not on ranks or blocks.
  *
  *     out = theta_0 + lambda tau_k,  k drawn for each element

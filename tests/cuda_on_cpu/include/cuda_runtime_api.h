@@ -4,7 +4,7 @@
 /*
  * Stand-in for the toolkit's header: the part of the runtime that
  * kernels/cuda uses, carried out on the CPU. Names and meanings are the
- * vendor's; docs/gpu.md says how it works and what it cannot show.
+ * vendor's; README.md says how it works and what it cannot show.
  */
 
 #include <stddef.h>

@@ -1,7 +1,7 @@
 /*
  * NCCL's calls by MPI: sums take place in stream order, when the stream runs,
- * and a stream whose sum lacks a rank stands still, as on a GPU, without
- * holding up the host. A module of its own, since only programs that joined a
+ * and a stream waits where its sum is missing a rank, as on a GPU, without
+ * blocking the host. A module of its own, since only programs that joined a
  * job may call MPI.
  */
 #include "tests/cuda_on_cpu/include/nccl.h"
@@ -22,7 +22,7 @@
 namespace
 {
 
-/** What ranks tell each other when they join. */
+/** What ranks send each other when they join. */
 struct greeting {
     ncclUniqueId id;
     long host;
@@ -80,7 +80,7 @@ bool is_over(MPI_Request *request)
     return over != 0;
 }
 
-void judge_greetings(mm_emu_comm *comm)
+void check_greetings(mm_emu_comm *comm)
 {
     comm->state = mm_emu_comm::JOINED;
     for (const greeting &a : comm->all) {
@@ -108,7 +108,7 @@ void join(mm_emu_comm *comm)
                        &comm->request);
     }
     if (comm->state == mm_emu_comm::GREETING && is_over(&comm->request))
-        judge_greetings(comm);
+        check_greetings(comm);
 }
 
 /** Do it now, or, every other time, later as a thread of NCCL's would. */
@@ -265,7 +265,7 @@ ncclResult_t ncclCommDestroy(ncclComm_t comm)
     return ncclSuccess;
 }
 
-/* What is in streams still knows the communicator: it is kept. */
+/* Work in streams still refers to the communicator: it is kept. */
 ncclResult_t ncclCommAbort(ncclComm_t comm)
 {
     static std::vector<std::unique_ptr<mm_emu_comm>> kept;
