@@ -55,8 +55,8 @@ static mm_status expect_end(array *a)
     return got == 0 ? MM_OK : fail(a, "is longer than it says");
 }
 
-/* Sizes that the compressed bytes, or the file for stored ones, cannot give are
- * errors, and nothing is allocated for them. Deflate shrinks at most 1032
+/* Sizes that the compressed bytes, or those of the file, cannot give are
+ * errors, and nothing is allocated for them: Deflate shrinks at most 1032
  * times. */
 static mm_status check_size(const array *a, const zip_stat_t *info)
 {

@@ -319,7 +319,7 @@ static mm_status tell(mm_stepper *s, double loss_sum, mm_step_result *last)
     if (isfinite(last->loss) && isfinite(last->grad_norm))
         return MM_OK;
     /* Every rank comes here, since sums are the same everywhere. The stream has
-     * the message where an op failed on this rank's device. */
+     * the message where an op of this rank's device failed. */
     MM_TRY(mm_comm_agree(s->plan.comm, mm_stream_sync(s->stream)));
     return mm_fail(MM_E_VALUE, "the loss is %g and the gradient's norm %g",
                    last->loss, last->grad_norm);

@@ -86,10 +86,10 @@ mm_status mm_stepper_start_task(mm_stepper *stepper, const float *theta,
  * Repeat   Same bits on every rank and on reruns with as many ranks and parts.
  * Errors   Agreed: `batch_status` of any rank; MM_E_VALUE where the loss or the
  *          norm of the step before was NaN or infinite: neither that step nor
- *          this one changes a weight, and *last is set; MM_E_DEVICE instead
- *          where the device of any rank has failed. Not agreed: MM_E_COMM when
- *          the transport failed, when a rank is stuck (as mm_comm_watch), or
- *          when this one fails where it cannot let the others know.
+ *          this one changes a weight, and *last is set; MM_E_DEVICE in its
+ *          place where an op of any rank failed. Not agreed: MM_E_COMM when the
+ *          transport failed, when a rank is stuck (as mm_comm_watch), or when
+ *          this one fails where it cannot let the others know.
  */
 mm_status mm_stepper_step(mm_stepper *stepper, const mm_batch *batch,
                           mm_status batch_status, double lr,
