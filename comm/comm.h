@@ -120,6 +120,15 @@ _Noreturn void mm_comm_abort(mm_comm *comm, int exit_code);
  * Ranks    Collective, any status; MM_E_COMM is returned as it is.
  */
 mm_status mm_comm_agree(mm_comm *comm, mm_status status);
+#if defined __clang_analyzer__ && !defined MM_DEFINES_AGREE
+/* It sees one source at a time: a failure stays one. */
+#define mm_comm_agree(comm, status)                       \
+    ({                                                    \
+        mm_status mine_ = (status);                       \
+        mm_status agreed_ = (mm_comm_agree)(comm, mine_); \
+        mine_ == MM_OK ? agreed_ : mine_;                 \
+    })
+#endif
 
 /** Wait until every rank has come here. Ranks: collective. */
 mm_status mm_comm_barrier(mm_comm *comm);

@@ -1,7 +1,7 @@
 #ifndef MAGMAX_COMM_TRANSPORT_H
 #define MAGMAX_COMM_TRANSPORT_H
 
-#include "comm/reducer.h"
+#include "comm/reducer_plan.h"
 #include "comm/watch.h"
 
 /*

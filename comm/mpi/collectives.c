@@ -1,5 +1,6 @@
 /* The collectives of comm/comm.h, by MPI's non-blocking ones. */
 
+#define MM_DEFINES_AGREE
 #include "comm/check_same.h"
 #include "comm/comm.h"
 #include "comm/mpi/mpi_comm.h"
@@ -36,16 +37,15 @@ mm_status mm_comm_agree(mm_comm *comm, mm_status status)
     bool all_failed = worst[1] != comm->n_ranks + 1;
 
     struct {
-        int status;
+        mm_status status;
         char text[2048];
     } failure = {.status = status};
     if (comm->rank == root)
         strncpy(failure.text, mm_fail_message(), sizeof failure.text - 1);
     MM_TRY(mm_comm_broadcast(comm, &failure, sizeof failure, root));
     if (all_failed)
-        return mm_fail((mm_status)failure.status, "%s", failure.text);
-    return mm_fail((mm_status)failure.status, "rank %d: %.2000s", root,
-                   failure.text);
+        return mm_fail(failure.status, "%s", failure.text);
+    return mm_fail(failure.status, "rank %d: %.2000s", root, failure.text);
 }
 
 mm_status mm_comm_barrier(mm_comm *comm)

@@ -25,7 +25,7 @@ static mm_status share_cores(mm_comm *comm, MPI_Comm node)
     mm_status st = MM_MPI(MPI_Allgather(&mine, sizeof mine, MPI_BYTE, all,
                                         sizeof mine, MPI_BYTE, node));
     double share = 0;
-    for (int core = 0; st == MM_OK && core < CPU_SETSIZE; core++) {
+    for (size_t core = 0; st == MM_OK && core < CPU_SETSIZE; core++) {
         if (!CPU_ISSET(core, &mine))
             continue;
         int n_sharing = 0;

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <zip.h>
 
 /* One array of the archive, open for reading. */
@@ -54,10 +55,12 @@ static mm_status expect_end(array *a)
     return got == 0 ? MM_OK : fail(a, "is longer than it says");
 }
 
-/* Sizes that the compressed bytes cannot give are errors, and nothing is
- * allocated for them: Deflate shrinks at most 1032 times. */
+/* Sizes that the compressed bytes, or those of the file, cannot give are
+ * errors, and nothing is allocated for them: Deflate shrinks at most 1032
+ * times. */
 static mm_status check_size(const array *a, const zip_stat_t *info)
 {
+    struct stat file;
     zip_uint64_t needed = ZIP_STAT_SIZE | ZIP_STAT_COMP_SIZE |
                           ZIP_STAT_COMP_METHOD | ZIP_STAT_ENCRYPTION_METHOD;
     if ((info->valid & needed) != needed || info->size > INT64_MAX)
@@ -68,6 +71,10 @@ static mm_status check_size(const array *a, const zip_stat_t *info)
         return fail(a, "is neither stored nor deflated");
     if (info->size / 1032 > info->comp_size)
         return fail(a, "claims more bytes than its compressed size can give");
+    if (stat(a->path, &file) != 0)
+        return mm_fail_errno("cannot open %s", a->path);
+    if (info->comp_size > (zip_uint64_t)file.st_size)
+        return fail(a, "claims more bytes than the file has");
     return MM_OK;
 }
 

@@ -138,7 +138,8 @@ static mm_status check_offsets(const char *path, const char *name,
 }
 
 static mm_status read_offsets(const char *path, hid_t file, const char *name,
-                              int64_t n_bytes, mm_half *half)
+                              const mapping *map, int64_t n_bytes,
+                              mm_half *half)
 {
     array a;
     bool there;
@@ -150,6 +151,12 @@ static mm_status read_offsets(const char *path, hid_t file, const char *name,
                     mm_fail(MM_E_FORMAT,
                             "%s: %s must be one integer for each image and one "
                             "more",
+                            path, name));
+    /* An image has a byte at least; the list itself may be nowhere. */
+    if (a.shape[0] - 1 > map->n_bytes)
+        MM_TRY_GOTO(st, done,
+                    mm_fail(MM_E_FORMAT,
+                            "%s: %s claims more images than the file can hold",
                             path, name));
     half->n_images = a.shape[0] - 1;
     half->offsets = calloc((size_t)a.shape[0], sizeof *half->offsets);
@@ -279,7 +286,7 @@ static mm_status read_half(const char *path, hid_t file, const char *group,
     if (!raw) {
         int64_t n_bytes;
         MM_TRY(read_bytes(path, file, name[1], map, half, &n_bytes));
-        MM_TRY(read_offsets(path, file, name[2], n_bytes, half));
+        MM_TRY(read_offsets(path, file, name[2], map, n_bytes, half));
     }
     MM_TRY(
         read_labels(path, file, name[3], false, half->n_images, &half->labels));

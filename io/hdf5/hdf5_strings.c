@@ -4,6 +4,7 @@
 #include "io/hdf5/hdf5_strings.h"
 
 #include "src/base/names.h"
+#include "src/base/utf8.h"
 
 #include <stdlib.h>
 
@@ -17,8 +18,8 @@ static hid_t string_type(void)
     return type;
 }
 
-mm_status mm_h5_write_strings(const char *path, hid_t file, const char *name,
-                              const char *const *strings, int64_t n)
+static mm_status write_valid(const char *path, hid_t file, const char *name,
+                             char *const *strings, int64_t n)
 {
     hid_t type = string_type(), space = MM_H5_NONE, properties = MM_H5_NONE;
     hid_t dataset = MM_H5_NONE;
@@ -50,12 +51,32 @@ done:
     return st;
 }
 
+mm_status mm_h5_write_strings(const char *path, hid_t file, const char *name,
+                              const char *const *strings, int64_t n)
+{
+    char **stored = calloc((size_t)n + 1, sizeof *stored);
+    mm_status st =
+        stored ? MM_OK
+               : mm_fail(MM_E_MEMORY, "%s: no memory for %s", path, name);
+    for (int64_t i = 0; st == MM_OK && i < n; i++) {
+        stored[i] = mm_utf8_escape(strings[i]);
+        if (!stored[i])
+            st = mm_fail(MM_E_MEMORY, "%s: no memory for %s", path, name);
+    }
+    if (st == MM_OK)
+        st = write_valid(path, file, name, stored, n);
+    for (int64_t i = 0; stored && i < n; i++)
+        free(stored[i]);
+    free(stored);
+    return st;
+}
+
 /* The strings, which HDF5 allocates one by one, as one block. */
 static mm_status copy_strings(const char *path, const char *name, hid_t dataset,
                               hid_t space, hid_t type, int64_t n,
                               char ***strings)
 {
-    char **held = calloc((size_t)n, sizeof *held);
+    char **held = calloc((size_t)n + 1, sizeof *held);
     if (!held)
         return mm_fail(MM_E_MEMORY, "%s: no memory for %s", path, name);
     mm_status st = MM_OK;
@@ -63,6 +84,12 @@ static mm_status copy_strings(const char *path, const char *name, hid_t dataset,
         st = mm_h5_fail(MM_E_FORMAT, path, "cannot read strings");
     else
         st = mm_names_copy((const char *const *)held, n, strings);
+    for (int64_t i = 0; st == MM_OK && i < n; i++)
+        st = mm_utf8_unescape((*strings)[i]);
+    if (st != MM_OK) {
+        free(*strings);
+        *strings = NULL;
+    }
     H5Dvlen_reclaim(type, space, H5P_DEFAULT, held);
     free(held);
     return st;

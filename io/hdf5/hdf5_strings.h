@@ -4,9 +4,10 @@
 #include "io/hdf5/hdf5_util.h"
 
 /** Lists of strings in HDF5 files: one-dimensional datasets of UTF-8 strings of
- * variable length. */
+ * variable length, which texts of any bytes become and come back from
+ * (src/base/utf8.h). */
 
-/** Errors   MM_E_IO. */
+/** Errors   MM_E_IO, MM_E_MEMORY. */
 mm_status mm_h5_write_strings(const char *path, hid_t file, const char *name,
                               const char *const *strings, int64_t n);
 

@@ -4,10 +4,20 @@
 #include "io/weights/manifest.h"
 
 #include "io/weights/checksum.h"
+#include "src/base/utf8.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+static bool write_line(FILE *out, uint32_t crc, const char *name)
+{
+    char *stored = mm_utf8_escape(name);
+    if (stored)
+        fprintf(out, "%08x  %s\n", crc, stored);
+    free(stored);
+    return stored != NULL;
+}
 
 mm_status mm_manifest_write(const mm_tensor_table *table, const uint32_t *crc,
                             const char *const *names, const char *const *texts,
@@ -18,14 +28,15 @@ mm_status mm_manifest_write(const mm_tensor_table *table, const uint32_t *crc,
     FILE *out = open_memstream(&data, &n_bytes);
     if (!out)
         return mm_fail(MM_E_MEMORY, "no memory for a manifest");
-    for (int i = 0; i < table->n_tensors; i++)
-        fprintf(out, "%08x  %s\n", crc[i], table->tensors[i].name);
+    bool fits = true;
+    for (int i = 0; fits && i < table->n_tensors; i++)
+        fits = write_line(out, crc[i], table->tensors[i].name);
     for (int i = 0; names[i]; i++)
         if (texts[i])
             fprintf(out, "%08x  %s\n",
                     mm_crc32(texts[i], (int64_t)strlen(texts[i])), names[i]);
     /* After the flush, data and n_bytes are up to date. */
-    bool failed = fflush(out) != 0;
+    bool failed = fflush(out) != 0 || !fits;
     if (!failed)
         fprintf(out, "%08x  manifest\n", mm_crc32(data, (int64_t)n_bytes));
     if (fclose(out) != 0 || failed) {
@@ -67,6 +78,20 @@ bool mm_manifest_is(const mm_manifest_line *line, const char *name)
 {
     return strlen(name) == (size_t)line->name_bytes &&
            memcmp(name, line->name, (size_t)line->name_bytes) == 0;
+}
+
+mm_status mm_manifest_is_of(const mm_manifest_line *line, const char *tensor,
+                            bool *is_of)
+{
+    *is_of = mm_manifest_is(line, tensor);
+    if (*is_of)
+        return MM_OK;
+    char *stored = mm_utf8_escape(tensor);
+    if (!stored)
+        return mm_fail(MM_E_MEMORY, "no memory for the name of a tensor");
+    *is_of = mm_manifest_is(line, stored);
+    free(stored);
+    return MM_OK;
 }
 
 mm_status mm_manifest_check(const char *path, char *text)

@@ -8,6 +8,7 @@
  * "<crc32, 8 hex digits>  <name>" for each tensor in order, then for root
  * datasets under their path
  * ("/provenance"), then the CRC-32 of all lines before and the word "manifest".
+ * Names are stored as src/base/utf8.h says.
  */
 
 /** One line's content; the name is not NUL-terminated. */
@@ -42,5 +43,12 @@ mm_status mm_manifest_check(const char *path, char *text);
 bool mm_manifest_next(const char **cursor, mm_manifest_line *line);
 
 bool mm_manifest_is(const mm_manifest_line *line, const char *name);
+
+/** Whether a line is a tensor's: has its name, in the stored form of
+ * src/base/utf8.h, or as it stands, as earlier versions wrote it.
+ *
+ * Errors   MM_E_MEMORY. */
+mm_status mm_manifest_is_of(const mm_manifest_line *line, const char *tensor,
+                            bool *is_of);
 
 #endif

@@ -5,6 +5,7 @@
 
 #include "src/base/status.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 /* Numbers are copied between files and memory as they are. */
@@ -141,7 +142,7 @@ void mm_elem_to_f32(mm_elem_type type, const void *in, float *out,
         memcpy(out, in, (size_t)n_elems * sizeof *out);
         break;
     case MM_ELEM_OTHER:
-        MM_ASSERT(!"numbers");
+        MM_ASSERT(false && "numbers");
     }
 }
 

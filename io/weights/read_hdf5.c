@@ -254,11 +254,14 @@ static mm_status read_lines(mm_weights *weights, const char *cursor,
     const mm_tensor_table *table = &weights->table;
     mm_manifest_line line;
     for (int i = 0; i < table->n_tensors; i++) {
-        if (!mm_manifest_next(&cursor, &line) ||
-            !mm_manifest_is(&line, table->tensors[i].name))
+        const char *name = table->tensors[i].name;
+        bool is_listed = mm_manifest_next(&cursor, &line);
+        if (is_listed)
+            MM_TRY(mm_manifest_is_of(&line, name, &is_listed));
+        if (!is_listed)
             return mm_fail(MM_E_FORMAT,
                            "%s: its manifest does not list tensor %s in place",
-                           weights->path, table->tensors[i].name);
+                           weights->path, name);
         weights->sources[i].has_crc = true;
         weights->sources[i].crc = line.crc;
     }

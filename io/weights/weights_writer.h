@@ -26,6 +26,9 @@
  * to back, all of one type; __metadata__ holds "format": "pt", as the format's
  * users expect, and the texts "model" and "provenance". The format has no
  * checksums.
+ *
+ * Names that are not UTF-8 are stored in the manifest and in safetensors as
+ * src/base/utf8.h says; in HDF5's links they are bytes, and stay as they are.
  */
 typedef struct mm_weights_writer mm_weights_writer;
 
@@ -46,9 +49,8 @@ mm_status mm_checkpoint_begin(mm_comm *comm, const char *path,
  * Memory   Gives *writer, freed by mm_weights_writer_commit. Keeps `table`.
  *          model and provenance: JSON texts, either may be NULL.
  * Ranks    Collective, same path, table, type; the texts are rank 0's.
- * Errors   As mm_checkpoint_begin; MM_E_ARG for another type, a tensor
- * named
- *          __metadata__ and texts or names that are not UTF-8.
+ * Errors   As mm_checkpoint_begin; MM_E_ARG for another type and a tensor named
+ *          __metadata__.
  */
 mm_status mm_safetensors_begin(mm_comm *comm, const char *path,
                                const mm_tensor_table *table, mm_elem_type type,

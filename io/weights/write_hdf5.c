@@ -5,6 +5,7 @@
 #include "io/hdf5/hdf5_util.h"
 #include "io/weights/manifest.h"
 #include "io/weights/weights_format.h"
+#include "src/base/utf8.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -114,8 +115,8 @@ static mm_status write_texts(const mm_weights_writer *w, hid_t file,
     return mm_h5_write_text(path, file, "manifest", manifest);
 }
 
-static mm_status finish(const mm_weights_writer *w, const uint32_t *crc,
-                        const char *model, const char *provenance)
+static mm_status finish_valid(const mm_weights_writer *w, const uint32_t *crc,
+                              const char *model, const char *provenance)
 {
     bool long_model = model && strlen(model) >= MAX_ATTRIBUTE_BYTES;
     const char *const names[] = {"/model_config", "/provenance", NULL};
@@ -132,6 +133,20 @@ static mm_status finish(const mm_weights_writer *w, const uint32_t *crc,
 done:
     mm_h5_close(&file);
     free(manifest);
+    return st;
+}
+
+/* JSON is UTF-8. What a merge's input has for a model need not be JSON. */
+static mm_status finish(const mm_weights_writer *w, const uint32_t *crc,
+                        const char *model, const char *provenance)
+{
+    if (!model || mm_utf8_is_valid(model))
+        return finish_valid(w, crc, model, provenance);
+    char *stored = mm_utf8_escape(model);
+    mm_status st =
+        stored ? finish_valid(w, crc, stored, provenance)
+               : mm_fail(MM_E_MEMORY, "%s: no memory to write it", w->path);
+    free(stored);
     return st;
 }
 

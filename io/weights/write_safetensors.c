@@ -3,6 +3,7 @@
 
 #include "io/file.h"
 #include "io/weights/weights_format.h"
+#include "src/base/utf8.h"
 
 #include <fcntl.h>
 #include <jansson.h>
@@ -25,16 +26,22 @@ static mm_status check_names(const mm_weights_writer *w)
     return MM_OK;
 }
 
-/* NULL without memory, and for what is not UTF-8. */
+/* JSON, which is UTF-8 and stays as it stands, or what is not. */
+static json_t *text_json(const char *text)
+{
+    return mm_utf8_is_valid(text) ? json_string(text) : mm_utf8_json(text);
+}
+
+/* NULL without memory. */
 static json_t *metadata_of(const mm_weights_content *content)
 {
     json_t *object = json_pack("{s:s}", "format", "pt");
     if (content->model &&
-        json_object_set_new(object, "model", json_string(content->model)) != 0)
+        json_object_set_new(object, "model", text_json(content->model)) != 0)
         goto failed;
     if (content->provenance &&
         json_object_set_new(object, "provenance",
-                            json_string(content->provenance)) != 0)
+                            text_json(content->provenance)) != 0)
         goto failed;
     return object;
 failed:
@@ -54,6 +61,15 @@ static json_t *entry_of(const mm_tensor *tensor, mm_elem_type type)
                      (json_int_t)(begin + tensor->n_elems * elem_bytes));
 }
 
+static bool add_entry(json_t *root, const mm_tensor *tensor, mm_elem_type type)
+{
+    char *name = mm_utf8_escape(tensor->name);
+    bool fits =
+        name && json_object_set_new(root, name, entry_of(tensor, type)) == 0;
+    free(name);
+    return fits;
+}
+
 /* Gives *header (free), padded with spaces. */
 static mm_status make_header(const mm_weights_writer *w, char **header,
                              size_t *n_bytes)
@@ -64,17 +80,12 @@ static mm_status make_header(const mm_weights_writer *w, char **header,
     bool fits = json_object_set_new(root, "__metadata__",
                                     metadata_of(&w->content)) == 0;
     for (int i = 0; fits && i < table->n_tensors; i++)
-        fits = json_object_set_new(
-                   root, table->tensors[i].name,
-                   entry_of(&table->tensors[i], w->content.type)) == 0;
+        fits = add_entry(root, &table->tensors[i], w->content.type);
     if (fits)
         text = json_dumps(root, JSON_COMPACT);
     json_decref(root);
     if (!text)
-        return mm_fail(MM_E_ARG,
-                       "%s: not written, because a tensor's name or a text "
-                       "about the model is not UTF-8",
-                       w->path);
+        return mm_fail(MM_E_MEMORY, "%s: no memory for its header", w->path);
     size_t length = strlen(text);
     *n_bytes = (length + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     char *padded = realloc(text, *n_bytes + 1);

@@ -58,7 +58,7 @@ void MM_CPU(tile_rows)(int n_rows, int64_t a_row, MM_TILE_ARGS)
     switch (n_rows) {
         CASES(a_row, 1)
     default:
-        MM_ASSERT(!"rows of a tile");
+        MM_ASSERT(false && "rows of a tile");
     }
 }
 
@@ -67,7 +67,7 @@ void MM_CPU(tile_cols)(int n_rows, int64_t a_k, MM_TILE_ARGS)
     switch (n_rows) {
         CASES(1, a_k)
     default:
-        MM_ASSERT(!"rows of a tile");
+        MM_ASSERT(false && "rows of a tile");
     }
 }
 

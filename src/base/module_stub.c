@@ -1,6 +1,7 @@
 /* A module's side of src/base/module.h: its entry function, and
  * src/base/status.h implemented by the program that loaded it. */
 
+#define MM_DEFINES_FAIL
 #include "src/base/module.h"
 
 #include <stdio.h>

@@ -4,6 +4,7 @@
 #include "src/base/options.h"
 
 #include "src/base/names.h"
+#include "src/base/utf8.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -306,7 +307,7 @@ static json_t *value_json(const mm_option *option, const value *v)
     case MM_OPTION_CHOICE:
         break;
     }
-    return json_string(v->text);
+    return mm_utf8_json(v->text);
 }
 
 json_t *mm_options_to_json(const mm_options *options)
@@ -321,9 +322,13 @@ json_t *mm_options_to_json(const mm_options *options)
     }
     if (options->n_operands) {
         json_t *operands = json_array();
-        for (int i = 0; i < options->n_operands; i++)
-            json_array_append_new(operands, json_string(options->operands[i]));
-        if (json_object_set_new(recorded, "operands", operands))
+        int n = 0;
+        while (n < options->n_operands &&
+               !json_array_append_new(operands,
+                                      mm_utf8_json(options->operands[n])))
+            n++;
+        if (json_object_set_new(recorded, "operands", operands) ||
+            n < options->n_operands)
             goto fail;
     }
     return recorded;

@@ -1,6 +1,7 @@
 /* The failure message of each thread, which goes with a status other than
  * MM_OK. */
 
+#define MM_DEFINES_FAIL
 #include "src/base/status.h"
 
 #include <errno.h>

@@ -65,4 +65,12 @@ const char *mm_fail_message(void);
 void mm_assert_failed(const char *condition, const char *file, int line)
     __attribute__((noreturn));
 
+#if defined __clang_analyzer__ && !defined MM_DEFINES_FAIL
+/* It sees one source at a time: what records a failure returns it. */
+#define mm_fail(status, ...) ((mm_fail)(status, __VA_ARGS__), (status))
+#define mm_fail_errno(...) ((mm_fail_errno)(__VA_ARGS__), MM_E_IO)
+#define mm_fail_within(status, ...) \
+    ((mm_fail_within)(status, __VA_ARGS__), (status))
+#endif
+
 #endif

@@ -131,18 +131,17 @@ static mm_status open_inputs(engine *e)
 /** How the output came about, and how its input did. */
 static mm_status make_provenance(engine *e)
 {
+    if (!e->request->provenance)
+        return MM_OK;
     const char *before = mm_weights_provenance(e->inputs.sources[0].weights);
     json_t *root = json_deep_copy(e->request->provenance);
     json_t *source = before ? json_loads(before, 0, NULL) : NULL;
-    /* Where a path is not UTF-8 there is no provenance, and the work goes on.
-     */
     if (root && (!source || json_object_set(root, "source", source) == 0))
         e->provenance = json_dumps(root, 0);
-    bool failed = root && !e->provenance;
     json_decref(source);
     json_decref(root);
-    return failed ? mm_fail(MM_E_MEMORY, "no memory for the provenance")
-                  : MM_OK;
+    return e->provenance ? MM_OK
+                         : mm_fail(MM_E_MEMORY, "no memory for the provenance");
 }
 
 static void describe(const engine *e)

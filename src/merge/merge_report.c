@@ -3,6 +3,8 @@
 
 #include "src/merge/merge_report.h"
 
+#include "src/base/utf8.h"
+
 #include <stdlib.h>
 
 /** Of the folded elements, the share that a task won. */
@@ -23,18 +25,14 @@ static json_t *shares(const mm_merge_request *request,
     return array;
 }
 
-/** Text that JSON cannot hold (a path need not be UTF-8) becomes null. */
-static json_t *text_json(const char *text)
-{
-    json_t *value = json_string(text);
-    return value ? value : json_null();
-}
-
 static json_t *paths(const mm_merge_request *request)
 {
     json_t *array = json_array();
     for (int i = 0; i < request->n_inputs; i++)
-        json_array_append_new(array, text_json(request->inputs[i]));
+        if (json_array_append_new(array, mm_utf8_json(request->inputs[i]))) {
+            json_decref(array);
+            return NULL;
+        }
     return array;
 }
 
@@ -54,12 +52,15 @@ mm_status mm_merge_provenance(const mm_merge_request *request,
         "{ss, ss, ss, sf, so, so, sI, so}", "program", "magmax_merge",
         "version", MAGMAX_VERSION, "method", request->method->name,
         "scaling_coef", request->coef, "pretrained",
-        text_json(request->pretrained), "inputs", paths(request), "n_elems",
+        mm_utf8_json(request->pretrained), "inputs", paths(request), "n_elems",
         (json_int_t)result->n_elems, "share_won", shares(request, result));
     /* json_pack has no way to share what is const. */
-    if (object && request->options)
+    if (object && request->options &&
         json_object_set_new(object, "options",
-                            json_deep_copy(request->options));
+                            json_deep_copy(request->options))) {
+        json_decref(object);
+        object = NULL;
+    }
     return write_json(object, JSON_INDENT(2), text);
 }
 
@@ -69,7 +70,7 @@ mm_status mm_merge_report(const mm_merge_request *request,
     json_t *object = json_pack(
         "{ss, sf, sI, so, so}", "method", request->method->name, "scaling_coef",
         request->coef, "n_elems", (json_int_t)result->n_elems, "share_won",
-        shares(request, result), "output", text_json(request->output));
+        shares(request, result), "output", mm_utf8_json(request->output));
     return write_json(object, 0, text);
 }
 

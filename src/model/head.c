@@ -8,6 +8,9 @@
 #include <math.h>
 #include <stdlib.h>
 
+/* A short file can claim any number of them. */
+enum { MOST_TEXTS = 1 << 24 };
+
 static mm_status read_weight(mm_weights *file, const char *path,
                              int64_t embed_dim, mm_head *head)
 {
@@ -25,6 +28,11 @@ static mm_status read_weight(mm_weights *file, const char *path,
                        "%s: the head's weight has shape %s, not "
                        "[classes, embed_dim]",
                        path, shape);
+    if (tensor->shape[0] > INT32_MAX)
+        return mm_fail(MM_E_FORMAT,
+                       "%s: the head's weight has shape %s: more classes than "
+                       "any data set has",
+                       path, shape);
     if (tensor->shape[1] != embed_dim)
         return mm_fail(MM_E_FORMAT,
                        "%s: the head's weight has shape %s, but the model's "
@@ -38,13 +46,13 @@ static mm_status read_weight(mm_weights *file, const char *path,
 static mm_status read_texts(const char *path, mm_head *head)
 {
     int64_t n;
-    MM_TRY(mm_array_file_read_strings(path, "class_names", INT32_MAX,
+    MM_TRY(mm_array_file_read_strings(path, "class_names", MOST_TEXTS,
                                       &head->class_names, &n));
     if (head->class_names && n != head->n_classes)
         return mm_fail(MM_E_FORMAT,
                        "%s: the head has %lld rows and %lld class_names", path,
                        (long long)head->n_classes, (long long)n);
-    return mm_array_file_read_strings(path, "prompts", INT32_MAX,
+    return mm_array_file_read_strings(path, "prompts", MOST_TEXTS,
                                       &head->prompts, &head->n_prompts);
 }
 

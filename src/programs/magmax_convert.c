@@ -57,7 +57,12 @@ static mm_status work(const mm_job *job)
         .dtype = mm_options_text(options, "dtype"),
         .provenance = provenance,
     };
-    mm_status st = mm_convert(job->comm, job->log, &request);
+    mm_status st = provenance
+                       ? MM_OK
+                       : mm_fail(MM_E_MEMORY, "no memory for the provenance");
+    st = mm_comm_agree(job->comm, st);
+    if (st == MM_OK)
+        st = mm_convert(job->comm, job->log, &request);
     json_decref(provenance);
     return st;
 }

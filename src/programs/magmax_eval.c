@@ -1,6 +1,7 @@
 /* The program that evaluates a checkpoint; it prints a table of accuracies, or
  * JSON. */
 
+#include "src/base/utf8.h"
 #include "src/eval/evaluate.h"
 #include "src/programs/workload.h"
 
@@ -85,11 +86,11 @@ static mm_status print_json(const mm_job *job, const mm_task_score *scores,
         mean_agnostic += b / n_tasks;
     }
     json_t *root =
-        json_pack("{s:o, s:o, s:o, s:I, s:f, s:f, s:s}", "task_aware", aware,
+        json_pack("{s:o, s:o, s:o, s:I, s:f, s:f, s:o}", "task_aware", aware,
                   "task_agnostic", agnostic, "n_images", n_images, "n_skipped",
                   (json_int_t)n_skipped, "mean_task_aware", mean_aware,
                   "mean_task_agnostic", mean_agnostic, "load",
-                  mm_options_text(job->options, "load"));
+                  mm_utf8_json(mm_options_text(job->options, "load")));
     if (!root)
         return mm_fail(MM_E_MEMORY, "no memory for a JSON document");
     int failed = json_dumpf(root, stdout, JSON_REAL_PRECISION(17));

@@ -118,11 +118,9 @@ static mm_status work(const mm_job *job)
     const char **inputs = calloc((size_t)n_inputs + 1, sizeof *inputs);
     mm_merge_result result = {
         .n_won = calloc((size_t)n_inputs + 1, sizeof *result.n_won)};
-    /* Where a path is not UTF-8 no options are recorded, and the merge goes on.
-     */
     json_t *recorded = mm_options_to_json(options);
     mm_status st = MM_OK;
-    if (!inputs || !result.n_won)
+    if (!inputs || !result.n_won || !recorded)
         st = mm_fail(MM_E_MEMORY, "no memory for %d inputs", n_inputs);
     MM_TRY_GOTO(st, done, mm_comm_agree(job->comm, st));
     for (int i = 0; i < n_inputs; i++)

@@ -258,7 +258,7 @@ mm_status mm_run_dir_restart_task(mm_run_dir *dir, int task)
 
 /* ---- log.jsonl --------------------------------------------------------- */
 
-void mm_run_dir_log_step(mm_run_dir *dir, const mm_step_entry *r)
+void mm_run_dir_log_step(mm_run_dir *dir, const mm_step_entry *entry)
 {
     if (!dir->log)
         return;
@@ -267,9 +267,10 @@ void mm_run_dir_log_step(mm_run_dir *dir, const mm_step_entry *r)
             "\"lr\": %.17g, \"grad_norm\": %.17g, \"n_images\": %lld, "
             "\"images_per_s\": %.6g, \"wait_s\": %.6g, \"input_s\": %.6g, "
             "\"n_skipped\": %lld}\n",
-            r->task, (long long)r->epoch, (long long)r->step, r->loss, r->lr,
-            r->grad_norm, (long long)r->n_images, r->images_per_s, r->wait_s,
-            r->input_s, (long long)r->n_skipped);
+            entry->task, (long long)entry->epoch, (long long)entry->step,
+            entry->loss, entry->lr, entry->grad_norm,
+            (long long)entry->n_images, entry->images_per_s, entry->wait_s,
+            entry->input_s, (long long)entry->n_skipped);
 }
 
 mm_status mm_run_dir_flush(mm_run_dir *dir)

@@ -192,9 +192,13 @@ static mm_status save_task(sequence *s, int task, int64_t n_steps,
     char path[4096];
     mm_run_dir_task_path(plan->dir, task, path);
     char *provenance = task_provenance(plan, task, n_steps, last_loss);
-    mm_status st =
-        mm_checkpoint_save(plan->comm, path, &model->table, model->theta,
-                           model->config.json, provenance);
+    mm_status st = provenance
+                       ? MM_OK
+                       : mm_fail(MM_E_MEMORY, "no memory for the provenance");
+    st = mm_comm_agree(plan->comm, st);
+    if (st == MM_OK)
+        st = mm_checkpoint_save(plan->comm, path, &model->table, model->theta,
+                                model->config.json, provenance);
     free(provenance);
     return st;
 }

@@ -47,6 +47,8 @@ struct mm_stepper {
 static mm_status create_local(mm_stepper *s)
 {
     const mm_step_plan *p = &s->plan;
+    if (p->reduce_bf16 && mm_device_act_bytes(p->device) != 2)
+        return mm_fail(MM_E_ARG, "--reduce-dtype bf16 needs --precision bf16");
     MM_TRY(mm_step_sizes_of(p, &s->sizes));
     MM_TRY(mm_stream_create(p->device, &s->stream));
     MM_TRY(mm_vit_create(p->device, s->stream, p->config, s->sizes.use,
@@ -89,8 +91,6 @@ static mm_status connect(mm_stepper *s)
         .bf16 = p->reduce_bf16 ? &s->bf16 : NULL,
     };
     s->bf16 = (mm_reducer_wire){pack, unpack, s};
-    if (p->reduce_bf16 && mm_device_act_bytes(p->device) != 2)
-        return mm_fail(MM_E_ARG, "--reduce-dtype bf16 needs --precision bf16");
     MM_TRY(mm_reducer_create(&plan, &s->reducer));
     if (mm_comm_n_ranks(p->comm) > 1)
         mm_stream_set_poll(s->stream, mm_reducer_poll, s->reducer);
@@ -318,7 +318,9 @@ static mm_status tell(mm_stepper *s, double loss_sum, mm_step_result *last)
     s->n_global = 0;
     if (isfinite(last->loss) && isfinite(last->grad_norm))
         return MM_OK;
-    MM_TRY(mm_stream_sync(s->stream)); /* has the message where an op failed */
+    /* Every rank comes here, since sums are the same everywhere. The stream has
+     * the message where an op of this rank's device failed. */
+    MM_TRY(mm_comm_agree(s->plan.comm, mm_stream_sync(s->stream)));
     return mm_fail(MM_E_VALUE, "the loss is %g and the gradient's norm %g",
                    last->loss, last->grad_norm);
 }

@@ -42,7 +42,8 @@ typedef struct mm_step_result {
  * Memory   Gives *stepper, freed by mm_stepper_destroy; keeps what the plan
  *          points to.
  * Ranks    Collective, same plan but for most_images, accumulate, recompute.
- * Errors   MM_E_MEMORY, agreed.
+ * Errors   Agreed: MM_E_MEMORY; MM_E_DEVICE; MM_E_ARG for reduce_bf16 where
+ *          activations are not bf16; as mm_reducer_create.
  */
 mm_status mm_stepper_create(const mm_step_plan *plan, mm_stepper **stepper);
 void mm_stepper_destroy(mm_stepper **stepper);
@@ -83,11 +84,12 @@ mm_status mm_stepper_start_task(mm_stepper *stepper, const float *theta,
  *          batch: a failure is reported to every rank, and no weight changes.
  * Timing   Waits for the step before; this one is enqueued.
  * Repeat   Same bits on every rank and on reruns with as many ranks and parts.
- * Errors   MM_E_VALUE where the loss or the norm of the step before was NaN or
- *          infinite: neither that step nor this one changes a weight, and *last
- *          is set; MM_E_COMM when the transport failed, when a rank is stuck
- *          (as mm_comm_watch), or when this one fails where it cannot let the
- *          others know.
+ * Errors   Agreed: `batch_status` of any rank; MM_E_VALUE where the loss or the
+ *          norm of the step before was NaN or infinite: neither that step nor
+ *          this one changes a weight, and *last is set; MM_E_DEVICE in its
+ *          place where an op of any rank failed. Not agreed: MM_E_COMM when the
+ *          transport failed, when a rank is stuck (as mm_comm_watch), or when
+ *          this one fails where it cannot let the others know.
  */
 mm_status mm_stepper_step(mm_stepper *stepper, const mm_batch *batch,
                           mm_status batch_status, double lr,

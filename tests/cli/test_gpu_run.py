@@ -590,7 +590,7 @@ class Rehearsal(cli.Case):
     def make_kit(self):
         kit = self.dir / "kit"
         kit.mkdir()
-        for name in ("bin", "bin-test", "bin-bench"):
+        for name in ("bin", "bin-test", "bin-bench", "golden"):
             (kit / name).symlink_to(cli.BUILD / name)
         (kit / "tests").symlink_to(cli.SOURCE / "tests")
         (kit / "kit.json").write_text(json.dumps(

@@ -194,7 +194,7 @@ class Ranks(cli.Case):
                 ("1/1", "ranks 0 and 1 share GPU 0000:02:00.0 of host "),
                 ("0,1/1,0/0/2", "ranks 0, 1 and 2 share GPU 0000:01:00.0 of"),
                 ("2/1/2/1", "ranks 0 and 2 share GPU 0000:03:00.0 of host "
-                 f"{os.uname().nodename}, others 1 more GPU, and training")):
+                 f"{os.uname().nodename}, others 1 more GPU, but training")):
             with self.subTest(visible=visible):
                 proc = cli.run(*arguments, n_ranks=visible.count("/") + 1,
                                env=dict(CUDA,

@@ -425,10 +425,6 @@ static void safetensors_that_cannot_be_leave_no_file(void **state)
     expect_no_file(s);
     s->values[last] = kept;
     assert_int_equal(save_safetensors(s, MM_ELEM_F64, last), MM_E_ARG);
-    assert_int_equal(mm_safetensors_begin(s->comm, s->path, &s->table,
-                                          MM_ELEM_F32, "\xff", NULL,
-                                          &checkpoint),
-                     MM_E_ARG);
     expect_no_file(s);
     /* A gap between the pieces. */
     assert_int_equal(mm_safetensors_begin(s->comm, s->path, &s->table,
@@ -437,6 +433,34 @@ static void safetensors_that_cannot_be_leave_no_file(void **state)
     assert_int_equal(mm_weights_writer_commit(&checkpoint, MM_OK, NULL, NULL),
                      MM_E_ARG);
     expect_no_file(s);
+}
+
+/* src/base/utf8.h */
+static void safetensors_of_any_bytes_are_utf8(void **state)
+{
+    scene *s = *state;
+    mm_tensor_table odd = {0};
+    mm_weights_writer *writer;
+    mm_weights *weights;
+    const mm_range own = mm_partition(2, mm_comm_rank(s->comm), s->n_ranks);
+    mm_tensor_table_add(&odd, "caf\xe9", 1, (const int64_t[]){1});
+    mm_tensor_table_add(&odd, "caf\\xE9", 1, (const int64_t[]){1});
+    assert_int_equal(mm_safetensors_begin(s->comm, s->path, &odd, MM_ELEM_F32,
+                                          "{\xff}", "{\"\\\\xE9\": 1}",
+                                          &writer),
+                     MM_OK);
+    mm_status st = mm_weights_writer_write(writer, own.lo, own.hi, s->values);
+    assert_int_equal(mm_weights_writer_commit(&writer, st, NULL, NULL), MM_OK);
+    assert_int_equal(mm_weights_open(s->path, &weights), MM_OK);
+    const mm_tensor_table *table = mm_weights_table(weights);
+    assert_string_equal(table->tensors[0].name, "caf\\xE9");
+    assert_string_equal(table->tensors[1].name, "caf\\x5CxE9");
+    assert_string_equal(mm_weights_model(weights), "{\\xFF}");
+    assert_string_equal(mm_weights_provenance(weights), "{\"\\\\xE9\": 1}");
+    mm_weights_close(&weights);
+    mm_tensor_table_clear(&odd);
+    mm_comm_barrier(s->comm);
+    remove_file(s);
 }
 
 static void another_architecture_is_refused_by_name(void **state)
@@ -469,6 +493,7 @@ int main(void)
         cmocka_unit_test(pieces_may_come_in_any_order),
         cmocka_unit_test(safetensors_written_by_ranks_are_read),
         cmocka_unit_test(safetensors_that_cannot_be_leave_no_file),
+        cmocka_unit_test(safetensors_of_any_bytes_are_utf8),
         cmocka_unit_test(another_architecture_is_refused_by_name),
     };
     return cmocka_run_group_tests(cases, build_scene, clear_scene);

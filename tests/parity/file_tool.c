@@ -4,11 +4,14 @@
  *   file_tool floats IN OUT        any weights -> raw fp32; prints the table
  *   file_tool kind IN              any weights: prints the kind of file and the
  *                                  tensors' number types
- *   file_tool scattered IN OUT     as floats, halves of tensors in reverse
- * order file_tool safetensors TYPE IN OUT   any weights -> safetensors of F32,
- * ... file_tool dataset IN OUT       images -> raw bytes, train then test;
- * prints sizes, labels and names file_tool pack IN OUT          images ->
- * packed data set file_tool arrays OUT           a small file of arrays
+ *   file_tool scattered IN OUT     as floats, tensors in reverse order, each
+ *                                  from its middle on and then the rest
+ *   file_tool safetensors TYPE IN OUT
+ *                                  any weights -> safetensors of F32, ...
+ *   file_tool dataset IN OUT       images -> raw bytes, train then test; prints
+ *                                  sizes, labels and names
+ *   file_tool pack IN OUT          images -> packed data set
+ *   file_tool arrays OUT           a small file of arrays
  *
  * A failure is printed and exits with its mm_status. */
 #include "io/dataset/dataset.h"

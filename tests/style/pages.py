@@ -14,7 +14,7 @@ Pages: README.md, docs/*.md, and README.md in any folder of tests. Checked are
   beginning; an option is there where a program has it, or a script uses it.
   `name()` or `mm_name` with (`path`) behind it must be defined in that file.
 - links that are not to the web: file and heading.
-- docs/README.md links to every page of docs; pages that sources name exist.
+- docs/README.md links to every page of docs, once; pages that sources name exist.
 """
 
 import re
@@ -195,16 +195,17 @@ class Page:
 
 
 def check_index(root, problems):
-    """Does docs/README.md link to every page?"""
+    """Does docs/README.md link to every page, once?"""
     index = root / "docs/README.md"
     if not index.is_file():
         problems.append("docs/README.md: there is none")
         return
-    links = {link.partition("#")[0]
-             for link in LINK.findall(index.read_text(encoding="utf-8"))}
+    links = [link.partition("#")[0]
+             for link in LINK.findall(index.read_text(encoding="utf-8"))]
     for page in sorted((root / "docs").glob("*.md")):
-        if page != index and page.name not in links:
-            problems.append(f"docs/README.md: no link to {page.name}")
+        if page != index and links.count(page.name) != 1:
+            problems.append(f"docs/README.md: {links.count(page.name)} links "
+                            f"to {page.name}")
 
 
 def place_of(problem):

@@ -20,7 +20,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parents[2]
 FOLDERS = ("src", "io", "comm", "kernels")
-FILES_PER_CALL = 8  # starting it takes longer than a small file
+FILES_PER_CALL = 4  # starting it takes longer than a small file
 
 
 def commands(build):

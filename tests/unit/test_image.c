@@ -196,6 +196,15 @@ static void sizes_that_the_bytes_cannot_hold_are_refused(void **state)
         assert_refused(texts[k], (int64_t)strlen(texts[k]), "fewer bytes");
 }
 
+/* More pixels than 32 bits with a sign count. */
+static void a_webp_of_a_large_canvas_is_refused(void **state)
+{
+    (void)state;
+    static const char animated[] = "RIFF\x1a\0\0\0WEBPVP8X\x0a\0\0\0\x02\0\0\0"
+                                   "\xff\xff\0\xfe\xff\0";
+    assert_refused(animated, sizeof animated - 1, "65536 x 65535 pixels");
+}
+
 static void malformed_pnm_is_refused(void **state)
 {
     (void)state;
@@ -205,6 +214,10 @@ static void malformed_pnm_is_refused(void **state)
         {"P5 ", "EOF"},
         {"P5 3 -2 255\n123456", "junk"},
         {"P5 3 2 70000\n123456", "too large"},
+        {"P5 4294967298 1 255\n12", "too large"},
+        {"P5 1 4294967298 255\n12", "too large"},
+        {"P5 2 1 4294967551\n12", "too large"},
+        {"P2 2 1 9\n1 4294967300", "too large"},
         {"P5 3 2 0\n123456", "zero"},
         {"P5 3 12345678901 255\n", "too large"},
         {"P5 3 1 100\naz\xFF", "exceeds"},
@@ -318,6 +331,7 @@ int main(void)
         cmocka_unit_test(a_jpeg_without_its_middle_is_refused),
         cmocka_unit_test(png_with_a_wrong_checksum_is_refused),
         cmocka_unit_test(sizes_that_the_bytes_cannot_hold_are_refused),
+        cmocka_unit_test(a_webp_of_a_large_canvas_is_refused),
         cmocka_unit_test(malformed_pnm_is_refused),
         cmocka_unit_test(a_jpeg_of_endless_scans_is_refused),
         cmocka_unit_test(a_jpeg_of_two_components_is_refused),

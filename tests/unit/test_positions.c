@@ -60,7 +60,7 @@ static void a_slope_is_kept_in_the_middle(void **state)
             double at_y = ((double)y + 0.5) / 2 - 0.5;
             double at_x = ((double)x + 0.5) / 2 - 0.5;
             assert_float_equal(out[(1 + y * 16 + x) * WIDTH],
-                               2 * at_y - 3 * at_x, 1e-5);
+                               (float)(2 * at_y - 3 * at_x), 1e-5f);
         }
 }
 

@@ -129,7 +129,7 @@ static void a_loss_that_is_not_finite_changes_no_weight(void **state)
         MM_E_VALUE);
     assert_non_null(strstr(mm_fail_message(), "loss is"));
     assert_int_equal(last.n_images, N_IMAGES);
-    assert_false(isfinite(last.loss));
+    assert_false((bool)isfinite(last.loss));
     ok(mm_stepper_read(stepper, s->theta));
     assert_true(same_weights(s, s->theta, s->base.theta_0));
     mm_stepper_destroy(&stepper);
