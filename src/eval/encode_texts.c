@@ -133,7 +133,7 @@ static mm_status make_order(encoder *e)
     }
     sort_by_length(texts, most, counts, e->order);
     free(counts);
-    int64_t longest = texts->n ? length_of(texts, e->order[0]) : 1;
+    int64_t longest = texts->n > 0 ? length_of(texts, e->order[0]) : 1;
     e->max_tokens =
         e->plan->batch_tokens > longest ? e->plan->batch_tokens : longest;
     return MM_OK;
