@@ -84,6 +84,7 @@ static mm_status copy_strings(const char *path, const char *name, hid_t dataset,
         st = mm_h5_fail(MM_E_FORMAT, path, "cannot read strings");
     else
         st = mm_names_copy((const char *const *)held, n, strings);
+    MM_ASSERT(st != MM_OK || *strings);
     for (int64_t i = 0; st == MM_OK && i < n; i++)
         st = mm_utf8_unescape((*strings)[i]);
     if (st != MM_OK) {

@@ -126,14 +126,14 @@ static mm_status make_order(encoder *e)
     int64_t most = e->plan->model->config.text.n_tokens;
     MM_TRY(check_texts(texts, &e->plan->model->config));
     int64_t *counts = calloc((size_t)most + 2, sizeof *counts);
-    e->order = malloc((size_t)texts->n * sizeof *e->order + 1);
+    e->order = calloc((size_t)texts->n + 1, sizeof *e->order);
     if (!counts || !e->order) {
         free(counts);
         return mm_fail(MM_E_MEMORY, "no memory for texts");
     }
     sort_by_length(texts, most, counts, e->order);
     free(counts);
-    int64_t longest = texts->n ? length_of(texts, e->order[0]) : 1;
+    int64_t longest = texts->n > 0 ? length_of(texts, e->order[0]) : 1;
     e->max_tokens =
         e->plan->batch_tokens > longest ? e->plan->batch_tokens : longest;
     return MM_OK;

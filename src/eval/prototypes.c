@@ -89,7 +89,7 @@ mm_status mm_head_init_orthonormal(int64_t n_classes, int64_t embed_dim,
         return mm_fail(MM_E_ARG,
                        "%lld classes cannot be orthogonal in embed_dim %lld",
                        (long long)n_classes, (long long)embed_dim);
-    double *rows = malloc((size_t)(n_classes * embed_dim) * sizeof *rows);
+    double *rows = calloc((size_t)(n_classes * embed_dim), sizeof *rows);
     if (!rows)
         return mm_fail(MM_E_MEMORY, "no memory for a head");
     mm_rng_key key = mm_rng_key_of(seed, MM_RNG_HEAD);

@@ -73,11 +73,12 @@ static mm_tap_pair split(int32_t first, int32_t second)
 static void round_weights(const double *exact, int64_t n, int64_t stride,
                           int32_t *weights, mm_tap_pair *pairs)
 {
+    MM_ASSERT(n >= 1 && n <= stride && stride >= 2);
     for (int64_t tap = 0; tap < n; tap++)
         weights[tap] = fixed_point(exact[tap]);
     for (int64_t tap = n; tap < stride; tap++)
         weights[tap] = 0;
-    for (int64_t tap = 0; tap < stride; tap += 2)
+    for (int64_t tap = 0; tap + 1 < stride; tap += 2) /* stride is even */
         pairs[tap / 2] = split(weights[tap], weights[tap + 1]);
 }
 
@@ -86,6 +87,7 @@ mm_status mm_axis_set(mm_axis *a, int64_t n_in, int64_t n_out, int64_t lo,
 {
     if (a->n_in == n_in && a->n_out == n_out && a->lo == lo && a->n == n)
         return MM_OK;
+    MM_ASSERT(n >= 1);
     double scale = (double)n_in / (double)n_out;
     double filter_scale = scale < 1.0 ? 1.0 : scale;
     double support = 2.0 * filter_scale, inverse = 1.0 / filter_scale;

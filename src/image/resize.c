@@ -157,9 +157,11 @@ static void nearest(int64_t n_in, int64_t n_out, int64_t lo, int64_t n,
                     int64_t *inputs)
 {
     double step = (double)n_in / (double)n_out, at = step * 0.5;
-    for (int64_t i = 0; i < lo + n; i++, at += step)
-        if (i >= lo)
-            inputs[i - lo] = (int64_t)at < n_in ? (int64_t)at : -1;
+    MM_ASSERT(n >= 1);
+    for (int64_t i = 0; i < lo; i++)
+        at += step;
+    for (int64_t i = 0; i < n; i++, at += step)
+        inputs[i] = (int64_t)at < n_in ? (int64_t)at : -1;
 }
 
 static void write_index(const mm_image *image, uint8_t index, uint8_t *out)

@@ -73,7 +73,7 @@ static mm_status decide(const mm_tensor *tensor,
 static void append(mm_merge_plan *plan, const mm_tensor *tensor, bool folded)
 {
     mm_merge_run *last = plan->n_runs ? &plan->runs[plan->n_runs - 1] : NULL;
-    if (!last || last->folded != folded) {
+    if (plan->n_runs == 0 || last->folded != folded) {
         last = &plan->runs[plan->n_runs++];
         last->lo = tensor->off_elems;
         last->folded_lo = plan->folded.n_elems;

@@ -159,6 +159,7 @@ mm_status mm_byte_pairs_encode(const mm_byte_pairs *pairs,
         .made = numbers + 3 * work->max_bytes,
     };
     int32_t n = (int32_t)n_bytes;
+    MM_ASSERT(n >= 1);
     for (int32_t i = 0; i < n; i++) {
         c.symbol[i] = pairs->byte_symbols[(uint8_t)word[i]];
         c.previous[i] = i - 1;
